@@ -1,0 +1,7 @@
+"""Attentive Normalization for Keras. Importing registers every serializable class."""
+
+from an_keras.attentive_normalization import AttentiveNormalization
+from an_keras.batch_normalization import BatchNormalization
+
+__version__ = "0.1.0"
+__all__ = ["AttentiveNormalization", "BatchNormalization"]

@@ -1,0 +1,396 @@
+"""Attentive normalization: feature normalization and feature attention in one layer."""
+
+import keras
+from keras import ops
+
+from an_keras import functional
+from an_keras.attention_gate import AttentionGate
+
+NORMALIZATIONS = ("batch", "group", "instance", "layer", None)
+DESCRIPTORS = ("mean_over_std", "mean", "mean_plus_max")
+GATE_NORMALIZATIONS = ("auto", "batch", "group", None)
+
+
+@keras.saving.register_keras_serializable(package="an_keras")
+class AttentiveNormalization(keras.layers.Layer):
+    """Normalizes without affine, then applies each instance's own mixture of K affines.
+
+    ```
+    s[n, c]      = mean(x) / sqrt(var(x) + 1e-3)        over positions of x[n, ..., c]
+    a[n, :]      = hard_sigmoid(BN(s[n, :] @ kernel))   K weights, no sum to one
+    x_hat        = (x - mu) / sqrt(sigma^2 + epsilon)   the backbone normalization
+    y[n, ..., c] = sum_k a[n, k] * (gamma[k, c] * x_hat[n, ..., c] + beta[k, c])
+    ```
+
+    x, y: (N, positions..., C), floating point; s: (N, C); a: (N, K); gamma, beta:
+    (K, C). The variance in `s` is the unbiased one (divisor positions - 1; one position
+    has variance 0), that of the backbone the biased one.
+
+    In training the backbone and the gate's batch norm use the statistics of the batch
+    and update the moving ones; in inference, and with `trainable=False` in any mode,
+    they use the moving ones. The moving variances are the biased ones, as in
+    `keras.layers.BatchNormalization` (PyTorch stores n/(n-1) times as much, n = N *
+    positions, and n = N in the gate). Statistics, gate and mixture are computed in
+    float32 or wider. Under `tf.distribute` every update of the moving statistics is
+    averaged over the replicas, so that all of them agree.
+
+    At the published initialization the weights are about 1/2 and the mixture's gain
+    is about K/2; the next convolution and its norm absorb it. To start at gain 1, pass
+    `gamma_initializer=keras.initializers.RandomNormal(2 / K, 0.2 / K)` and
+    `beta_initializer=keras.initializers.RandomNormal(0.0, 0.2 / K)`.
+
+    | published mode | gate_hidden_units | gate_normalization | gate_activation |
+    |---|---|---|---|
+    | 0 | `None` | `None` | `"sigmoid"` |
+    | 1 | `2 * K` | `None` | `"sigmoid"` |
+    | 2, all published networks: the defaults | `None` | `"batch"` | `"hard_sigmoid"` |
+    | 3 | `2 * K` | `"batch"` | `"hard_sigmoid"` |
+    | 4 | `None` | `None` | `"hard_sigmoid"` |
+    | 5 | `None` | `"batch"` | `"sigmoid"` |
+    | 6 | `None` | `"batch"` | `"softmax"` |
+
+    Args:
+        num_components: K, the number of affine transforms that are mixed, >= 1.
+            Published: 10 in the first two stages of a network, 20 in the others.
+        normalization: the backbone. `"batch"`; `"group"`: each sample over positions
+            and the channels of a group; `"instance"`: each channel of a sample over
+            positions; `"layer"`: each position over channels, as
+            `keras.layers.LayerNormalization` (the gate stays per sample; nobody has
+            published this variant); `None`: no standardization, x_hat = x.
+        groups: number of groups of `"group"`; must divide C.
+        axis: the channel axis, the last one or 1.
+        momentum: of the moving statistics, in [0, 1]:
+            moving = momentum * moving + (1 - momentum) * batch.
+        epsilon: added to the variances of the backbone and of the gate's norm.
+        descriptor: what the gate sees of an instance: `"mean_over_std"`, `"mean"` or
+            `"mean_plus_max"`.
+        descriptor_epsilon: added to the variance in `"mean_over_std"`.
+        gate_hidden_units: `None`, or the width of a hidden layer with ReLU.
+        gate_normalization: `"batch"` over the batch axis, `"group"` (one group over K),
+            `None`, or `"auto"`: `"batch"` for a batch backbone, else `None`. A gate
+            projection has a bias exactly when no norm follows it.
+        gate_activation: any Keras activation; `"softmax"` is over K.
+        synchronized: batch statistics of backbone and gate over all replicas
+            (TensorFlow; on JAX they are global anyway).
+        gamma_initializer: of the (K, C) scales; `None` is `RandomNormal(1.0, 0.1)`.
+        beta_initializer: of the (K, C) offsets; `None` is `RandomNormal(0.0, 0.1)`.
+        gate_initializer: of the gate's kernels; `None` is
+            `VarianceScaling(2.0, "fan_out", "untruncated_normal")`.
+        gamma_regularizer, beta_regularizer, gate_regularizer: of the same weights.
+        gamma_constraint, beta_constraint, gate_constraint: of the same weights.
+
+    Call arguments:
+        inputs: floating point, of rank 2 to 5.
+        training: `True` for batch statistics.
+        mask: `None`, or booleans of the shape of `inputs` without the channel axis;
+            masked positions count in no statistic.
+
+    Input shape: (N, positions..., C), or (N, C, positions...) with `axis=1`. Rank 2 is
+        one position per sample.
+    Output shape: the input shape.
+
+    Raises:
+        ValueError: for arguments outside of these ranges, and for input shapes that
+            do not fit them.
+
+    Reference:
+        Li, Sun and Wu, Attentive Normalization, ECCV 2020,
+        https://arxiv.org/abs/1908.01259
+
+    Example:
+
+    >>> layer = AttentiveNormalization(num_components=10)
+    >>> layer(keras.ops.ones((2, 8, 8, 16))).shape
+    (2, 8, 8, 16)
+    """
+
+    def __init__(
+        self,
+        num_components=10,
+        normalization="batch",
+        groups=32,
+        axis=-1,
+        momentum=0.9,
+        epsilon=1e-5,
+        descriptor="mean_over_std",
+        descriptor_epsilon=1e-3,
+        gate_hidden_units=None,
+        gate_normalization="auto",
+        gate_activation="hard_sigmoid",
+        synchronized=False,
+        gamma_initializer=None,
+        beta_initializer=None,
+        gate_initializer=None,
+        gamma_regularizer=None,
+        beta_regularizer=None,
+        gate_regularizer=None,
+        gamma_constraint=None,
+        beta_constraint=None,
+        gate_constraint=None,
+        **kwargs,
+    ):
+        super().__init__(**kwargs)
+        _require_positive_integer("num_components", num_components)
+        _require_positive_integer("groups", groups)
+        if gate_hidden_units is not None:
+            _require_positive_integer("gate_hidden_units", gate_hidden_units)
+        _require_member("normalization", normalization, NORMALIZATIONS)
+        _require_member("descriptor", descriptor, DESCRIPTORS)
+        _require_member("gate_normalization", gate_normalization, GATE_NORMALIZATIONS)
+        if not isinstance(axis, int) or isinstance(axis, bool):
+            raise TypeError(f"`axis` must be an integer. Received: axis={axis!r}.")
+        if not 0.0 <= momentum <= 1.0:
+            raise ValueError(
+                f"`momentum` must be in [0, 1]. Received: momentum={momentum}."
+            )
+        for name, value in (
+            ("epsilon", epsilon),
+            ("descriptor_epsilon", descriptor_epsilon),
+        ):
+            if not value > 0.0:
+                raise ValueError(f"`{name}` must be > 0. Received: {name}={value}.")
+        if synchronized and keras.backend.backend() not in ("tensorflow", "jax"):
+            raise ValueError(
+                "`synchronized=True` is supported on TensorFlow and JAX only. "
+                f"Received: backend {keras.backend.backend()!r}."
+            )
+        self.num_components = num_components
+        self.normalization = normalization
+        self.groups = groups
+        self.axis = axis
+        self.momentum = momentum
+        self.epsilon = epsilon
+        self.descriptor = descriptor
+        self.descriptor_epsilon = descriptor_epsilon
+        self.gate_hidden_units = gate_hidden_units
+        self.gate_normalization = gate_normalization
+        self.gate_activation = keras.activations.get(gate_activation)
+        self.synchronized = synchronized
+        # New objects for each layer: an initializer draws the same numbers every time.
+        self.gamma_initializer = keras.initializers.get(
+            gamma_initializer or keras.initializers.RandomNormal(1.0, 0.1)
+        )
+        self.beta_initializer = keras.initializers.get(
+            beta_initializer or keras.initializers.RandomNormal(0.0, 0.1)
+        )
+        self.gate_initializer = keras.initializers.get(
+            gate_initializer
+            or keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+        )
+        self.gamma_regularizer = keras.regularizers.get(gamma_regularizer)
+        self.beta_regularizer = keras.regularizers.get(beta_regularizer)
+        self.gate_regularizer = keras.regularizers.get(gate_regularizer)
+        self.gamma_constraint = keras.constraints.get(gamma_constraint)
+        self.beta_constraint = keras.constraints.get(beta_constraint)
+        self.gate_constraint = keras.constraints.get(gate_constraint)
+        self.supports_masking = True
+
+    def build(self, input_shape):
+        rank, channels = len(input_shape), self._channels(input_shape)
+        self.input_spec = keras.InputSpec(ndim=rank, axes={self.axis: channels})
+        table = (self.num_components, channels)
+        self.gamma = self.add_weight(
+            name="gamma",
+            shape=table,
+            initializer=self.gamma_initializer,
+            regularizer=self.gamma_regularizer,
+            constraint=self.gamma_constraint,
+            autocast=False,
+        )
+        self.beta = self.add_weight(
+            name="beta",
+            shape=table,
+            initializer=self.beta_initializer,
+            regularizer=self.beta_regularizer,
+            constraint=self.beta_constraint,
+            autocast=False,
+        )
+        if self.normalization == "batch":
+            statistic = {
+                "shape": (channels,),
+                "trainable": False,
+                "autocast": False,
+                "aggregation": "mean",
+            }
+            self.moving_mean = self.add_weight(
+                name="moving_mean", initializer="zeros", **statistic
+            )
+            self.moving_variance = self.add_weight(
+                name="moving_variance", initializer="ones", **statistic
+            )
+        gate_normalization = self.gate_normalization
+        if gate_normalization == "auto":
+            gate_normalization = "batch" if self.normalization == "batch" else None
+        self.gate = AttentionGate(
+            self.num_components,
+            hidden_units=self.gate_hidden_units,
+            normalization=gate_normalization,
+            activation=self.gate_activation,
+            momentum=self.momentum,
+            epsilon=self.epsilon,
+            synchronized=self.synchronized,
+            kernel_initializer=self.gate_initializer,
+            kernel_regularizer=self.gate_regularizer,
+            kernel_constraint=self.gate_constraint,
+            dtype=self.dtype_policy,
+            autocast=False,
+            name="gate",
+        )
+        self.gate.build((None, channels))
+
+    def _channels(self, input_shape):
+        rank = len(input_shape)
+        if not 2 <= rank <= 5:
+            raise ValueError(
+                "`inputs` must be of rank 2 to 5, (N, positions..., C). "
+                f"Received: shape {tuple(input_shape)}."
+            )
+        if self.axis not in (-1, rank - 1, 1, 1 - rank):
+            raise ValueError(
+                "`axis` must be the last axis or 1. "
+                f"Received: axis={self.axis}, shape {tuple(input_shape)}."
+            )
+        channels = input_shape[self.axis]
+        if channels is None:
+            raise ValueError(
+                "The channel axis must have a static size. "
+                f"Received: axis={self.axis}, shape {tuple(input_shape)}."
+            )
+        if self.normalization == "group" and channels % self.groups:
+            raise ValueError(
+                "`groups` must divide the number of channels. "
+                f"Received: groups={self.groups}, channels={channels}."
+            )
+        if self.normalization == "instance" and rank == 2:
+            raise ValueError(
+                '`normalization="instance"` needs positions to normalize over. '
+                f"Received: shape {tuple(input_shape)}."
+            )
+        return channels
+
+    def call(self, inputs, training=None, mask=None):
+        x, mask = self._computable(inputs, mask)
+        moments = self._instance_moments(x, mask)
+        attention = self.gate(self._describe(x, mask, moments), training=training)
+        gamma, beta = functional.mix(
+            attention, ops.cast(self.gamma, x.dtype), ops.cast(self.beta, x.dtype)
+        )
+        gamma, beta = self._broadcast(x)(gamma), self._broadcast(x)(beta)
+        if self.normalization is not None:
+            mean, variance = self._statistics(x, mask, moments, training)
+            x = x - mean
+            gamma = gamma * ops.rsqrt(variance + self.epsilon)
+        return ops.cast(gamma * x + beta, self.compute_dtype)
+
+    def attention(self, inputs, training=False, mask=None):
+        """Weights of the K components for each sample, (N, K); updates no statistics.
+
+        With `training=True` the gate's batch norm uses the statistics of this batch.
+        """
+        if not self.built:
+            self.build(inputs.shape)
+        x, mask = self._computable(ops.convert_to_tensor(inputs), mask)
+        descriptor = self._describe(x, mask, self._instance_moments(x, mask))
+        return self.gate.attend(descriptor, training=training, update=False)
+
+    def _computable(self, inputs, mask):
+        """Inputs in float32 or wider; the mask as numbers that broadcast on them."""
+        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        if mask is not None:
+            if len(mask.shape) != len(inputs.shape) - 1:
+                raise ValueError(
+                    "`mask` must have the shape of `inputs` without the channel axis. "
+                    f"Received: mask of shape {tuple(mask.shape)}, "
+                    f"inputs of shape {tuple(inputs.shape)}."
+                )
+            mask = ops.cast(ops.expand_dims(mask, self.axis), dtype)
+        return ops.cast(inputs, dtype), mask
+
+    def _position_axes(self, x):
+        channel_axis = self.axis % len(x.shape)
+        return [axis for axis in range(1, len(x.shape)) if axis != channel_axis]
+
+    def _broadcast(self, x):
+        """A function that reshapes (N, C) or (C,) to broadcast against `x`."""
+        shape = [-1] + [1] * (len(x.shape) - 1)
+        shape[self.axis] = x.shape[self.axis]
+        return lambda array: ops.reshape(array, shape)
+
+    def _instance_moments(self, x, mask):
+        return functional.instance_moments(
+            x, self._position_axes(x), self._broadcast(x), mask
+        )
+
+    def _describe(self, x, mask, moments):
+        mean, variance, count = moments
+        if self.descriptor == "mean_over_std":
+            epsilon = self.descriptor_epsilon
+            return functional.mean_over_std(mean, variance, count, epsilon)
+        if self.descriptor == "mean_plus_max":
+            return mean + functional.maximum(x, self._position_axes(x), mask)
+        return mean
+
+    def _statistics(self, x, mask, moments, training):
+        """Mean and variance of the backbone, ready to broadcast against `x`."""
+        if self.normalization == "layer":
+            mean = ops.mean(x, axis=self.axis, keepdims=True)
+            return mean, ops.mean(ops.square(x - mean), axis=self.axis, keepdims=True)
+        mean, variance, count = moments
+        if self.normalization == "batch":
+            if training and self.trainable:
+                weight = None if mask is None else count
+                mean, variance = functional.batch_moments(
+                    mean, variance, weight, self.synchronized
+                )
+                functional.update_moving(self.moving_mean, mean, self.momentum)
+                functional.update_moving(self.moving_variance, variance, self.momentum)
+            else:
+                mean = ops.cast(self.moving_mean, x.dtype)
+                variance = ops.cast(self.moving_variance, x.dtype)
+        elif self.normalization == "group":
+            mean, variance = functional.group_moments(mean, variance, self.groups)
+        return self._broadcast(x)(mean), self._broadcast(x)(variance)
+
+    def compute_output_shape(self, input_shape):
+        self._channels(input_shape)
+        return tuple(input_shape)
+
+    def get_config(self):
+        config = {
+            "num_components": self.num_components,
+            "normalization": self.normalization,
+            "groups": self.groups,
+            "axis": self.axis,
+            "momentum": self.momentum,
+            "epsilon": self.epsilon,
+            "descriptor": self.descriptor,
+            "descriptor_epsilon": self.descriptor_epsilon,
+            "gate_hidden_units": self.gate_hidden_units,
+            "gate_normalization": self.gate_normalization,
+            "gate_activation": keras.activations.serialize(self.gate_activation),
+            "synchronized": self.synchronized,
+        }
+        for what in ("gamma", "beta", "gate"):
+            for kind, serialize in (
+                ("initializer", keras.initializers.serialize),
+                ("regularizer", keras.regularizers.serialize),
+                ("constraint", keras.constraints.serialize),
+            ):
+                name = f"{what}_{kind}"
+                config[name] = serialize(getattr(self, name))
+        return {**super().get_config(), **config}
+
+
+def _require_positive_integer(name, value):
+    if not isinstance(value, int) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be an integer. Received: {name}={value!r}.")
+    if value < 1:
+        raise ValueError(f"`{name}` must be >= 1. Received: {name}={value}.")
+
+
+def _require_member(name, value, members):
+    if value not in members:
+        expected = ", ".join(repr(member) for member in members)
+        raise ValueError(
+            f"`{name}` must be one of {expected}. Received: {name}={value!r}."
+        )

@@ -1,0 +1,111 @@
+"""The equations of attentive normalization, as pure functions of arrays.
+
+N samples, C channels, K components. `x` has the channels first or last and any number
+of position axes; everything the attention needs of it is of shape (N, C).
+"""
+
+import keras
+from keras import ops
+
+
+def instance_moments(x, position_axes, broadcast, mask=None):
+    """Moments of each channel of each sample over its positions.
+
+    Args:
+        x: (N, positions..., C) or (N, C, positions...), floating point.
+        position_axes: the axes of `x` that are positions; may be empty.
+        broadcast: function that reshapes (N, C) to broadcast against `x`.
+        mask: `None`, or an array of 0 and 1 that broadcasts against `x` and has
+            one channel; positions with 0 are left out.
+
+    Returns:
+        mean (N, C), biased variance (N, C), and the number of positions behind them
+        as a scalar or, with a mask, (N, 1). A sample without positions has mean and
+        variance 0.
+    """
+    if not position_axes:
+        mean, variance = x, ops.zeros_like(x)
+        if mask is None:
+            return mean, variance, ops.ones((), x.dtype)
+        return mean * mask, variance, mask
+    if mask is None:
+        shape = ops.shape(x)
+        count = ops.ones((), x.dtype)
+        for axis in position_axes:
+            count = count * ops.cast(shape[axis], x.dtype)
+        mean = ops.mean(x, axis=position_axes)
+        centred = x - broadcast(mean)
+        return mean, ops.mean(ops.square(centred), axis=position_axes), count
+    count = ops.sum(mask, axis=position_axes)
+    divisor = ops.maximum(count, 1.0)
+    mean = ops.sum(x * mask, axis=position_axes) / divisor
+    centred = (x - broadcast(mean)) * mask
+    return mean, ops.sum(ops.square(centred), axis=position_axes) / divisor, count
+
+
+def maximum(x, position_axes, mask=None):
+    """Largest value of each channel of each sample, (N, C); 0 where all is masked."""
+    if mask is None:
+        return ops.max(x, axis=position_axes) if position_axes else x
+    if not position_axes:
+        return x * mask
+    lowest = ops.where(mask > 0, x, -float("inf"))
+    nothing_left = ops.sum(mask, axis=position_axes) == 0
+    return ops.where(nothing_left, 0.0, ops.max(lowest, axis=position_axes))
+
+
+def mean_over_std(mean, variance, count, epsilon):
+    """mean / sqrt(unbiased variance + epsilon); one position has variance 0."""
+    unbiased = variance * (count / ops.maximum(count - 1.0, 1.0))
+    return mean * ops.rsqrt(unbiased + epsilon)
+
+
+def batch_mean(x, weight=None, synchronized=False):
+    """Mean over the samples, (N, C) -> (C,); over all replicas when synchronized.
+
+    `weight` (N, 1) counts the positions behind each sample; `None`: all alike.
+    """
+    if weight is not None:
+        total = batch_mean(weight, synchronized=synchronized)
+        weighted = batch_mean(x * weight, synchronized=synchronized)
+        return weighted / ops.maximum(total, keras.config.epsilon())
+    if synchronized and keras.backend.backend() == "tensorflow":
+        return ops.moments(x, axes=[0], synchronized=True)[0]
+    return ops.mean(x, axis=0)
+
+
+def batch_moments(mean, variance, weight=None, synchronized=False):
+    """Moments of the batch, (C,), from those of its samples, (N, C).
+
+    The law of total variance keeps both terms centred: E[x^2] - E[x]^2 would lose
+    all digits where the mean is large against the standard deviation.
+    """
+    batch = batch_mean(mean, weight, synchronized)
+    spread = variance + ops.square(mean - batch)
+    return batch, batch_mean(spread, weight, synchronized)
+
+
+def update_moving(variable, batch, momentum):
+    """variable = momentum * variable + (1 - momentum) * batch."""
+    old = ops.cast(variable, batch.dtype)
+    variable.assign(old * momentum + batch * (1.0 - momentum))
+
+
+def group_moments(mean, variance, groups):
+    """Moments over the channels of each group, (N, C), from those of each channel."""
+    channels = mean.shape[-1]
+    shape = (-1, groups, channels // groups)
+    mean, variance = ops.reshape(mean, shape), ops.reshape(variance, shape)
+    group_mean = ops.mean(mean, axis=-1, keepdims=True)
+    spread = variance + ops.square(mean - group_mean)
+    group_variance = ops.mean(spread, axis=-1, keepdims=True)
+    ones = ops.ones_like(mean)
+    return tuple(
+        ops.reshape(moment * ones, (-1, channels))
+        for moment in (group_mean, group_variance)
+    )
+
+
+def mix(attention, gamma, beta):
+    """Each sample's own affine transform, (N, K) x (K, C) -> two of (N, C)."""
+    return ops.matmul(attention, gamma), ops.matmul(attention, beta)
