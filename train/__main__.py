@@ -1,0 +1,47 @@
+"""python -m train: trains a recipe, evaluates it, exports it and checks the export.
+
+    python -m train --recipe=digits --workdir=runs/digits
+
+Started again with the same flags, it goes on where it stopped.
+"""
+
+import pathlib
+
+from absl import flags
+
+from train import command, config, recipes, strategies
+from train.run import Run
+
+
+def define_flags():
+    flags.DEFINE_string("recipe", None, "Name of the recipe.", required=True)
+    flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+    flags.DEFINE_string(
+        "data", None, "digits, idx:DIR, folder:DIR or a name of tensorflow-datasets."
+    )
+    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
+    flags.DEFINE_enum("strategy", "one", strategies.NAMES, "Devices to train on.")
+    flags.DEFINE_integer(
+        "logical_cpus", 1, "Splits the CPU into this many devices.", lower_bound=1
+    )
+    flags.DEFINE_integer("seed", None, "Of initialization, order and augmentation.")
+    flags.DEFINE_integer("steps", None, "Length of the run; default: the recipe's.")
+    flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the recipe; repeatable.")
+
+
+def main(arguments):
+    command.no_arguments(arguments)
+    values = flags.FLAGS
+    assignments = list(values.set)
+    for flag, field in (("data", "data.name"), ("seed", "seed"), ("steps", "steps")):
+        if values[flag].value is not None:
+            assignments.append(f"{field}={values[flag].value}")
+    recipe = config.override(recipes.create_recipe(values.recipe), assignments)
+    strategy = strategies.create(values.strategy, values.logical_cpus)
+    run = Run(pathlib.Path(values.workdir), recipe, strategy, values.data_dir)
+    run.train()
+    run.finish()
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags)

@@ -1,0 +1,48 @@
+"""Image geometry: resize and crop for evaluation, random crop, shift and flip.
+
+Every random function is stateless: equal seeds give equal images. Images are (H, W, C);
+they keep their scale of 0 to 255 and become float32 where they are interpolated.
+"""
+
+import tensorflow as tf
+
+
+def resize_and_crop(image, size: tuple[int, int]):
+    """The smallest resize (bilinear with antialias) that covers `size`, centre cropped.
+
+    For a square `size` this is: shorter side to its length, then the centre.
+    """
+    shape = tf.shape(image)[:2]
+    scale = tf.reduce_max(tf.constant(size, tf.float64) / tf.cast(shape, tf.float64))
+    resized = tf.cast(tf.round(tf.cast(shape, tf.float64) * scale), tf.int32)
+    image = tf.image.resize(image, tf.maximum(resized, size), antialias=True)
+    return tf.image.resize_with_crop_or_pad(image, *size)
+
+
+def random_resized_crop(image, size: tuple[int, int], min_area: float, seed):
+    """A random part of the image, at least `min_area` of it, resized to `size`.
+
+    The aspect ratio is between 3/4 and 4/3, as in the published training.
+    """
+    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+        tf.shape(image),
+        bounding_boxes=tf.zeros((1, 0, 4)),
+        seed=seed,
+        area_range=(min_area, 1.0),
+        aspect_ratio_range=(3 / 4, 4 / 3),
+        use_image_if_no_bounding_boxes=True,
+    )
+    return tf.image.resize(tf.slice(image, begin, extent), size, antialias=True)
+
+
+def random_shift(image, pixels: int, seed):
+    """Moves the image by up to `pixels` in both directions, black outside."""
+    shape = tf.shape(image)
+    margin = (pixels, pixels)
+    image = tf.pad(image, (margin, margin, (0, 0)))
+    return tf.image.stateless_random_crop(image, shape, seed)
+
+
+def random_flip(image, seed):
+    """Mirrors half of the images."""
+    return tf.image.stateless_random_flip_left_right(image, seed)

@@ -1,0 +1,193 @@
+"""What a run directory holds, what a checkpoint holds, and when they may be restored.
+
+RUN/config.json        recipe, data set and strategy: the fingerprint of the run
+RUN/checkpoints/       the last checkpoints, to go on from
+RUN/best/              the checkpoint that is best on the validation images
+RUN/metrics.csv        one row for each line of progress and each evaluation
+RUN/results.json       the test images, read once, with the best checkpoint
+RUN/train, validation  TensorBoard summaries
+RUN/export/STEP/       the SavedModel
+"""
+
+import dataclasses
+import json
+import os
+import pathlib
+import tempfile
+
+import tensorflow as tf
+
+from train import config
+from train.command import RunError
+
+KEEP = 3
+
+
+def write_json(path: pathlib.Path, values: dict) -> None:
+    """Writes a JSON file that is complete or not there."""
+    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+        json.dump(values, file, indent=2)
+        file.write("\n")
+        file.flush()
+        os.fsync(file.fileno())
+    os.chmod(file.name, 0o644)
+    os.replace(file.name, path)
+
+
+@dataclasses.dataclass(frozen=True)
+class Facts:
+    """The fingerprint of a run, and enough to build its model again.
+
+    Attributes:
+        recipe: what it trains.
+        replicas: devices that share a batch.
+        shape: (height, width, channels) of an image.
+        class_names: one for each label.
+        images: number of images by split.
+    """
+
+    recipe: config.Recipe
+    replicas: int
+    shape: tuple[int, int, int]
+    class_names: tuple[str, ...]
+    images: dict[str, int]
+
+
+def read_facts(run: pathlib.Path) -> Facts:
+    """The fingerprint of an existing run.
+
+    Raises:
+        RunError: the directory holds no run.
+    """
+    try:
+        return config.from_dict(Facts, json.loads((run / "config.json").read_text()))
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{run} is not the directory of a run. Expected a readable config.json in "
+            f"it. Received: {error!r}."
+        ) from error
+
+
+def claim(run: pathlib.Path, facts: Facts) -> None:
+    """Makes `run` the directory of the run with this fingerprint.
+
+    Raises:
+        RunError: the directory belongs to another run, or holds something else.
+    """
+    if run.exists() and not run.is_dir():
+        raise RunError(f"Expected a directory for the run. Received: the file {run}.")
+    if not run.exists() or not any(run.iterdir()):
+        run.mkdir(parents=True, exist_ok=True)
+        write_json(run / "config.json", dataclasses.asdict(facts))
+        return
+    old, new = dataclasses.asdict(read_facts(run)), dataclasses.asdict(facts)
+    differing = [
+        f"{name}: expected {before!r}, received {after!r}"
+        for name, before, after in _differences(old, new)
+    ]
+    if differing:
+        raise RunError(
+            f"{run} belongs to another run. Use another --workdir, or start it with "
+            f"its own settings: {'; '.join(differing)}."
+        )
+
+
+def _differences(old, new, prefix=""):
+    for name in sorted({*old, *new}):
+        pair = old.get(name), new.get(name)
+        if all(isinstance(value, dict) for value in pair):
+            yield from _differences(*pair, f"{prefix}{name}.")
+        elif pair[0] != pair[1]:
+            yield f"{prefix}{name}", *pair
+
+
+class Checkpoints:
+    """Saves and restores the state of a run.
+
+    Args:
+        run: the directory of the run.
+        model, optimizer: built. Every variable is listed by its path; those of the
+            optimizer and the seeds of random layers among them.
+        state: further `tf.Variable`s by name, the step among them.
+    """
+
+    def __init__(self, run, model, optimizer, state: dict[str, tf.Variable]):
+        self._step = state["step"]
+        self._variables = {
+            **_by_path("model", model.variables),
+            **_by_path("optimizer", optimizer.variables),
+            **{f"state/{name}": variable for name, variable in state.items()},
+        }
+        self._checkpoint = tf.train.Checkpoint(variables=self._variables)
+        self._last, self._best = (
+            tf.train.CheckpointManager(self._checkpoint, str(run / name), keep)
+            for name, keep in (("checkpoints", KEEP), ("best", 1))
+        )
+
+    def save(self, best: bool = False) -> None:
+        """Saves the state, to go on from or as the best one so far."""
+        manager = self._best if best else self._last
+        manager.save(checkpoint_number=int(self._step.numpy()))
+
+    def restore_last(self) -> bool:
+        """Restores the newest checkpoint; `False` when there is none yet.
+
+        Raises:
+            RunError: it is of another model.
+        """
+        path = self._last.latest_checkpoint
+        if path:
+            self._restore(path)
+        return bool(path)
+
+    def _restore(self, path):
+        _require_equal_shapes(path, self._variables)
+        self._checkpoint.restore(path).assert_existing_objects_matched()
+
+
+def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
+    """Path and step of the best checkpoint of a run.
+
+    Raises:
+        RunError: the run has none yet.
+    """
+    path = tf.train.latest_checkpoint(str(run / "best"))
+    if not path:
+        raise RunError(
+            f"{run / 'best'} holds no checkpoint. Expected a run that has been "
+            "evaluated at least once."
+        )
+    return path, int(path.rpartition("-")[2])
+
+
+def restore_model(path: str, model) -> None:
+    """Restores the variables of a model, and nothing else, from a checkpoint.
+
+    Raises:
+        RunError: it is of another model.
+    """
+    variables = _by_path("model", model.variables)
+    _require_equal_shapes(path, variables, prefix="model/")
+    checkpoint = tf.train.Checkpoint(variables=variables)
+    checkpoint.restore(path).expect_partial()
+
+
+def _by_path(kind, variables):
+    return {f"{kind}/{variable.path}": variable.value for variable in variables}
+
+
+def _require_equal_shapes(path, variables, prefix=""):
+    """Compares names and shapes before a restore touches anything."""
+    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    stored = {
+        name.removeprefix("variables/").removesuffix(suffix).replace(".S", "/"): shape
+        for name, shape in tf.train.list_variables(path)
+        if name.startswith("variables/")
+    }
+    stored = {name: shape for name, shape in stored.items() if name.startswith(prefix)}
+    expected = {name: v.shape.as_list() for name, v in variables.items()}
+    for name, old, new in _differences(expected, stored):
+        raise RunError(
+            f"{path} is a checkpoint of another model. Expected {name} of shape {old}. "
+            f"Received: {new}."
+        )

@@ -1,0 +1,219 @@
+"""The orbit trainer and evaluator for classification, and the loop around them."""
+
+import contextlib
+import os
+import pathlib
+
+import keras
+import numpy as np
+import orbit
+import tensorflow as tf
+
+import model_zoo
+from train import checkpoint
+from train import data as input_data
+from train.command import RunError, UsageError
+
+
+def create_model(facts: checkpoint.Facts) -> keras.Model:
+    """The network of a run, freshly initialized; it returns logits.
+
+    Raises:
+        UsageError: the zoo has no such network, or not with these options.
+    """
+    settings = facts.recipe.model
+    try:
+        return model_zoo.create_model(
+            settings.name,
+            input_shape=facts.shape,
+            classes=len(facts.class_names),
+            classifier_activation=None,
+            **settings.options,
+        )
+    except (TypeError, ValueError) as error:
+        raise UsageError(f"Cannot build {settings.name}: {error}") from error
+
+
+def load_best(workdir: pathlib.Path) -> tuple[keras.Model, checkpoint.Facts, int]:
+    """The network of a run with its best weights, the run's facts, and their step.
+
+    Raises:
+        RunError: there is no such run, or it has no checkpoint of this network.
+    """
+    facts = checkpoint.read_facts(workdir)
+    path, step = checkpoint.best_checkpoint(workdir)
+    model = create_model(facts)
+    checkpoint.restore_model(path, model)
+    return model, facts, step
+
+
+def top_k(data: input_data.ImageData) -> int:
+    """How many guesses the second accuracy allows: 5, or 1 where 5 say nothing."""
+    return 5 if len(data.class_names) > 5 else 1
+
+
+class Sums:
+    """Sums over examples of loss and correct answers, over steps and replicas."""
+
+    NAMES = ("loss", "top1", "top5", "examples")
+
+    def __init__(self):
+        self._sums = {
+            name: tf.Variable(
+                0.0,
+                trainable=False,
+                synchronization=tf.VariableSynchronization.ON_READ,
+                aggregation=tf.VariableAggregation.SUM,
+                name=name,
+            )
+            for name in self.NAMES
+        }
+
+    def reset(self) -> None:
+        for variable in self._sums.values():
+            variable.assign(tf.zeros_like(variable))
+
+    def add(self, losses, logits, labels, weights, k: int) -> None:
+        """Adds the examples of a batch; (N,) losses, (N, classes) logits."""
+        labels = tf.cast(labels, tf.int32)
+        correct = {
+            name: tf.cast(tf.math.in_top_k(labels, logits, guesses), tf.float32)
+            for name, guesses in (("top1", 1), ("top5", k))
+        }
+        values = {"loss": losses, **correct, "examples": tf.ones_like(losses)}
+        for name, value in values.items():
+            self._sums[name].assign_add(tf.reduce_sum(value * weights))
+
+    def means(self, k: int) -> dict:
+        """Means over the examples; no top5 where it would say nothing."""
+        names = ("loss", "top1", "top5") if k > 1 else ("loss", "top1")
+        return {name: self._sums[name] / self._sums["examples"] for name in names}
+
+
+def cross_entropy(labels, logits):
+    """Softmax cross entropy of each example, (N,)."""
+    return keras.losses.sparse_categorical_crossentropy(
+        labels, tf.cast(logits, tf.float32), from_logits=True
+    )
+
+
+class Trainer(orbit.StandardTrainer):
+    """Trains a model that returns logits.
+
+    Args:
+        strategy: where the replicas are.
+        model, optimizer: Keras, built inside of the strategy's scope.
+        schedule: the learning rate as a function of the step, for the record.
+        step: `tf.Variable` int64, the steps done.
+        data: the data set.
+        seed, batch_size, steps: of the run; the batch is over all replicas.
+    """
+
+    def __init__(
+        self,
+        strategy,
+        model,
+        optimizer,
+        schedule,
+        step,
+        data,
+        seed,
+        batch_size,
+        steps,
+    ):
+        self._strategy, self._model = strategy, model
+        self._optimizer, self._schedule = optimizer, schedule
+        self._step, self._batch_size, self._k = step, batch_size, top_k(data)
+        start = int(step.numpy())
+        batches = strategy.distribute_datasets_from_function(
+            lambda context: input_data.training_batches(
+                data, seed, batch_size, start, steps, context
+            )
+        )
+        with strategy.scope():
+            self._sums = Sums()
+        super().__init__(batches, orbit.StandardTrainerOptions(use_tf_while_loop=True))
+
+    def train_loop_begin(self):
+        self._sums.reset()
+
+    def train_step(self, iterator):
+        self._strategy.run(self._replica_step, args=next(iterator))
+        self._step.assign_add(1)
+
+    def _replica_step(self, images, labels):
+        variables = self._model.trainable_variables
+        with tf.GradientTape() as tape:
+            logits = self._model(images, training=True)
+            losses = cross_entropy(labels, logits)
+            loss = tf.nn.compute_average_loss(
+                losses, global_batch_size=self._batch_size
+            )
+        gradients = tape.gradient(loss, [v.value for v in variables])
+        self._optimizer.apply(gradients, variables)
+        self._sums.add(losses, logits, labels, tf.ones_like(losses), self._k)
+
+    def train_loop_end(self):
+        rate = self._schedule(self._step - 1)
+        return {**self._sums.means(self._k), "learning_rate": rate}
+
+
+class Evaluator(orbit.StandardEvaluator):
+    """Loss and accuracies over a split, exact whatever the batch size.
+
+    Args:
+        strategy, model, data: as in `Trainer`.
+        split: `"validation"` or `"test"`.
+        batch_size: over all replicas.
+    """
+
+    def __init__(self, strategy, model, data, split, batch_size):
+        self._strategy, self._model, self._k = strategy, model, top_k(data)
+        self.steps = input_data.evaluation_steps(data, split, batch_size)
+        batches = strategy.distribute_datasets_from_function(
+            lambda context: input_data.evaluation_batches(
+                data, split, batch_size, context
+            )
+        )
+        with strategy.scope():
+            self._sums = Sums()
+        super().__init__(batches)
+
+    def eval_begin(self):
+        self._sums.reset()
+
+    def eval_step(self, iterator):
+        self._strategy.run(self._replica_step, args=next(iterator))
+
+    def _replica_step(self, images, labels, weights):
+        logits = self._model(images, training=False)
+        self._sums.add(cross_entropy(labels, logits), logits, labels, weights, self._k)
+
+    def eval_end(self):
+        return self._sums.means(self._k)
+
+    def run(self) -> dict[str, float]:
+        """Evaluates the whole split."""
+        results = self.evaluate(tf.constant(self.steps))
+        return {name: float(value) for name, value in results.items()}
+
+
+def require_finite(metrics: dict, first_step: int, last_step: int) -> None:
+    """Stops a run whose loss is no number any more.
+
+    Raises:
+        RunError: names the steps in which it happened.
+    """
+    if not np.isfinite(metrics["loss"]):
+        raise RunError(
+            f"Training diverged between steps {first_step} and {last_step}. "
+            f"Expected a finite loss. Received: {metrics['loss']}. A smaller "
+            "--set=optimizer.learning_rate may help."
+        )
+
+
+@contextlib.contextmanager
+def quiet_orbit():
+    """orbit prints each loop to stdout; `Progress` shows the same, once."""
+    with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
+        yield

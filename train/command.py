@@ -1,0 +1,68 @@
+"""How every command starts and ends: flags, one-line errors, exit codes."""
+
+import sys
+from collections.abc import Callable
+
+from absl import app, flags, logging
+
+DONE, FAILED, USAGE, PREEMPTED = 0, 1, 2, 75
+
+
+class UsageError(Exception):
+    """The command line is wrong; exit code 2."""
+
+
+class RunError(Exception):
+    """The command line is right, and the command cannot do it; exit code 1."""
+
+
+class Preempted(Exception):
+    """Asked to stop; everything is saved, start me again; exit code 75."""
+
+
+def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> None:
+    """Parses the flags, calls `main` with the other arguments and exits the process.
+
+    Exit codes: 0 done, 2 usage, 75 preempted after saving, 1 anything else. Errors of
+    the three classes above are printed in one line; others keep their traceback.
+    """
+    define_flags()
+
+    def guarded(argv):
+        if not flags.FLAGS["verbosity"].present:
+            logging.set_verbosity(logging.WARNING)
+        try:
+            main(argv[1:])
+        except UsageError as error:
+            sys.exit(_fail("usage error", error, USAGE))
+        except RunError as error:
+            sys.exit(_fail("error", error, FAILED))
+        except Preempted as error:
+            sys.exit(_fail("preempted", error, PREEMPTED))
+
+    app.run(guarded, flags_parser=_parse)
+
+
+def no_arguments(arguments: list[str]) -> None:
+    """For commands that take flags only.
+
+    Raises:
+        UsageError: there is an argument that is no flag.
+    """
+    if arguments:
+        received = " ".join(arguments)
+        raise UsageError(f"Expected flags (--name=value) only. Received: {received}.")
+
+
+def _parse(argv):
+    try:
+        return flags.FLAGS(argv)
+    except flags.Error as error:
+        sys.exit(_fail("usage error", error, USAGE))
+    except SystemExit:  # absl has printed the help, and would exit with 1
+        sys.exit(DONE)
+
+
+def _fail(kind, error, code):
+    print(f"{kind}: {' '.join(str(error).split())}", file=sys.stderr)
+    return code

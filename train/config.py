@@ -1,0 +1,218 @@
+"""Recipes: what a run trains, as a dataclass, and overrides from the command line."""
+
+import ast
+import dataclasses
+import difflib
+import types
+import typing
+
+from train.command import UsageError
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A network of the zoo.
+
+    Attributes:
+        name: what `model_zoo.create_model` takes.
+        options: further arguments of it, such as `{"position": "norm12"}`.
+    """
+
+    name: str
+    options: dict = dataclasses.field(default_factory=dict)
+
+
+@dataclasses.dataclass(frozen=True)
+class Data:
+    """A data set and what is done to its images.
+
+    Attributes:
+        name: `digits`, `idx:DIR`, `folder:DIR`, or a name of tensorflow-datasets.
+        image_size: height and width in pixels after resizing the shorter side and
+            cropping the centre; `None` keeps the images, then all of one size.
+        mean, std: of the pixels on a scale of 0 to 1, one for each channel or one for
+            all; the network sees (image / 255 - mean) / std.
+        class_names: names for data that has only numbers (idx files).
+        validation_fraction: part of each class of the training images that is put
+            aside for validation when the data set has no such split.
+        min_crop_area: smallest part of the image that a random crop keeps; 1: no crop.
+        shift: random shift, pixels, black outside.
+        flip: mirror half of the images.
+    """
+
+    name: str
+    image_size: int | None = None
+    mean: tuple[float, ...] = (0.5,)
+    std: tuple[float, ...] = (0.25,)
+    class_names: tuple[str, ...] = ()
+    validation_fraction: float = 0.1
+    min_crop_area: float = 1.0
+    shift: int = 0
+    flip: bool = False
+
+
+@dataclasses.dataclass(frozen=True)
+class Optimizer:
+    """SGD as published: L2 in the gradient, momentum, warm-up and cosine.
+
+    Attributes:
+        learning_rate: for a batch of 256 images; scaled with the global batch.
+        momentum: m in v = m * v + g, w = w - learning_rate * v.
+        weight_decay: L2 coefficient, on all trainable weights.
+        warmup_epochs: epochs of linear warm-up from 0.
+    """
+
+    learning_rate: float = 0.1
+    momentum: float = 0.9
+    weight_decay: float = 1e-4
+    warmup_epochs: float = 5.0
+
+
+@dataclasses.dataclass(frozen=True)
+class Recipe:
+    """A training run, complete: two runs with equal recipes are equal.
+
+    Attributes:
+        batch_size: images in a step, over all replicas.
+        epochs: passes over the training images.
+        steps: length of the run in steps; `None`: from `epochs`.
+        steps_per_loop: steps between two lines of progress.
+        evaluate_every: epochs between two looks at the validation images, rounded to
+            whole loops.
+        seed: of initialization, shuffling and augmentation.
+    """
+
+    model: Model
+    data: Data
+    optimizer: Optimizer = Optimizer()
+    batch_size: int = 128
+    epochs: float = 100.0
+    steps: int | None = None
+    evaluate_every: float = 1.0
+    steps_per_loop: int = 50
+    seed: int = 0
+
+    def __post_init__(self):
+        data = self.data
+        limits = [
+            ("batch_size", self.batch_size, self.batch_size >= 1, ">= 1"),
+            ("epochs", self.epochs, self.epochs > 0, "> 0"),
+            ("steps", self.steps, self.steps is None or self.steps >= 1, ">= 1"),
+            ("evaluate_every", self.evaluate_every, self.evaluate_every > 0, "> 0"),
+            ("steps_per_loop", self.steps_per_loop, self.steps_per_loop >= 1, ">= 1"),
+            ("seed", self.seed, 0 <= self.seed < 2**31, "in [0, 2**31)"),
+            (
+                "data.image_size",
+                data.image_size,
+                data.image_size is None or data.image_size >= 1,
+                ">= 1",
+            ),
+            ("data.std", data.std, data.std and min(data.std) > 0, "> 0"),
+            (
+                "data.validation_fraction",
+                data.validation_fraction,
+                0 < data.validation_fraction < 1,
+                "in (0, 1)",
+            ),
+            (
+                "data.min_crop_area",
+                data.min_crop_area,
+                0 < data.min_crop_area <= 1,
+                "in (0, 1]",
+            ),
+            ("data.shift", data.shift, data.shift >= 0, ">= 0"),
+            (
+                "optimizer.warmup_epochs",
+                self.optimizer.warmup_epochs,
+                self.optimizer.warmup_epochs >= 0,
+                ">= 0",
+            ),
+        ]
+        for name, value, fine, expected in limits:
+            if not fine:
+                raise UsageError(
+                    f"Recipe field {name} must be {expected}. Received: {value}."
+                )
+
+
+def override(recipe: Recipe, assignments: list[str]) -> Recipe:
+    """The recipe with assignments such as `optimizer.learning_rate=0.1` applied.
+
+    Raises:
+        UsageError: no such field, or a value that is not of its type.
+    """
+    for assignment in assignments:
+        path, equals, text = assignment.partition("=")
+        if not equals:
+            raise UsageError(f"Expected --set=FIELD=VALUE. Received: {assignment!r}.")
+        recipe = _replace(recipe, path, path.split("."), text)
+    return recipe
+
+
+def _replace(node, path, names, text):
+    fields = typing.get_type_hints(type(node))
+    name = names[0]
+    if name not in fields:
+        near = difflib.get_close_matches(name, fields, n=3) or fields
+        raise UsageError(
+            f"Unknown recipe field {path!r}. Expected one like {', '.join(near)}. "
+            f"Received: {name!r}."
+        )
+    value = getattr(node, name)
+    if dataclasses.is_dataclass(value) != (len(names) > 1):
+        raise UsageError(
+            f"Expected the full name of one recipe field. Received: {path!r}."
+        )
+    if len(names) > 1:
+        new = _replace(value, path, names[1:], text)
+    else:
+        new = _parse(path, text, fields[name])
+    return dataclasses.replace(node, **{name: new})
+
+
+def _parse(path, text, expected):
+    """`text` as a value of the type `expected`, an annotation of a recipe field."""
+    choices = (
+        typing.get_args(expected)
+        if isinstance(expected, types.UnionType)
+        else (expected,)
+    )
+    if str in choices:
+        return text
+    try:
+        value = ast.literal_eval(text)
+    except (ValueError, SyntaxError):
+        value = text
+    for choice in choices:
+        if typing.get_origin(choice) is tuple:
+            item = typing.get_args(choice)[0]
+            items = value if isinstance(value, (tuple, list)) else (value,)
+            if all(_is(each, item) for each in items):
+                return tuple(item(each) for each in items)
+        elif _is(value, choice):
+            return value if choice in (dict, types.NoneType) else choice(value)
+    name = getattr(expected, "__name__", str(expected))
+    raise UsageError(f"Recipe field {path} must be of type {name}. Received: {text!r}.")
+
+
+def _is(value, kind):
+    if kind is float:
+        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
+
+
+def from_dict(kind: type, values: dict):
+    """A dataclass from what JSON made of it; the opposite of `dataclasses.asdict`.
+
+    Raises:
+        KeyError: a field is missing.
+    """
+    arguments = {}
+    for name, annotation in typing.get_type_hints(kind).items():
+        value = values[name]
+        if dataclasses.is_dataclass(annotation):
+            value = from_dict(annotation, value)
+        elif isinstance(value, list):
+            value = tuple(value)
+        arguments[name] = value
+    return kind(**arguments)

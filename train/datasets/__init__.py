@@ -1,0 +1,63 @@
+"""Data sets by name, each as a builder of tensorflow-datasets."""
+
+import difflib
+import os
+import pathlib
+
+import tensorflow_datasets as tfds
+
+from train import config
+from train.command import RunError, UsageError
+from train.datasets import folder
+from train.datasets.digits import Digits
+from train.datasets.idx import Idx
+
+
+def create_builder(
+    settings: config.Data, data_dir: str | None
+) -> tfds.core.DatasetBuilder:
+    """The builder of a recipe's data set, prepared to be read.
+
+    What is embedded or lies in files of its own is prepared here. The data sets of
+    tensorflow-datasets must have been prepared: training downloads nothing.
+
+    Raises:
+        UsageError: there is no data set of this name.
+        RunError: it is not prepared, or its files are missing or damaged.
+    """
+    kind, colon, directory = settings.name.partition(":")
+    if colon and kind in ("idx", "folder") and not os.path.isdir(directory):
+        raise RunError(f"Expected a directory. Received: --data={settings.name}.")
+    if kind == "folder" and colon:
+        return folder.open_folder(directory)
+    if kind == "idx" and colon:
+        builder = Idx(directory, settings.class_names, data_dir=data_dir)
+    elif settings.name == "digits":
+        builder = Digits(data_dir=data_dir)
+    else:
+        return _open_prepared(settings.name, data_dir)
+    tfds.disable_progress_bar()
+    builder.download_and_prepare()
+    return builder
+
+
+def _open_prepared(name, data_dir):
+    names = tfds.list_builders()
+    base = name.split("/")[0].split(":")[0]
+    location = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    if base not in names and not (location / base).is_dir():
+        near = difflib.get_close_matches(name, [*names, "digits"], n=4)
+        expected = "digits, idx:DIR, folder:DIR or a name of tensorflow-datasets"
+        if near:
+            expected += f" like {', '.join(near)}"
+        raise UsageError(f"Unknown data set. Expected {expected}. Received: {name!r}.")
+    try:
+        builder = tfds.builder(name, data_dir=data_dir)
+    except (tfds.core.DatasetNotFoundError, ValueError, AttributeError) as error:
+        raise UsageError(f"Cannot open data set {name!r}: {error}") from error
+    if not builder.info.splits:
+        raise RunError(
+            f"{name} is not prepared. Expected its files in {builder.data_dir}. "
+            f"Prepare it with: tfds build {name} --data_dir={location}"
+        )
+    return builder

@@ -1,0 +1,41 @@
+"""python -m train.evaluate: accuracies of a run's best weights.
+
+    python -m train.evaluate --workdir=runs/digits --split=validation
+
+Training reads the test images once, at its end; this command reads them again.
+"""
+
+import pathlib
+
+import tensorflow as tf
+from absl import flags
+
+from train import checkpoint, classification, command, data
+
+
+def define_flags():
+    flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+    flags.DEFINE_enum(
+        "split", "test", ("train", "validation", "test"), "Images to evaluate on."
+    )
+    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
+    flags.DEFINE_integer("batch_size", 256, "Images in a step.", lower_bound=1)
+
+
+def main(arguments):
+    command.no_arguments(arguments)
+    values = flags.FLAGS
+    workdir = pathlib.Path(values.workdir)
+    facts = checkpoint.read_facts(workdir)
+    images = data.load(facts.recipe.data, values.data_dir)
+    model, _, step = classification.load_best(workdir)
+    evaluator = classification.Evaluator(
+        tf.distribute.get_strategy(), model, images, values.split, values.batch_size
+    )
+    metrics = "  ".join(f"{k} {v:.4f}" for k, v in evaluator.run().items())
+    count = len(images.splits[values.split])
+    print(f"{values.split}  {metrics}  ({count} images, step {step})")
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags)

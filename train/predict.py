@@ -1,0 +1,63 @@
+"""python -m train.predict: names and scores of image files, from a run's export.
+
+python -m train.predict runs/digits image.png...
+"""
+
+import pathlib
+
+import tensorflow as tf
+
+from train import command
+
+
+def newest_export(path: pathlib.Path) -> pathlib.Path:
+    """The SavedModel in `path`: itself, or the newest version of the run in it.
+
+    Raises:
+        RunError: there is none.
+    """
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [
+        version
+        for version in path.glob("export/*")
+        if version.name.isdigit() and (version / "saved_model.pb").is_file()
+    ]
+    if not versions:
+        raise command.RunError(
+            f"{path} holds no SavedModel. Expected the directory of a finished run or "
+            "of an export."
+        )
+    return max(versions, key=lambda version: int(version.name))
+
+
+def main(arguments):
+    if len(arguments) < 2:
+        raise command.UsageError(
+            "Expected a run and at least one image. "
+            f"Received: {' '.join(arguments) or 'none'}."
+        )
+    run, *images = arguments
+    contents = []
+    for image in images:
+        try:
+            contents.append(pathlib.Path(image).read_bytes())
+        except OSError as error:
+            raise command.RunError(f"Cannot read {image}: {error}.") from error
+    model = tf.saved_model.load(str(newest_export(pathlib.Path(run))))
+    for image, content in zip(images, contents, strict=True):
+        try:
+            answer = model.signatures["image_bytes"](tf.constant([content]))
+        except tf.errors.InvalidArgumentError as error:
+            raise command.RunError(
+                f"{image} is no image. Expected JPEG, PNG, BMP or GIF. "
+                f"Received: {len(content)} bytes that begin with {content[:4]!r}."
+            ) from error
+        names, scores = answer["classes"][0].numpy(), answer["scores"][0].numpy()
+        pairs = zip(names, scores, strict=True)
+        text = "  ".join(f"{name.decode()} {score:.4f}" for name, score in pairs)
+        print(f"{image}  {text}")
+
+
+if __name__ == "__main__":
+    command.run(main, lambda: None)

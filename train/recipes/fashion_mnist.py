@@ -1,0 +1,48 @@
+"""Small ResNets on the 70,000 images of Fashion-MNIST (Xiao et al. 2017), three epochs.
+
+Published: nothing comparable. Measured here: see README.md.
+python -m train --recipe=fashion_mnist_resnet20_an \\
+    --data=idx:/usr/share/datasets/fashion-mnist --workdir=runs/fashion_an"""
+
+import functools
+
+from train.config import Data, Model, Optimizer, Recipe
+
+CLASS_NAMES = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
+def fashion_mnist(model: str) -> Recipe:
+    """Clothes are shifted by two pixels and mirrored."""
+    return Recipe(
+        model=Model(model),
+        data=Data(
+            "fashion_mnist",
+            mean=(0.286,),
+            std=(0.353,),
+            class_names=CLASS_NAMES,
+            shift=2,
+            flip=True,
+        ),
+        optimizer=Optimizer(learning_rate=0.2, weight_decay=1e-4, warmup_epochs=0.3),
+        batch_size=128,
+        epochs=3,
+    )
+
+
+RECIPES = {
+    f"fashion_mnist_{model}": functools.partial(fashion_mnist, model)
+    for model in (
+        f"resnet{depth}_{kind}" for depth in (20, 32, 44, 56) for kind in ("an", "bn")
+    )
+}

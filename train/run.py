@@ -1,0 +1,267 @@
+"""One run: trains a recipe in its directory, then evaluates, exports and checks it."""
+
+import itertools
+import json
+import math
+import pathlib
+import signal
+import subprocess
+import sys
+
+import keras
+import orbit
+import tensorflow as tf
+
+from train import (
+    checkpoint,
+    classification,
+    command,
+    config,
+    data,
+    export,
+    optimizers,
+    progress,
+)
+
+
+class Run:
+    """A recipe, the devices it trains on, and the directory it lives in.
+
+    Nothing is written before all of them are known to fit.
+
+    Args:
+        workdir: of the run; new, or of a run with the same settings, which goes on.
+        recipe: what to train.
+        strategy: where.
+        data_dir: where tensorflow-datasets keeps its files; `None`: its default.
+
+    Raises:
+        UsageError, RunError: the settings do not fit each other, or the directory
+            belongs to something else.
+    """
+
+    def __init__(
+        self,
+        workdir: pathlib.Path,
+        recipe: config.Recipe,
+        strategy: tf.distribute.Strategy,
+        data_dir: str | None = None,
+    ):
+        self.workdir, self.recipe, self.strategy = workdir, recipe, strategy
+        self.data_dir = data_dir
+        replicas = strategy.num_replicas_in_sync
+        if recipe.batch_size % replicas:
+            raise command.UsageError(
+                "Recipe field batch_size must be a multiple of the number of replicas. "
+                f"Received: {recipe.batch_size} images, {replicas} replicas."
+            )
+        self.data = data.load(recipe.data, data_dir)
+        images = {name: len(split) for name, split in self.data.splits.items()}
+        self.facts = checkpoint.Facts(
+            recipe, replicas, self.data.shape, self.data.class_names, images
+        )
+        self.steps_per_epoch = images["train"] / recipe.batch_size
+        self.steps = recipe.steps or math.ceil(recipe.epochs * self.steps_per_epoch)
+        self.schedule = optimizers.create_schedule(
+            recipe.optimizer, recipe.batch_size, self.steps_per_epoch, self.steps
+        )
+        keras.utils.set_random_seed(recipe.seed)
+        with strategy.scope():
+            self.model = classification.create_model(self.facts)
+            self.optimizer = optimizers.PublishedSGD(
+                self.schedule, recipe.optimizer.momentum, recipe.optimizer.weight_decay
+            )
+            self.optimizer.build(self.model.trainable_variables)
+            self.state = {
+                "step": tf.Variable(0, dtype=tf.int64, trainable=False),
+                "evaluated": tf.Variable(0, dtype=tf.int64, trainable=False),
+                "best_top1": tf.Variable(-1.0, trainable=False),
+            }
+        checkpoint.claim(workdir, self.facts)
+        self.checkpoints = checkpoint.Checkpoints(
+            workdir, self.model, self.optimizer, self.state
+        )
+        with strategy.scope():
+            self.resumed = self.checkpoints.restore_last()
+
+    @property
+    def step(self) -> int:
+        return int(self.state["step"].numpy())
+
+    def describe(self) -> str:
+        """What is about to happen, in a few lines."""
+        recipe, replicas = self.recipe, self.facts.replicas
+        devices = ", ".join(self.strategy.extended.worker_devices)
+        counts = ", ".join(f"{n} {name}" for name, n in self.facts.images.items())
+        shape = "x".join(map(str, self.data.shape))
+        begin = f"going on from step {self.step}" if self.resumed else "from scratch"
+        return (
+            f"model    {recipe.model.name}, {self.model.count_params():,} parameters\n"
+            f"data     {recipe.data.name}, {shape}, {len(self.data.class_names)} "
+            f"classes; images: {counts}\n"
+            f"devices  {replicas} replica(s): {devices}\n"
+            f"batch    {recipe.batch_size} global, {recipe.batch_size // replicas} per "
+            f"replica\n"
+            f"steps    {self.steps} ({self.steps * recipe.batch_size} images, "
+            f"{self.steps / self.steps_per_epoch:.1f} epochs), {begin}\n"
+            f"workdir  {self.workdir}"
+        )
+
+    def train(self) -> None:
+        """Trains to the last step; saves the last checkpoints and the best one.
+
+        Raises:
+            RunError: the loss is no number any more.
+            Preempted: the process was asked to stop (SIGTERM); everything is saved.
+        """
+        print(self.describe(), flush=True)
+        if self.step == self.steps and self.evaluated == self.steps:
+            return
+        trainer = classification.Trainer(
+            self.strategy,
+            self.model,
+            self.optimizer,
+            self.schedule,
+            self.state["step"],
+            self.data,
+            self.recipe.seed,
+            self.recipe.batch_size,
+            self.steps,
+        )
+        validator = self._evaluator("validation")
+        metrics_file = progress.MetricsFile(self.workdir / "metrics.csv", self.step)
+        shown = progress.Progress(self.step, self.steps, self.recipe.batch_size)
+        preempted = StopSignal()
+
+        def after_loop(output):
+            output = {name: float(value) for name, value in output.items()}
+            step, loop = self.step, self.recipe.steps_per_loop
+            classification.require_finite(output, max(step - loop, 0) + 1, step)
+            metrics_file.append(step, "train", output)
+            shown.report(step, output["loss"], output["top1"])
+            preempted.stop_here(self)
+
+        controller = orbit.Controller(
+            strategy=self.strategy,
+            trainer=trainer,
+            evaluator=validator,
+            global_step=self.state["step"],
+            steps_per_loop=self.recipe.steps_per_loop,
+            summary_dir=str(self.workdir / "train"),
+            summary_interval=self.recipe.steps_per_loop,
+            eval_summary_dir=str(self.workdir / "validation"),
+            train_actions=[after_loop],
+        )
+        try:
+            for target in self._evaluation_steps():
+                with classification.quiet_orbit():
+                    controller.train(target, checkpoint_at_completion=False)
+                    results = controller.evaluate(validator.steps)
+                self._record(results, metrics_file, shown)
+                preempted.stop_here(self)
+        finally:
+            shown.close()
+            preempted.restore()
+        if shown.images_per_second:
+            print(f"trained at {shown.images_per_second:.0f} images/s")
+
+    @property
+    def evaluated(self) -> int:
+        return int(self.state["evaluated"].numpy())
+
+    def _evaluator(self, split):
+        return classification.Evaluator(
+            self.strategy, self.model, self.data, split, self.recipe.batch_size
+        )
+
+    def _evaluation_steps(self):
+        """Steps at which the validation images are looked at, from here to the end."""
+        loop = self.recipe.steps_per_loop
+        loops = round(self.recipe.evaluate_every * self.steps_per_epoch / loop)
+        interval = max(loops, 1) * loop
+        due = itertools.chain(range(interval, self.steps, interval), [self.steps])
+        return [step for step in due if step >= self.step and step > self.evaluated]
+
+    def _record(self, results, metrics_file, shown):
+        results = {name: float(value) for name, value in results.items()}
+        metrics_file.append(self.step, "validation", results)
+        self.state["evaluated"].assign(self.step)
+        is_best = results["top1"] >= float(self.state["best_top1"].numpy())
+        if is_best:
+            self.state["best_top1"].assign(results["top1"])
+            self.checkpoints.save(best=True)
+        self.checkpoints.save()
+        shown.write(
+            f"step {self.step}/{self.steps}  validation loss {results['loss']:.4f}  "
+            f"accuracy {results['top1']:.4f}{'  (best)' if is_best else ''}"
+        )
+        shown.resume_clock()
+
+    def finish(self) -> None:
+        """Reads the test images once, exports the best weights and checks the export.
+
+        Raises:
+            RunError: the export does not reproduce the accuracy.
+        """
+        results = self._test()
+        top5 = f"  top-5 {results['top5']:.4f}" if "top5" in results else ""
+        print(
+            f"test     top-1 {results['top1']:.4f}{top5}  loss {results['loss']:.4f}  "
+            f"({results['images']} images, best checkpoint: step {results['step']})"
+        )
+        version = self.workdir / "export" / str(results["step"])
+        if not version.exists():
+            export.export_run(self.workdir, version.parent)
+        print(f"export   SavedModel in {version}", flush=True)
+        checked = [sys.executable, "-m", "train.serve_check", str(version)]
+        if self.data_dir:
+            checked.append(f"--data_dir={self.data_dir}")
+        if subprocess.run(checked, check=False).returncode:
+            raise command.RunError(f"The serve check of {version} failed.")
+        print(f"curves   tensorboard --logdir {self.workdir}")
+
+    def _test(self):
+        path = self.workdir / "results.json"
+        if path.exists():
+            return json.loads(path.read_text())
+        best, step = checkpoint.best_checkpoint(self.workdir)
+        with self.strategy.scope():
+            checkpoint.restore_model(best, self.model)
+        results = {
+            "model": self.recipe.model.name,
+            "data": self.recipe.data.name,
+            "step": step,
+            "images": self.facts.images["test"],
+            "parameters": self.model.count_params(),
+            **self._evaluator("test").run(),
+        }
+        checkpoint.write_json(path, results)
+        return results
+
+
+class StopSignal:
+    """Remembers a SIGTERM until the run can save."""
+
+    def __init__(self):
+        self._received = False
+        self._previous = signal.signal(signal.SIGTERM, self._remember)
+
+    def _remember(self, number, frame):
+        del number, frame
+        self._received = True
+
+    def stop_here(self, run: Run) -> None:
+        """Saves and leaves, if asked to.
+
+        Raises:
+            Preempted: the signal has come.
+        """
+        if self._received:
+            run.checkpoints.save()
+            raise command.Preempted(
+                f"saved step {run.step} of {run.steps} in {run.workdir}. Start the "
+                "same command again to go on."
+            )
+
+    def restore(self) -> None:
+        signal.signal(signal.SIGTERM, self._previous)
