@@ -100,7 +100,7 @@ class AttentiveNormalization(keras.layers.Layer):
     Example:
 
     >>> layer = AttentiveNormalization(num_components=10)
-    >>> layer(keras.ops.ones((2, 8, 8, 16))).shape
+    >>> tuple(layer(keras.ops.ones((2, 8, 8, 16))).shape)
     (2, 8, 8, 16)
     """
 

@@ -1,6 +1,7 @@
 """Loading weights into a network, strictly."""
 
 import os
+import warnings
 
 import keras
 
@@ -18,4 +19,11 @@ def load(model: keras.Model, weights: str | os.PathLike | None) -> None:
             "`weights` must be None or the path of a .weights.h5 file. "
             f"Received: weights={os.fspath(weights)!r}."
         )
-    model.load_weights(weights)
+    try:
+        with warnings.catch_warnings(action="ignore"):  # one error says it all
+            model.load_weights(weights)
+    except ValueError as error:
+        raise ValueError(
+            f"{os.fspath(weights)!r} holds the weights of another network than "
+            f"{model.name}: {error}"
+        ) from error

@@ -10,7 +10,6 @@ import pathlib
 from absl import flags
 
 from train import command, config, recipes, strategies
-from train.run import Run
 
 
 def define_flags():
@@ -37,6 +36,9 @@ def main(arguments):
         if values[flag].value is not None:
             assignments.append(f"{field}={values[flag].value}")
     recipe = config.override(recipes.create_recipe(values.recipe), assignments)
+
+    from train.run import Run  # loads TensorFlow; mistakes above are told at once
+
     strategy = strategies.create(values.strategy, values.logical_cpus)
     run = Run(pathlib.Path(values.workdir), recipe, strategy, values.data_dir)
     run.train()

@@ -25,9 +25,9 @@ KEEP = 3
 
 def write_json(path: pathlib.Path, values: dict) -> None:
     """Writes a JSON file that is complete or not there."""
+    text = json.dumps(values, indent=2)
     with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
-        json.dump(values, file, indent=2)
-        file.write("\n")
+        file.write(f"{text}\n")
         file.flush()
         os.fsync(file.fileno())
     os.chmod(file.name, 0o644)
@@ -115,7 +115,7 @@ class Checkpoints:
         self._step = state["step"]
         self._variables = {
             **_by_path("model", model.variables),
-            **_by_path("optimizer", optimizer.variables),
+            **_by_path("optimizer", optimizer.variables, optimizer.name),
             **{f"state/{name}": variable for name, variable in state.items()},
         }
         self._checkpoint = tf.train.Checkpoint(variables=self._variables)
@@ -172,8 +172,11 @@ def restore_model(path: str, model) -> None:
     checkpoint.restore(path).expect_partial()
 
 
-def _by_path(kind, variables):
-    return {f"{kind}/{variable.path}": variable.value for variable in variables}
+def _by_path(kind, variables, owner=""):
+    """Variables by path, without the name of their owner, which Keras numbers."""
+    paths = [variable.path.removeprefix(f"{owner}/") for variable in variables]
+    values = [variable.value for variable in variables]
+    return {f"{kind}/{path}": v for path, v in zip(paths, values, strict=True)}
 
 
 def _require_equal_shapes(path, variables, prefix=""):

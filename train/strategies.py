@@ -1,11 +1,9 @@
 """Where a run computes: the tf.distribute strategies and their devices."""
 
-import tensorflow as tf
-
 NAMES = ("one", "mirrored")
 
 
-def create(name: str, logical_cpus: int = 1) -> tf.distribute.Strategy:
+def create(name: str, logical_cpus: int = 1):
     """The strategy called `name`.
 
     Args:
@@ -13,7 +11,12 @@ def create(name: str, logical_cpus: int = 1) -> tf.distribute.Strategy:
             CPUs, with equal weights on each and gradients summed over them.
         logical_cpus: splits the CPU into this many devices, to try out `"mirrored"` on
             a machine without GPUs. Must come before TensorFlow touches a device.
+
+    Returns:
+        A `tf.distribute.Strategy`.
     """
+    import tensorflow as tf  # only when there is something to compute
+
     if logical_cpus > 1:
         cpu = tf.config.list_physical_devices("CPU")[0]
         parts = [tf.config.LogicalDeviceConfiguration() for _ in range(logical_cpus)]

@@ -42,14 +42,14 @@ def check_images(directory: str, split: str, encoded: tf.data.Dataset) -> None:
         RunError: an image cannot be decoded.
     """
 
-    def path_if_decodable(example):
+    def decode(example):
         image = tf.io.decode_image(example["image"], 3, expand_animations=False)
-        with tf.control_dependencies([image]):
-            return tf.identity(example["image/filename"])
+        return example["image/filename"], tf.size(image)
 
-    decodable = encoded.map(path_if_decodable, tf.data.AUTOTUNE).ignore_errors()
+    decodable = encoded.map(decode, tf.data.AUTOTUNE).ignore_errors()
+    good = {path for path, _ in decodable.as_numpy_iterator()}
     paths = encoded.map(lambda example: example["image/filename"])
-    bad = sorted({*paths.as_numpy_iterator()} - {*decodable.as_numpy_iterator()})
+    bad = sorted({*paths.as_numpy_iterator()} - good)
     if bad:
         raise RunError(
             f"{directory} has images that cannot be read. Expected JPEG or PNG. "

@@ -54,8 +54,8 @@ class Idx(tfds.core.GeneratorBasedBuilder):
         class_names: names of the labels; empty for their numbers.
         data_dir: where tensorflow-datasets keeps the prepared files.
 
-    The prepared data set is named by a hash of the files and names: other content is
-    another data set.
+    The prepared files lie in a directory named by a hash of the content and the names:
+    other content is another data set.
 
     Raises:
         RunError: a file is missing or damaged, or a label has no name.
@@ -83,8 +83,8 @@ class Idx(tfds.core.GeneratorBasedBuilder):
                 f"{directory} has labels without a name. Expected: up to "
                 f"{len(self._class_names) - 1}. Received: {largest}."
             )
-        config = tfds.core.BuilderConfig(name=digest.hexdigest()[:16])
-        super().__init__(config=config, data_dir=data_dir)
+        location = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+        super().__init__(data_dir=location / digest.hexdigest()[:16])
 
     def _info(self):
         height, width = self._arrays["train"][0].shape[1:]

@@ -1,0 +1,314 @@
+"""The layer as users meet it: shapes, modes, files, errors."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+from an_keras import AttentiveNormalization
+
+
+def numpy_layer(x, weights, momentum=0.9, epsilon=1e-5, training=False):
+    """The equations in float64; x (N, P, C). Returns y, moving mean and variance."""
+    mean, variance = x.mean(1), x.var(1, ddof=1 if x.shape[1] > 1 else 0)
+    logits = (mean / np.sqrt(variance + 1e-3)) @ weights["gate/kernel"]
+    if training:
+        center, spread = logits.mean(0), logits.var(0)
+    else:
+        center = weights["gate/moving_mean"]
+        spread = weights["gate/moving_variance"]
+    logits = (logits - center) / np.sqrt(spread + epsilon)
+    logits = logits * weights["gate/gamma"] + weights["gate/beta"]
+    attention = np.clip(logits / 6 + 0.5, 0, 1)
+    mu, var = weights["moving_mean"], weights["moving_variance"]
+    if training:
+        mu, var = x.mean((0, 1)), x.var((0, 1))
+    x_hat = (x - mu) / np.sqrt(var + epsilon)
+    gamma, beta = attention @ weights["gamma"], attention @ weights["beta"]
+    y = gamma[:, np.newaxis] * x_hat + beta[:, np.newaxis]
+    moving = [
+        momentum * weights[f"moving_{name}"] + (1 - momentum) * batch
+        for name, batch in (("mean", mu), ("variance", var))
+    ]
+    return y, *moving
+
+
+def numbers(layer):
+    """All weights by name, after giving each a value that is not its initial one."""
+    rng = np.random.default_rng(0)
+    values = {}
+    for variable in layer.variables:
+        name = variable.path.removeprefix(f"{layer.name}/")
+        value = rng.uniform(0.5, 1.5, variable.shape)
+        variable.assign(value)
+        values[name] = ops.convert_to_numpy(variable).astype("float64")
+    return values
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize(
+    "shape",
+    [(4, 6), (3, 5, 6), (2, 3, 5, 6), (3, 1, 1, 6), (1, 4, 4, 6), (2, 2, 3, 2, 6)],
+)
+def test_equals_the_equations_in_every_rank(shape, training):
+    layer = AttentiveNormalization(num_components=3, dtype="float64")
+    layer.build(shape)
+    weights = numbers(layer)
+    x = np.random.default_rng(1).normal(1.0, 2.0, shape)
+    flat = x.reshape(shape[0], -1, shape[-1])
+
+    y = layer(x, training=training)
+
+    expected, mean, variance = numpy_layer(flat, weights, training=training)
+    np.testing.assert_allclose(y, expected.reshape(shape), rtol=1e-9, atol=1e-9)
+    if training:
+        np.testing.assert_allclose(ops.convert_to_numpy(layer.moving_mean), mean)
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(layer.moving_variance), variance
+        )
+
+
+def test_channels_first_equals_channels_last():
+    x = np.random.default_rng(1).normal(size=(2, 5, 3, 6)).astype("float32")
+    last, first = AttentiveNormalization(3), AttentiveNormalization(3, axis=1)
+    last.build((2, 5, 3, 6))
+    first.build((2, 6, 5, 3))
+    numbers(last)
+    first.set_weights(last.get_weights())
+    expected = last(x, training=True)
+    received = first(np.transpose(x, (0, 3, 1, 2)), training=True)
+    np.testing.assert_allclose(
+        np.transpose(received, (0, 2, 3, 1)), expected, atol=1e-5
+    )
+
+
+def test_masked_positions_do_not_count():
+    x = np.random.default_rng(1).normal(size=(3, 7, 4)).astype("float32")
+    mask = np.ones((3, 7), bool)
+    mask[:, 5:] = False
+    cut, masked = AttentiveNormalization(3), AttentiveNormalization(3)
+    cut.build((3, 5, 4))
+    masked.build((3, 7, 4))
+    masked.set_weights(cut.get_weights())
+    expected = cut(x[:, :5], training=True)
+    x[:, 5:] = 1e6
+    received = masked(x, training=True, mask=mask)[:, :5]
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+    for one, other in zip(cut.variables, masked.variables, strict=True):
+        np.testing.assert_allclose(
+            ops.convert_to_numpy(one), ops.convert_to_numpy(other), atol=1e-5
+        )
+
+
+def test_variables_have_the_names_and_shapes_that_files_rely_on():
+    layer = AttentiveNormalization(3, gate_hidden_units=6, name="an")
+    layer.build((None, None, None, 4))
+    gate = {"gamma": (3,), "beta": (3,), "moving_mean": (3,), "moving_variance": (3,)}
+    hidden = {f"gate/hidden_{name}": (6,) for name in gate}
+    assert {v.path: tuple(v.shape) for v in layer.variables} == {
+        f"an/{name}": shape
+        for name, shape in {
+            "gamma": (3, 4),
+            "beta": (3, 4),
+            "moving_mean": (4,),
+            "moving_variance": (4,),
+            "gate/kernel": (6, 3),
+            "gate/hidden_kernel": (4, 6),
+            **{f"gate/{name}": shape for name, shape in gate.items()},
+            **hidden,
+        }.items()
+    }
+
+
+def test_layers_start_with_tables_of_their_own():
+    one, other = AttentiveNormalization(3), AttentiveNormalization(3)
+    one.build((None, 8)), other.build((None, 8))
+    for name in ("gamma", "beta"):
+        pair = [ops.convert_to_numpy(getattr(layer, name)) for layer in (one, other)]
+        assert np.abs(pair[0] - pair[1]).max() > 1e-3
+    assert abs(ops.convert_to_numpy(one.gamma).mean() - 1.0) < 0.1
+
+
+def test_frozen_layer_is_in_inference_mode_gate_included():
+    layer = AttentiveNormalization(3)
+    layer.build((4, 5, 5, 8))
+    numbers(layer)
+    x = np.random.default_rng(1).normal(size=(4, 5, 5, 8))
+    expected = layer(x, training=False)
+    layer.trainable = False
+    before = layer.get_weights()
+    np.testing.assert_array_equal(layer(x, training=True), expected)
+    for old, new in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_attention_is_what_the_mixture_uses_and_updates_nothing():
+    layer = AttentiveNormalization(3)
+    x = np.random.default_rng(1).normal(size=(4, 5, 5, 8)).astype("float32")
+    before = [np.array(w) for w in (layer(x), layer.get_weights())[1]]
+    assert layer.attention(x, training=True).shape == (4, 3)
+    for old, new in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    attention = ops.convert_to_numpy(layer.attention(x))
+    assert attention.min() >= 0 and attention.max() <= 1
+    x_hat = x / np.sqrt(1 + 1e-5)
+    gamma, beta = (
+        attention @ ops.convert_to_numpy(t) for t in (layer.gamma, layer.beta)
+    )
+    expected = gamma[:, None, None] * x_hat + beta[:, None, None]
+    np.testing.assert_allclose(layer(x), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16", "float16"])
+def test_large_half_precision_inputs_stay_finite(policy):
+    layer = AttentiveNormalization(3, dtype=policy)
+    x = tf.cast(tf.random.normal((4, 8, 8, 16), 30000.0, 8000.0), layer.compute_dtype)
+    y = layer(x, training=True)
+    assert keras.backend.standardize_dtype(y.dtype) == layer.compute_dtype
+    assert np.isfinite(np.asarray(y, "float32")).all()
+
+
+def test_variance_survives_a_mean_that_dwarfs_it():
+    layer = AttentiveNormalization(3)
+    noise = np.random.default_rng(1).normal(size=(8, 6, 6, 4))
+    layer(1000.0 + noise, training=True)
+    variance = (ops.convert_to_numpy(layer.moving_variance) - 0.9) / 0.1
+    np.testing.assert_allclose(variance, noise.var((0, 1, 2)), rtol=1e-3)
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 5, 8), (4, 1, 1, 8), (1, 5, 5, 8)])
+def test_every_trainable_weight_gets_a_finite_gradient(shape):
+    layer = AttentiveNormalization(3)
+    x = tf.random.normal(shape)
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(tf.square(layer(x, training=True)))
+    gradients = tape.gradient(loss, [v.value for v in layer.trainable_variables])
+    assert len(gradients) == 5
+    for gradient in gradients:
+        assert np.isfinite(gradient).all()
+
+
+def test_config_holds_the_arguments_and_rebuilds_the_layer():
+    arguments = {
+        "num_components": 4,
+        "normalization": "group",
+        "groups": 2,
+        "axis": 1,
+        "momentum": 0.8,
+        "epsilon": 1e-4,
+        "descriptor": "mean",
+        "descriptor_epsilon": 1e-2,
+        "gate_hidden_units": 8,
+        "gate_normalization": "group",
+        "gate_activation": "softmax",
+        "synchronized": True,
+    }
+    layer = AttentiveNormalization(**arguments, gamma_regularizer="l2", name="an")
+    config = layer.get_config()
+    assert {name: config[name] for name in arguments} == arguments
+    again = AttentiveNormalization.from_config(config)
+    assert again.get_config() == config
+
+
+def test_keras_file_opens_in_a_process_that_only_imported_an_keras(tmp_path, command):
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            keras.layers.Conv2D(8, 3),
+            AttentiveNormalization(3),
+            keras.layers.GlobalAveragePooling2D(),
+        ]
+    )
+    x = np.random.default_rng(1).normal(size=(4, 8, 8, 3)).astype("float32")
+    model(x, training=True)  # moves the statistics
+    model.save(tmp_path / "model.keras")
+    np.save(tmp_path / "x.npy", x)
+    program = (
+        "import an_keras, keras, numpy as np\n"
+        f"model = keras.models.load_model('{tmp_path}/model.keras')\n"
+        f"np.save('{tmp_path}/y.npy', model(np.load('{tmp_path}/x.npy')))\n"
+    )
+    command("-c", program)
+    np.testing.assert_allclose(np.load(tmp_path / "y.npy"), model(x), atol=1e-6)
+
+
+def test_weights_file_keeps_every_value(tmp_path):
+    def build():
+        return keras.Sequential([keras.Input((6, 6, 4)), AttentiveNormalization(3)])
+
+    one, other = build(), build()
+    numbers(one.layers[0])
+    one.save_weights(tmp_path / "an.weights.h5")
+    other.load_weights(tmp_path / "an.weights.h5")
+    for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_fit_learns_and_moves_the_statistics():
+    rng = np.random.default_rng(1)
+    labels = rng.integers(0, 2, 128)
+    x = rng.normal(size=(128, 6, 6, 4)) * (1 + labels[:, None, None, None])
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 4)),
+            AttentiveNormalization(3),
+            keras.layers.ReLU(),
+            keras.layers.GlobalAveragePooling2D(),
+            keras.layers.Dense(2),
+        ]
+    )
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    model.compile(keras.optimizers.Adam(0.02), loss, metrics=["accuracy"])
+    before = ops.convert_to_numpy(model.layers[0].moving_variance)
+    history = model.fit(x, labels, batch_size=16, epochs=10, verbose=0)
+    assert history.history["accuracy"][-1] > 0.9
+    assert (
+        np.abs(ops.convert_to_numpy(model.layers[0].moving_variance) - before).min() > 0
+    )
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"num_components": 0}, ValueError, "`num_components` must be >= 1"),
+        ({"num_components": 2.5}, TypeError, "`num_components` must be an integer"),
+        ({"gate_hidden_units": 0}, ValueError, "`gate_hidden_units` must be >= 1"),
+        ({"groups": 0}, ValueError, "`groups` must be >= 1"),
+        ({"normalization": "bn"}, ValueError, "`normalization` must be one of 'batch'"),
+        ({"descriptor": "std"}, ValueError, "`descriptor` must be one of"),
+        (
+            {"gate_normalization": "x"},
+            ValueError,
+            "`gate_normalization` must be one of",
+        ),
+        ({"axis": 1.0}, TypeError, "`axis` must be an integer"),
+        ({"momentum": 1.5}, ValueError, r"`momentum` must be in \[0, 1\]"),
+        ({"epsilon": 0.0}, ValueError, "`epsilon` must be > 0"),
+        ({"descriptor_epsilon": -1.0}, ValueError, "`descriptor_epsilon` must be > 0"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, error, words):
+    with pytest.raises(error, match=words):
+        AttentiveNormalization(**arguments)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "shape", "words"),
+    [
+        ({}, (None,), "of rank 2 to 5"),
+        ({}, (None, 2, 2, 2, 2, 4), "of rank 2 to 5"),
+        ({"axis": 2}, (None, 4, 4, 4), "`axis` must be the last axis or 1"),
+        ({"axis": 0}, (None, 4), "`axis` must be the last axis or 1"),
+        ({}, (None, 4, 4, None), "must have a static size"),
+        (
+            {"normalization": "group"},
+            (None, 4, 4, 100),
+            "`groups` must divide .* groups=32, channels=100",
+        ),
+        ({"normalization": "instance"}, (None, 4), "needs positions"),
+    ],
+)
+def test_shapes_that_do_not_fit_are_named(arguments, shape, words):
+    with pytest.raises(ValueError, match=words):
+        AttentiveNormalization(**arguments).build(shape)

@@ -1,0 +1,26 @@
+"""BatchNormalization is Keras' own, in results and in files."""
+
+import keras
+import numpy as np
+
+from an_keras import BatchNormalization
+
+
+def test_results_and_weight_files_are_those_of_keras(tmp_path):
+    x = np.random.default_rng(0).normal(3.0, 2.0, (4, 5, 5, 6)).astype("float32")
+    theirs = keras.Sequential(
+        [keras.Input((5, 5, 6)), keras.layers.BatchNormalization()]
+    )
+    ours = keras.Sequential([keras.Input((5, 5, 6)), BatchNormalization()])
+    np.testing.assert_array_equal(theirs(x, training=True), ours(x, training=True))
+    theirs(x + 1, training=True)
+    theirs.save_weights(tmp_path / "bn.weights.h5")
+    ours.load_weights(tmp_path / "bn.weights.h5")
+    np.testing.assert_array_equal(theirs(x), ours(x))
+
+
+def test_file_opens_after_importing_an_keras(tmp_path):
+    model = keras.Sequential([keras.Input((6,)), BatchNormalization()])
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    assert type(again.layers[0]) is BatchNormalization

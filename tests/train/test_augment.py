@@ -1,0 +1,67 @@
+"""Image geometry."""
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from train import augment
+
+SEED = (7, 1)
+
+
+@pytest.fixture
+def image():
+    pixels = np.random.default_rng(0).integers(0, 256, (13, 17, 3))
+    return tf.constant(pixels, tf.uint8)
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda image, seed: augment.random_resized_crop(image, (8, 8), 0.2, seed),
+        lambda image, seed: augment.random_shift(image, 3, seed),
+        lambda image, seed: augment.random_flip(image, seed),
+    ],
+)
+def test_equal_seeds_give_equal_images_and_others_do_not(image, function):
+    first = function(image, SEED)
+    np.testing.assert_array_equal(first, function(image, SEED))
+    others = [function(image, (seed, 0)).numpy() for seed in range(16)]
+    assert any(not np.array_equal(first, other) for other in others)
+
+
+def test_image_of_the_right_size_is_left_alone(image):
+    fitted = augment.resize_and_crop(image, (13, 17))
+    np.testing.assert_array_equal(fitted, tf.cast(image, tf.float32))
+
+
+@pytest.mark.parametrize("shape", [(1, 1), (5, 40), (40, 5), (300, 301)])
+def test_any_image_is_fitted(shape):
+    image = tf.fill((*shape, 3), tf.constant(200, tf.uint8))
+    fitted = augment.resize_and_crop(image, (8, 8))
+    assert fitted.shape == (8, 8, 3)
+    np.testing.assert_allclose(fitted, 200, atol=1e-3)
+
+
+def test_centre_is_kept():
+    columns = tf.range(30, dtype=tf.float32)
+    image = tf.tile(columns[tf.newaxis, :, tf.newaxis], (10, 1, 1))
+    fitted = augment.resize_and_crop(image, (10, 10))
+    np.testing.assert_allclose(fitted[0, :, 0], np.arange(10, 20))
+
+
+def test_shift_moves_at_most_so_many_pixels_and_leaves_black():
+    image = tf.ones((8, 8, 1), tf.uint8)
+    sums = {
+        int(tf.reduce_sum(augment.random_shift(image, 2, (seed, 0))))
+        for seed in range(64)
+    }
+    assert sums == {(8 - x) * (8 - y) for x in range(3) for y in range(3)}
+
+
+def test_half_of_the_images_are_mirrored(image):
+    flipped = [
+        not np.array_equal(augment.random_flip(image, (seed, 0)), image)
+        for seed in range(200)
+    ]
+    assert 70 <= sum(flipped) <= 130

@@ -1,0 +1,117 @@
+"""Run directories and checkpoints."""
+
+import dataclasses
+import json
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import model_zoo
+from train import checkpoint, optimizers, recipes
+from train.command import RunError
+
+FACTS = checkpoint.Facts(
+    recipe=recipes.create_recipe("digits"),
+    replicas=1,
+    shape=(8, 8, 1),
+    class_names=("0", "1"),
+    images={"train": 10, "validation": 2, "test": 2},
+)
+
+
+def build(name="resnet20_an", step=0):
+    model = model_zoo.create_model(name, input_shape=(8, 8, 1), classes=2)
+    optimizer = optimizers.PublishedSGD(0.1)
+    optimizer.build(model.trainable_variables)
+    return model, optimizer, {"step": tf.Variable(step, dtype=tf.int64)}
+
+
+def test_facts_survive_the_directory(tmp_path):
+    checkpoint.claim(tmp_path / "run", FACTS)
+    assert checkpoint.read_facts(tmp_path / "run") == FACTS
+    checkpoint.claim(tmp_path / "run", FACTS)
+
+
+def test_directory_of_another_run_is_refused_with_the_differing_fields(tmp_path):
+    checkpoint.claim(tmp_path, FACTS)
+    other = dataclasses.replace(
+        FACTS, replicas=2, recipe=recipes.create_recipe("digits_bn")
+    )
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(RunError) as error:
+        checkpoint.claim(tmp_path, other)
+    assert (
+        "recipe.model.name: expected 'resnet20_an', received 'resnet20_bn'; "
+        "replicas: expected 1, received 2"
+    ) in str(error.value)
+    assert (tmp_path / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "{}", "[]"])
+def test_directory_without_a_run_is_refused(tmp_path, content):
+    (tmp_path / "something").touch()
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(RunError, match="is not the directory of a run"):
+        checkpoint.claim(tmp_path, FACTS)
+
+
+def test_file_in_place_of_a_directory_is_refused(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(RunError, match="Expected a directory.*the file"):
+        checkpoint.claim(tmp_path / "run", FACTS)
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "values.json"
+    checkpoint.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        checkpoint.write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["values.json"]
+
+
+def test_checkpoint_restores_every_variable(tmp_path):
+    model, optimizer, state = build(step=7)
+    rng = np.random.default_rng(0)
+    variables = [*model.variables, *optimizer.variables]
+    for variable in variables:
+        if "float" in variable.dtype:
+            variable.assign(rng.normal(size=variable.shape))
+    checkpoint.Checkpoints(tmp_path, model, optimizer, state).save()
+    again_model, again_optimizer, again_state = build()
+    again = checkpoint.Checkpoints(tmp_path, again_model, again_optimizer, again_state)
+    assert again.restore_last()
+    assert int(again_state["step"]) == 7
+    restored = [*again_model.variables, *again_optimizer.variables]
+    for one, other in zip(variables, restored, strict=True):
+        np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_no_checkpoint_yet_is_no_error(tmp_path):
+    assert not checkpoint.Checkpoints(tmp_path, *build()).restore_last()
+
+
+def test_checkpoint_of_another_model_is_refused_and_changes_nothing(tmp_path):
+    checkpoint.Checkpoints(tmp_path, *build("resnet20_bn")).save()
+    model, optimizer, state = build("resnet20_an")
+    before = model.get_weights()
+    with pytest.raises(RunError, match="is a checkpoint of another model. Expected"):
+        checkpoint.Checkpoints(tmp_path, model, optimizer, state).restore_last()
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_best_checkpoint_is_apart_and_has_its_step(tmp_path):
+    model, optimizer, state = build(step=5)
+    saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        checkpoint.best_checkpoint(tmp_path)
+    saved.save(best=True)
+    path, step = checkpoint.best_checkpoint(tmp_path)
+    assert step == 5
+    other, *_ = build()
+    checkpoint.restore_model(path, other)
+    for one, two in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, two)

@@ -1,0 +1,172 @@
+"""evaluate, export, predict, serve_check and report on a finished run."""
+
+import json
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from train import checkpoint, data, predict
+
+
+@pytest.fixture(scope="module")
+def export(short_run):
+    return predict.newest_export(short_run[0])
+
+
+@pytest.fixture(scope="module")
+def digits(short_run, data_dir):
+    return data.load(checkpoint.read_facts(short_run[0]).recipe.data, str(data_dir))
+
+
+def test_evaluate_repeats_the_accuracy_of_the_run(short_run, data_dir, command):
+    workdir, _ = short_run
+    results = json.loads((workdir / "results.json").read_text())
+    flags = [f"--workdir={workdir}", f"--data_dir={data_dir}"]
+    done = command("-m", "train.evaluate", *flags, "--batch_size=7")
+    words = done.stdout.split()
+    received = {name: float(words[words.index(name) + 1]) for name in ("loss", "top1")}
+    for name, value in received.items():
+        assert value == pytest.approx(results[name], abs=2e-4)
+    assert "(355 images, step 60)" in done.stdout
+
+
+def test_signatures_have_the_promised_names_shapes_and_types(export):
+    signatures = tf.saved_model.load(str(export)).signatures
+    described = {
+        name: (
+            {k: (s.dtype.name, s.shape.as_list()) for k, s in inputs.items()},
+            {k: (s.dtype.name, s.shape.as_list()) for k, s in outputs.items()},
+        )
+        for name, inputs, outputs in (
+            (name, f.structured_input_signature[1], f.structured_outputs)
+            for name, f in signatures.items()
+        )
+    }
+    answers = {
+        "probabilities": ("float32", [None, 10]),
+        "classes": ("string", [None, 5]),
+        "scores": ("float32", [None, 5]),
+    }
+    images = {"images": ("uint8", [None, 8, 8, 1])}
+    assert described == {
+        "serving_default": (images, answers),
+        "image_bytes": ({"image_bytes": ("string", [None])}, answers),
+        "features": (images, {"features": ("float32", [None, 64])}),
+    }
+
+
+def test_answers_are_probabilities_with_names_and_scores_in_order(export, digits):
+    serve = tf.saved_model.load(str(export)).signatures["serving_default"]
+    entries = digits.splits["test"].images[:9]
+    images = tf.stack([data.evaluation_image(digits, entry) for entry in entries])
+    answer = {name: value.numpy() for name, value in serve(images=images).items()}
+    np.testing.assert_allclose(answer["probabilities"].sum(-1), 1, rtol=1e-5)
+    order = np.argsort(-answer["probabilities"], axis=-1)[:, :5]
+    names = np.array(digits.class_names)[order]
+    assert (np.char.decode(answer["classes"].astype("S")) == names).all()
+    expected = np.take_along_axis(answer["probabilities"], order, -1)
+    np.testing.assert_array_equal(answer["scores"], expected)
+
+
+def test_bytes_of_any_size_and_format_are_answered_as_the_fitted_pixels(export):
+    signatures = tf.saved_model.load(str(export)).signatures
+    pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 3), dtype=np.uint8)
+    for encode in (tf.io.encode_png, lambda x: tf.io.encode_jpeg(x, quality=95)):
+        encoded = encode(tf.constant(pixels))
+        fitted = data.fit(data.decode(encoded, 1), (8, 8, 1))
+        one = signatures["image_bytes"](image_bytes=encoded[tf.newaxis])
+        other = signatures["serving_default"](images=fitted[tf.newaxis])
+        np.testing.assert_allclose(one["probabilities"], other["probabilities"], 1e-5)
+
+
+def test_assets_hold_labels_and_model_card(export):
+    assert (export / "assets" / "labels.txt").read_text().split() == list("0123456789")
+    card = json.loads((export / "assets" / "model.json").read_text())
+    assert card["model"] == "resnet20_an" and card["test"]["images"] == 355
+    assert export.name == str(card["step"])
+
+
+def test_export_writes_a_version_once_and_nothing_else(short_run, tmp_path, command):
+    workdir, _ = short_run
+    flags = [f"--workdir={workdir}", f"--out={tmp_path / 'models'}"]
+    assert "SavedModel in" in command("-m", "train.export", *flags).stdout
+    assert [p.name for p in (tmp_path / "models").iterdir()] == ["60"]
+    done = command("-m", "train.export", *flags, expected=1)
+    assert "exists already. Expected a new version" in done.stderr
+
+
+def test_export_of_something_else_is_refused_and_leaves_nothing(tmp_path, command):
+    flags = [f"--workdir={tmp_path}", f"--out={tmp_path / 'models'}"]
+    done = command("-m", "train.export", *flags, expected=1)
+    assert "is not the directory of a run" in done.stderr
+    assert not (tmp_path / "models").exists()
+
+
+def test_predict_prints_names_and_scores(short_run, digits, tmp_path, command):
+    workdir, _ = short_run
+    split = digits.splits["test"]
+    paths = []
+    for i in range(3):
+        paths.append(tmp_path / f"{i}.png")
+        paths[-1].write_bytes(split.images[i].numpy())
+    done = command("-m", "train.predict", workdir, *paths)
+    serve = tf.saved_model.load(str(predict.newest_export(workdir))).signatures
+    answer = serve["image_bytes"](split.images[:3])
+    for i, line in enumerate(done.stdout.strip().splitlines()):
+        name, score = answer["classes"][i, 0].numpy().decode(), answer["scores"][i, 0]
+        assert line.startswith(f"{paths[i]}  {name} {score:.4f}  ")
+
+
+def test_predict_names_what_it_cannot_use(short_run, tmp_path, command):
+    workdir, _ = short_run
+    (tmp_path / "text.png").write_text("no picture")
+    for arguments, code, words in (
+        ([workdir], 2, "Expected a run and at least one image"),
+        ([workdir, tmp_path / "none.png"], 1, "Cannot read"),
+        ([workdir, tmp_path / "text.png"], 1, "text.png is no image"),
+        ([tmp_path, tmp_path / "text.png"], 1, "holds no SavedModel"),
+    ):
+        done = command("-m", "train.predict", *arguments, expected=code)
+        assert words in done.stderr and "Traceback" not in done.stderr
+
+
+def test_serve_check_notices_an_export_that_answers_otherwise(
+    export, data_dir, tmp_path, command
+):
+    broken = tmp_path / "60"
+    shutil.copytree(export, broken)
+    card = json.loads((broken / "assets" / "model.json").read_text())
+    card["test"]["top1"] -= 1 / 355
+    (broken / "assets" / "model.json").write_text(json.dumps(card))
+    flags = [broken, f"--data_dir={data_dir}"]
+    done = command("-m", "train.serve_check", *flags, expected=1)
+    assert "does not reproduce its accuracy" in done.stderr
+
+
+def test_serve_check_blocks_our_packages_and_keras(export, data_dir, command):
+    program = (
+        "import sys, runpy\n"
+        f"sys.argv = ['serve_check', '{export}', '--data_dir={data_dir}']\n"
+        "try:\n"
+        "    runpy.run_module('train.serve_check', run_name='__main__')\n"
+        "except SystemExit as done:\n"
+        "    assert not done.code, done.code\n"
+        "for name in ('keras', 'tf_keras', 'an_keras', 'model_zoo'):\n"
+        "    try:\n"
+        "        __import__(name)\n"
+        "    except ImportError:\n"
+        "        continue\n"
+        "    raise AssertionError(name)\n"
+    )
+    assert "as trained" in command("-c", program).stdout
+
+
+def test_report_puts_runs_side_by_side(short_run, data_dir, command, tmp_path):
+    workdir, _ = short_run
+    done = command("-m", "train.report", workdir, "--svm", f"--data_dir={data_dir}")
+    results = json.loads((workdir / "results.json").read_text())
+    assert f"{results['top1']:.4f}" in done.stdout and "SVM (RBF)" in done.stdout
+    done = command("-m", "train.report", tmp_path, expected=1)
+    assert "is not the directory of a run" in done.stderr

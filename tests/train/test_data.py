@@ -1,0 +1,274 @@
+"""The input path: splits, order, exact evaluation, and data that is not right."""
+
+import gzip
+import shutil
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from train import config, data
+from train.command import RunError, UsageError
+
+
+@pytest.fixture(scope="module")
+def digits(data_dir):
+    return data.load(config.Data("digits", shift=1), str(data_dir))
+
+
+def write_images(directory, count=12, size=(12, 10), classes=("cat", "dog")):
+    """Random images, a different number of pixels each, half of them JPEG."""
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (directory / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            shape = (size[0] + i, size[1], 3)
+            image = tf.constant(rng.integers(0, 256, shape, dtype=np.uint8))
+            if i % 2:
+                (directory / name / f"{i}.png").write_bytes(
+                    tf.io.encode_png(image).numpy()
+                )
+            else:
+                (directory / name / f"{i}.jpg").write_bytes(
+                    tf.io.encode_jpeg(image).numpy()
+                )
+
+
+def write_idx(directory, images, labels, compress=False):
+    """The four idx files; the same images for training and test."""
+    directory.mkdir(exist_ok=True)
+    for prefix in ("train", "t10k"):
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim])
+            header += struct.pack(f">{array.ndim}I", *array.shape)
+            content = header + array.astype(np.uint8).tobytes()
+            if compress:
+                path = directory / f"{prefix}-{kind}-ubyte.gz"
+                path.write_bytes(gzip.compress(content))
+            else:
+                (directory / f"{prefix}-{kind}-ubyte").write_bytes(content)
+
+
+def test_digits_are_the_scans_of_scikit_learn(digits):
+    import sklearn.datasets
+
+    assert digits.shape == (8, 8, 1)
+    assert digits.class_names == tuple("0123456789")
+    sizes = {name: len(split) for name, split in digits.splits.items()}
+    assert sizes == {"train": 1299, "validation": 143, "test": 355}
+    ours = np.sort(
+        np.concatenate(
+            [
+                data.evaluation_image(digits, entry).numpy().reshape(1, -1)
+                for split in digits.splits.values()
+                for entry in split.images
+            ]
+        ),
+        axis=0,
+    )
+    theirs = np.round(sklearn.datasets.load_digits().data * 255 / 16)
+    np.testing.assert_array_equal(ours, np.sort(theirs, axis=0))
+
+
+def test_validation_is_stratified_fixed_and_apart(digits):
+    train, validation = digits.splits["train"], digits.splits["validation"]
+    per_class = np.bincount(validation.labels)
+    assert per_class.min() >= 14 and per_class.max() <= 15
+    assert not set(train.images.numpy()) & set(validation.images.numpy())
+
+
+def test_carving_never_takes_the_last_image_of_a_class():
+    labels = np.array([0, 1, 1, 2, 2, 2])
+    split = data.Split(tf.constant([b"%d" % i for i in range(6)]), labels)
+    kept, aside = data.carve(split, 0.5)
+    assert sorted(kept.labels) == [0, 1, 2]
+    assert sorted(aside.labels) == [1, 2, 2]
+
+
+def take(digits, start, stop, seed=0, batch_size=16):
+    batches = data.training_batches(digits, seed, batch_size, start, stop)
+    return [(x.numpy(), y.numpy()) for x, y in batches]
+
+
+def test_order_and_augmentation_are_functions_of_seed_and_step(digits):
+    whole, tail = take(digits, 0, 90), take(digits, 85, 90)
+    assert len(whole) == 90
+    for (x, y), (x_again, y_again) in zip(whole[85:], tail, strict=True):
+        np.testing.assert_array_equal(x, x_again)
+        np.testing.assert_array_equal(y, y_again)
+    other = take(digits, 85, 90, seed=1)
+    assert not np.array_equal(np.stack([y for _, y in tail]), [y for _, y in other])
+
+
+def test_an_epoch_holds_every_image_once(data_dir):
+    plain = data.load(config.Data("digits"), str(data_dir))
+    count = len(plain.splits["train"])
+    batches = data.training_batches(plain, 3, 1, 0, 2 * count)
+    images = [x.numpy().tobytes() for x, _ in batches]
+    first, second = images[:count], images[count:]
+    assert sorted(first) == sorted(second)
+    assert first != second
+    settings = plain.settings
+    expected = [
+        data.standardize(data.evaluation_image(plain, entry), settings)
+        for entry in plain.splits["train"].images
+    ]
+    assert sorted(first) == sorted(image.numpy().tobytes() for image in expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 64, 355, 1000])
+def test_evaluation_sees_every_image_once_whatever_the_batch(digits, batch_size):
+    seen, total = [], 0
+    for images, labels, weights in data.evaluation_batches(digits, "test", batch_size):
+        assert images.shape == (batch_size, 8, 8, 1)
+        seen.extend(labels.numpy()[weights.numpy() == 1])
+        total += 1
+    assert total == data.evaluation_steps(digits, "test", batch_size)
+    np.testing.assert_array_equal(seen, digits.splits["test"].labels)
+
+
+def test_standardized_digits_have_mean_0_and_deviation_1(digits):
+    from train import recipes
+
+    settings = recipes.create_recipe("digits").data
+    images = [data.evaluation_image(digits, e) for e in digits.splits["train"].images]
+    x = data.standardize(tf.stack(images), settings).numpy()
+    assert abs(x.mean()) < 0.01 and abs(x.std() - 1) < 0.01
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_idx_files_become_a_data_set_with_names(tmp_path, data_dir, compress):
+    images = np.random.default_rng(0).integers(0, 256, (40, 9, 7))
+    labels = np.arange(40) % 4
+    write_idx(tmp_path / "idx", images, labels, compress)
+    settings = config.Data(f"idx:{tmp_path / 'idx'}", class_names=tuple("abcd"))
+    loaded = data.load(settings, str(data_dir))
+    assert loaded.shape == (9, 7, 1)
+    assert loaded.class_names == ("a", "b", "c", "d")
+    test = loaded.splits["test"]
+    received = [data.evaluation_image(loaded, entry).numpy() for entry in test.images]
+    assert sorted(x.tobytes() for x in received) == sorted(
+        x.astype(np.uint8).tobytes() for x in images
+    )
+
+
+def test_idx_files_with_other_content_are_another_data_set(tmp_path, data_dir):
+    for value in (0, 255):
+        write_idx(tmp_path, np.full((20, 8, 8), value), np.arange(20) % 2)
+        loaded = data.load(config.Data(f"idx:{tmp_path}"), str(data_dir))
+        image = data.evaluation_image(loaded, loaded.splits["test"].images[0])
+        assert (image.numpy() == value).all()
+
+
+def test_folder_is_read_and_resized(tmp_path):
+    write_images(tmp_path / "train")
+    write_images(tmp_path / "test", count=3)
+    settings = config.Data(
+        f"folder:{tmp_path}", image_size=8, min_crop_area=0.5, flip=True, shift=1
+    )
+    loaded = data.load(settings)
+    assert loaded.shape == (8, 8, 3)
+    assert loaded.class_names == ("cat", "dog")
+    sizes = {name: len(split) for name, split in loaded.splits.items()}
+    assert sizes == {"train": 22, "validation": 2, "test": 6}
+    images, labels = next(iter(data.training_batches(loaded, 0, 4, 0, 1)))
+    assert images.shape == (4, 8, 8, 3) and labels.shape == (4,)
+
+
+def test_folder_without_test_images_is_split_in_three(tmp_path):
+    write_images(tmp_path / "train", count=20)
+    loaded = data.load(config.Data(f"folder:{tmp_path}", image_size=8))
+    sizes = {name: len(split) for name, split in loaded.splits.items()}
+    assert sizes == {"train": 28, "validation": 4, "test": 8}
+
+
+def test_prepared_data_set_is_opened_by_name_from_its_files(tmp_path, data_dir, digits):
+    """Ours under another name stands for one of theirs that was prepared before."""
+    prepared = data_dir / "digits" / "1.0.0"
+    shutil.copytree(prepared, tmp_path / "scans" / "1.0.0")
+    for file in (tmp_path / "scans" / "1.0.0").iterdir():
+        if "digits" in file.name:
+            file.rename(file.with_name(file.name.replace("digits", "scans")))
+    info = tmp_path / "scans" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"name": "digits"', '"name": "scans"'))
+    loaded = data.load(config.Data("scans"), str(tmp_path))
+    for name, split in digits.splits.items():
+        np.testing.assert_array_equal(loaded.splits[name].labels, split.labels)
+
+
+def damaged_folder(tmp_path):
+    write_images(tmp_path / "train")
+    (tmp_path / "train" / "cat" / "0.jpg").write_bytes(b"\xff\xd8 not much of an image")
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def cut_idx(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 2)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    return config.Data(f"idx:{tmp_path}")
+
+
+def unnamed_idx(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 3)
+    return config.Data(f"idx:{tmp_path}", class_names=("a", "b"))
+
+
+def uneven_idx(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(19) % 2)
+    return config.Data(f"idx:{tmp_path}")
+
+
+def empty_class(tmp_path):
+    write_images(tmp_path / "train")
+    (tmp_path / "train" / "eel").mkdir()
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def empty_split(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def unsized_folder(tmp_path):
+    write_images(tmp_path / "train")
+    return config.Data(f"folder:{tmp_path}")
+
+
+def four_means(tmp_path):
+    write_images(tmp_path / "train")
+    return config.Data(f"folder:{tmp_path}", image_size=8, mean=(0.5,) * 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            damaged_folder,
+            "cannot be read. Expected JPEG or PNG. Received: 1 damaged in",
+        ),
+        (
+            lambda path: config.Data(f"folder:{path}"),
+            "holds no images.*empty directory",
+        ),
+        (lambda path: config.Data(f"folder:{path}/no"), "Expected a directory"),
+        (empty_split, "has a split without images"),
+        (empty_class, "classes without a training image.*none of eel"),
+        (unsized_folder, "of different sizes. Expected .*data.image_size=64"),
+        (four_means, "data.mean must have 1 or 3 values"),
+        (lambda path: config.Data(f"idx:{path}"), "Expected train-images-idx3-ubyte"),
+        (cut_idx, "does not hold what its header says"),
+        (unnamed_idx, "labels without a name. Expected: up to 1. Received: 2"),
+        (uneven_idx, "one label for each image. Received: 20 and 19"),
+        (lambda path: config.Data("cifar10"), "is not prepared.*tfds build cifar10"),
+    ],
+)
+def test_data_that_cannot_be_used_is_named(tmp_path, data_dir, make, words):
+    with pytest.raises(RunError, match=words):
+        data.load(make(tmp_path), str(data_dir))
+
+
+def test_unknown_data_set_lists_the_nearest(data_dir):
+    with pytest.raises(UsageError, match="like .*cifar10.*Received: 'cifar11'"):
+        data.load(config.Data("cifar11"), str(data_dir))
