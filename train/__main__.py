@@ -25,7 +25,7 @@ def define_flags():
     )
     flags.DEFINE_integer("seed", None, "Of initialization, order and augmentation.")
     flags.DEFINE_integer("steps", None, "Length of the run; default: the recipe's.")
-    flags.DEFINE_multi_string("set", [], "FIELD=VALUE of the recipe; repeatable.")
+    flags.DEFINE_multi_string("set", [], "FIELD=VALUE, a field of the recipe.")
 
 
 def main(arguments):

@@ -1,6 +1,7 @@
 """The orbit trainer and evaluator for classification, and the loop around them."""
 
 import contextlib
+import math
 import os
 import pathlib
 
@@ -45,6 +46,11 @@ def load_best(workdir: pathlib.Path) -> tuple[keras.Model, checkpoint.Facts, int
     model = create_model(facts)
     checkpoint.restore_model(path, model)
     return model, facts, step
+
+
+def trainable_parameters(model: keras.Model) -> int:
+    """How many numbers training adjusts; moving statistics are none of them."""
+    return sum(math.prod(variable.shape) for variable in model.trainable_variables)
 
 
 def top_k(data: input_data.ImageData) -> int:

@@ -31,6 +31,10 @@ def newest_export(path: pathlib.Path) -> pathlib.Path:
     return max(versions, key=lambda version: int(version.name))
 
 
+def define_flags():
+    """It has none."""
+
+
 def main(arguments):
     if len(arguments) < 2:
         raise command.UsageError(
@@ -60,4 +64,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    command.run(main, lambda: None)
+    command.run(main, define_flags)

@@ -7,7 +7,9 @@
 """
 
 import json
+import os
 import pathlib
+import sys
 
 import numpy as np
 import rich.console
@@ -16,9 +18,10 @@ import sklearn.svm
 import tensorflow as tf
 from absl import flags
 
-from train import checkpoint, command, data
+from train import checkpoint, command, data, predict
 
 COLUMNS = ("run", "model", "parameters", "test top-1", "test loss", "best step")
+WIDTH = 100  # characters, where the terminal does not say
 
 
 def read_results(run: pathlib.Path) -> dict:
@@ -82,7 +85,11 @@ def main(arguments):
     table = rich.table.Table(*COLUMNS)
     for cells in rows:
         table.add_row(*cells)
-    rich.console.Console(width=100).print(table)
+    width = None if sys.stdout.isatty() else WIDTH
+    rich.console.Console(width=width).print(table)
+    for run in runs:
+        print(f"SavedModel of {run}: {predict.newest_export(run)}")
+    print(f"curves: tensorboard --logdir {os.path.commonpath(runs)}")
 
 
 if __name__ == "__main__":

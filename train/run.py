@@ -96,7 +96,8 @@ class Run:
         shape = "x".join(map(str, self.data.shape))
         begin = f"going on from step {self.step}" if self.resumed else "from scratch"
         return (
-            f"model    {recipe.model.name}, {self.model.count_params():,} parameters\n"
+            f"model    {recipe.model.name}, "
+            f"{classification.trainable_parameters(self.model):,} parameters\n"
             f"data     {recipe.data.name}, {shape}, {len(self.data.class_names)} "
             f"classes; images: {counts}\n"
             f"devices  {replicas} replica(s): {devices}\n"
@@ -218,7 +219,7 @@ class Run:
             checked.append(f"--data_dir={self.data_dir}")
         if subprocess.run(checked, check=False).returncode:
             raise command.RunError(f"The serve check of {version} failed.")
-        print(f"curves   tensorboard --logdir {self.workdir}")
+        print(f"curves   tensorboard --logdir {self.workdir}", flush=True)
 
     def _test(self):
         path = self.workdir / "results.json"
@@ -232,7 +233,7 @@ class Run:
             "data": self.recipe.data.name,
             "step": step,
             "images": self.facts.images["test"],
-            "parameters": self.model.count_params(),
+            "parameters": classification.trainable_parameters(self.model),
             **self._evaluator("test").run(),
         }
         checkpoint.write_json(path, results)

@@ -21,7 +21,7 @@ def rows(workdir):
 def test_run_prints_what_it_does_and_where_everything_lies(short_run):
     workdir, output = short_run
     for words in (
-        "resnet20_an, 286,458 parameters",
+        "resnet20_an, 284,842 parameters",
         "images: 1299 train, 143 validation, 355 test",
         "1 replica(s)",
         "64 global, 64 per replica",

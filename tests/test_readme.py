@@ -1,0 +1,27 @@
+"""The README's programs run, in the order in which a reader meets them."""
+
+import importlib
+import inspect
+import re
+
+from conftest import ROOT
+
+README = (ROOT / "README.md").read_text()
+PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+
+
+def test_programs_of_the_readme_run(tmp_path, monkeypatch):
+    assert len(PROGRAMS) == 3
+    monkeypatch.chdir(tmp_path)
+    for program in PROGRAMS:
+        exec(compile(program, "README.md", "exec"), {})
+
+
+def test_flags_of_the_readme_exist():
+    called = re.findall(r"^python -m (train(?:\.\w+)?) (.*)", README, re.MULTILINE)
+    assert {name for name, _ in called} >= {"train", "train.evaluate", "train.export"}
+    for name, arguments in called:
+        name = "train.__main__" if name == "train" else name
+        known = inspect.getsource(importlib.import_module(name).define_flags)
+        for flag in re.findall(r"--(\w+)", arguments):
+            assert f'"{flag}"' in known, (name, flag)
