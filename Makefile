@@ -6,7 +6,7 @@ SUPPORTED := 3.11
 VENV := .venv
 RUNS ?= runs
 FASHION ?= /usr/share/datasets/fashion-mnist
-PYTEST := $(VENV)/bin/python -m pytest
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
 .PHONY: train test test-slow lint fashion clean
 

@@ -39,6 +39,8 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> 
             sys.exit(_fail("error", error, FAILED))
         except Preempted as error:
             sys.exit(_fail("preempted", error, PREEMPTED))
+        except KeyboardInterrupt:
+            sys.exit(_fail("interrupted", "the same command goes on", FAILED))
 
     app.run(guarded, flags_parser=_parse)
 

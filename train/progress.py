@@ -82,14 +82,15 @@ class MetricsFile:
     """metrics.csv: what was measured at which step; nothing that depends on the clock.
 
     Args:
-        path: of the file. Rows of steps after `step`, and a row that a crash cut
-            short, are dropped: the run will write them again.
+        path: of the file. Rows that the run will write again, and one that a crash
+            cut short, are dropped.
         step: the step that the run begins with.
+        evaluated: the step of its last evaluation.
     """
 
-    def __init__(self, path: pathlib.Path, step: int):
+    def __init__(self, path: pathlib.Path, step: int, evaluated: int):
         self._path = path
-        rows = self._rows_until(step)
+        rows = self._rows_until({"train": step, "validation": evaluated})
         aside = path.with_suffix(".tmp")
         with aside.open("w", newline="") as file:
             writer = csv.writer(file)
@@ -97,13 +98,13 @@ class MetricsFile:
             writer.writerows(rows)
         os.replace(aside, path)
 
-    def _rows_until(self, step):
+    def _rows_until(self, last):
         if not self._path.exists():
             return []
         with self._path.open(newline="") as file:
             rows = list(csv.reader(file))[1:]
         whole = (row for row in rows if len(row) == len(COLUMNS))
-        return [row for row in whole if int(row[0]) <= step]
+        return [row for row in whole if int(row[0]) <= last[row[1]]]
 
     def append(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """One row; a metric that is not there stays empty."""

@@ -130,7 +130,9 @@ class Run:
             self.steps,
         )
         validator = self._evaluator("validation")
-        metrics_file = progress.MetricsFile(self.workdir / "metrics.csv", self.step)
+        metrics_file = progress.MetricsFile(
+            self.workdir / "metrics.csv", self.step, self.evaluated
+        )
         shown = progress.Progress(self.step, self.steps, self.recipe.batch_size)
         preempted = StopSignal()
 

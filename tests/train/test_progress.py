@@ -38,15 +38,18 @@ def test_speed_leaves_the_first_loop_out():
 
 def test_metrics_file_drops_what_a_killed_run_will_write_again(tmp_path):
     path = tmp_path / "metrics.csv"
-    file = progress.MetricsFile(path, 0)
+    file = progress.MetricsFile(path, 0, 0)
     for step in (10, 20, 30):
         file.append(step, "train", {"loss": 0.5, "top1": 0.25})
+        file.append(step, "validation", {"loss": 0.25})
     with path.open("a") as cut:
         cut.write("40,tra")
-    progress.MetricsFile(path, 20).append(30, "validation", {"loss": 1.0, "top5": 1.0})
+    file = progress.MetricsFile(path, step=20, evaluated=10)
+    file.append(20, "validation", {"loss": 1.0, "top5": 1.0})
     assert path.read_text().splitlines() == [
         "step,split,loss,top1,top5,learning_rate",
         "10,train,0.5,0.25,,",
+        "10,validation,0.25,,,",
         "20,train,0.5,0.25,,",
-        "30,validation,1,,1,",
+        "20,validation,1,,1,",
     ]

@@ -1,6 +1,8 @@
 """Data sets by name, each as a builder of tensorflow-datasets."""
 
+import contextlib
 import difflib
+import io
 import os
 import pathlib
 
@@ -36,8 +38,11 @@ def create_builder(
         builder = Digits(data_dir=data_dir)
     else:
         return _open_prepared(settings.name, data_dir)
-    tfds.disable_progress_bar()
-    builder.download_and_prepare()
+    if not builder.is_prepared():
+        print(f"preparing {settings.name} in {builder.data_dir}", flush=True)
+        tfds.disable_progress_bar()
+        with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download
+            builder.download_and_prepare()
     return builder
 
 

@@ -23,7 +23,7 @@ CLASS_NAMES = (
 
 
 def fashion_mnist(model: str) -> Recipe:
-    """Clothes are shifted by two pixels and mirrored."""
+    """Clothes are mirrored; in three epochs, shifts cost more than they bring."""
     return Recipe(
         model=Model(model),
         data=Data(
@@ -31,7 +31,6 @@ def fashion_mnist(model: str) -> Recipe:
             mean=(0.286,),
             std=(0.353,),
             class_names=CLASS_NAMES,
-            shift=2,
             flip=True,
         ),
         optimizer=Optimizer(learning_rate=0.2, weight_decay=1e-4, warmup_epochs=0.3),
