@@ -38,7 +38,7 @@ def create_builder(
         builder = Digits(data_dir=data_dir)
     else:
         return _open_prepared(settings.name, data_dir)
-    if not builder.is_prepared():
+    if not builder.info.splits:
         print(f"preparing {settings.name} in {builder.data_dir}", flush=True)
         tfds.disable_progress_bar()
         with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download
