@@ -1,14 +1,20 @@
-# Everything runs in .venv, which each target creates and fills when it is missing or
-# older than setup.cfg and pyproject.toml.
+# Everything runs in .venv, which each target creates and fills when it is missing, of
+# another Python, or older than setup.cfg and pyproject.toml.
 
-PYTHON ?= $(shell command -v python3.11 || command -v python3)
 SUPPORTED := 3.11
 VENV := .venv
 RUNS ?= runs
 FASHION ?= /usr/share/datasets/fashion-mnist
-PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 
-.PHONY: train test test-slow lint fashion clean
+version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
+candidates := $(addprefix python,$(SUPPORTED)) python3 python
+PYTHON ?= $(firstword $(foreach p,$(candidates),$(if $(filter $(SUPPORTED),$(call version,$(p))),$(p))))
+PYTHON_VERSION := $(if $(PYTHON),$(call version,$(PYTHON)))
+VENV_VERSION := $(call version,$(VENV)/bin/python)
+PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+comma := ,
+
+.PHONY: train test test-slow lint fashion clean python venv
 
 train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans of digits.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -17,7 +23,7 @@ train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans o
 	@echo
 	$(VENV)/bin/python -m train.report $(RUNS)/digits $(RUNS)/digits_bn --svm
 
-test: lint $(VENV)/test.stamp  ## Tests of at most ten minutes.
+test: lint  ## Tests of at most ten minutes.
 	$(PYTEST) -m "not slow"
 
 test-slow: $(VENV)/test.stamp  ## The others; reaches PyPI to install the wheel.
@@ -27,24 +33,28 @@ lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
 
-fashion: $(VENV)/train.stamp  ## Fashion-MNIST, AN and BN: about 20 minutes on two cores.
+fashion: $(VENV)/train.stamp  ## Fashion-MNIST, AN and BN: ten minutes on two cores.
 	$(VENV)/bin/python -m train --recipe=fashion_mnist_resnet20_an \
 	    --data=idx:$(FASHION) --workdir=$(RUNS)/fashion_an
 	$(VENV)/bin/python -m train --recipe=fashion_mnist_resnet20_bn \
 	    --data=idx:$(FASHION) --workdir=$(RUNS)/fashion_bn
 	$(VENV)/bin/python -m train.report $(RUNS)/fashion_an $(RUNS)/fashion_bn
 
-$(VENV)/%.stamp: setup.cfg pyproject.toml
-	@test -n "$(PYTHON)" || { echo "error: no python3 found. Expected Python $(SUPPORTED)." >&2; exit 1; }
-	@version=$$($(PYTHON) -c 'import sys; print("%d.%d" % sys.version_info[:2])'); \
-	 case " $(SUPPORTED) " in *" $$version "*) ;; *) \
-	 echo "error: unsupported Python. Expected: $(SUPPORTED). Received: $$version ($(PYTHON)). Use make PYTHON=/path/to/python." >&2; exit 1;; esac; \
-	 test "$$($(VENV)/bin/python -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)" = "$$version" \
-	 || $(PYTHON) -m venv --clear $(VENV)
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check -e ".[$(subst test,train$(comma)test,$*)]"
+$(VENV)/%.stamp: setup.cfg pyproject.toml | python
+$(VENV)/%.stamp: $(if $(filter $(PYTHON_VERSION),$(VENV_VERSION)),,venv)
+	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	    -e ".[$(subst test,train$(comma)test,$*)]"
 	@touch $@
 
-comma := ,
+venv: python
+	$(PYTHON) -m venv --clear $(VENV)
+
+python:
+ifeq ($(filter $(SUPPORTED),$(PYTHON_VERSION)),)
+	@echo "error: unsupported Python. Expected: $(SUPPORTED). Received:" \
+	    "$(or $(PYTHON_VERSION),none) ($(or $(PYTHON),no $(candidates)))." \
+	    "Use make PYTHON=/path/to/python." >&2; exit 1
+endif
 
 clean:
 	rm -rf $(VENV) build dist *.egg-info
