@@ -21,7 +21,8 @@ train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans o
 	@echo; echo "Its twin with batch normalization:"
 	$(VENV)/bin/python -m train --recipe=digits_bn --workdir=$(RUNS)/digits_bn
 	@echo
-	$(VENV)/bin/python -m train.report $(RUNS)/digits $(RUNS)/digits_bn --svm
+	$(VENV)/bin/python -m train.report $(RUNS)/digits $(RUNS)/digits_bn --svm \
+	    --csv=$(RUNS)/digits.csv
 
 test: lint  ## Tests of at most ten minutes.
 	$(PYTEST) -m "not slow"
@@ -38,7 +39,8 @@ fashion: $(VENV)/train.stamp  ## Fashion-MNIST, AN and BN: ten minutes on two co
 	    --data=idx:$(FASHION) --workdir=$(RUNS)/fashion_an
 	$(VENV)/bin/python -m train --recipe=fashion_mnist_resnet20_bn \
 	    --data=idx:$(FASHION) --workdir=$(RUNS)/fashion_bn
-	$(VENV)/bin/python -m train.report $(RUNS)/fashion_an $(RUNS)/fashion_bn
+	$(VENV)/bin/python -m train.report $(RUNS)/fashion_an $(RUNS)/fashion_bn \
+	    --csv=$(RUNS)/fashion.csv
 
 $(VENV)/%.stamp: setup.cfg pyproject.toml | python
 $(VENV)/%.stamp: $(if $(filter $(PYTHON_VERSION),$(VENV_VERSION)),,venv)

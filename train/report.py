@@ -6,6 +6,7 @@
 (scikit-learn's, RBF kernel), the yardstick for small images.
 """
 
+import csv
 import json
 import os
 import pathlib
@@ -70,8 +71,18 @@ def _pixels(images, split):
     return np.reshape(tf.stack(pixels), (len(pixels), -1)) / 255, chosen.labels
 
 
+def write_csv(path: pathlib.Path, runs: list[pathlib.Path]) -> None:
+    """results.json of all runs as one table."""
+    rows = [{"run": run.name, **read_results(run)} for run in runs]
+    with path.open("w", newline="") as file:
+        writer = csv.DictWriter(file, list(rows[0]), restval="", extrasaction="ignore")
+        writer.writeheader()
+        writer.writerows(rows)
+
+
 def define_flags():
     flags.DEFINE_bool("svm", False, "Adds a support vector machine to the table.")
+    flags.DEFINE_string("csv", None, "Writes the runs to this CSV file, too.")
     flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
 
 
@@ -87,6 +98,8 @@ def main(arguments):
         table.add_row(*cells)
     width = None if sys.stdout.isatty() else WIDTH
     rich.console.Console(width=width).print(table)
+    if flags.FLAGS.csv:
+        write_csv(pathlib.Path(flags.FLAGS.csv), runs)
     for run in runs:
         print(f"SavedModel of {run}: {predict.newest_export(run)}")
     print(f"curves: tensorboard --logdir {os.path.commonpath(runs)}")

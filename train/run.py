@@ -3,7 +3,9 @@
 import itertools
 import json
 import math
+import os
 import pathlib
+import platform
 import signal
 import subprocess
 import sys
@@ -48,7 +50,7 @@ class Run:
         data_dir: str | None = None,
     ):
         self.workdir, self.recipe, self.strategy = workdir, recipe, strategy
-        self.data_dir = data_dir
+        self.data_dir, self.images_per_second = data_dir, None
         replicas = strategy.num_replicas_in_sync
         if recipe.batch_size % replicas:
             raise command.UsageError(
@@ -165,8 +167,9 @@ class Run:
         finally:
             shown.close()
             preempted.restore()
-        if shown.images_per_second:
-            print(f"trained at {shown.images_per_second:.0f} images/s")
+        self.images_per_second = shown.images_per_second
+        if self.images_per_second:
+            print(f"trained at {self.images_per_second:.0f} images/s")
 
     @property
     def evaluated(self) -> int:
@@ -234,9 +237,15 @@ class Run:
             "model": self.recipe.model.name,
             "data": self.recipe.data.name,
             "step": step,
+            "steps": self.steps,
+            "batch_size": self.recipe.batch_size,
             "images": self.facts.images["test"],
             "parameters": classification.trainable_parameters(self.model),
             **self._evaluator("test").run(),
+            "images_per_second": self.images_per_second,
+            "device": f"{os.cpu_count()} x {platform.machine()}",
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
         }
         checkpoint.write_json(path, results)
         return results

@@ -207,8 +207,9 @@ def test_two_replicas_train_as_one_device(tmp_path, data_dir, command):
             "-m",
             "train",
             "--recipe=digits",
-            "--steps=20",
-            "--set=steps_per_loop=4",
+            "--steps=8",
+            "--set=steps_per_loop=2",
+            "--set=optimizer.learning_rate=0.02",  # rounding grows with the rate
             "--set=model.options={'synchronized': True}",
             f"--workdir={workdir}",
             f"--data_dir={data_dir}",
@@ -219,7 +220,7 @@ def test_two_replicas_train_as_one_device(tmp_path, data_dir, command):
             float(row["loss"]) for row in rows(workdir) if row["split"] == "train"
         ]
     assert "2 replica(s)" in done.stdout and "64 global, 32 per replica" in done.stdout
-    np.testing.assert_allclose(losses["mirrored"], losses["one"], rtol=1e-3)
+    np.testing.assert_allclose(losses["mirrored"], losses["one"], rtol=1e-4)
 
 
 @pytest.mark.slow
