@@ -295,7 +295,8 @@ class AttentiveNormalization(keras.layers.Layer):
 
     def _computable(self, inputs, mask):
         """Inputs in float32 or wider; the mask as numbers that broadcast on them."""
-        dtype = keras.backend.result_type(inputs.dtype, "float32")
+        is_double = keras.backend.standardize_dtype(inputs.dtype) == "float64"
+        dtype = "float64" if is_double else "float32"
         if mask is not None:
             if len(mask.shape) != len(inputs.shape) - 1:
                 raise ValueError(

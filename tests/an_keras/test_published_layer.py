@@ -3,10 +3,11 @@
 import json
 import re
 
+import backends
 import numpy as np
 import pytest
-import tensorflow as tf
 from golden import GOLDEN, weights_rule
+from keras import ops
 
 from an_keras import AttentiveNormalization
 
@@ -14,6 +15,8 @@ K, C = 5, 16
 REFERENCE = np.load(GOLDEN / "layers.npz")
 MANIFEST = json.loads((GOLDEN / "layers.json").read_text())
 CASES = {case["case"]: case for case in MANIFEST["cases"]}
+# float32 is limited by its rounding, float64 by the float32 of the stored reference.
+TOLERANCES = {"float32": 1e-5, "float64": 1e-7 if backends.KEEPS_DOUBLE else 1e-5}
 PUBLISHED_MODES = {
     "0": {"gate_activation": "sigmoid", "gate_normalization": None},
     "1": {
@@ -91,30 +94,20 @@ def inputs(case, dtype="float32"):
     shape = tuple(CASES[case]["shape"])
     x = weights_rule.feature("layer_x", shape, scale=2.0, offset=0.3)
     dy = weights_rule.sym("layer_dy", shape).astype("float32")
-    return tuple(tf.constant(channels_last(a), dtype) for a in (x, dy))
+    return tuple(channels_last(array).astype(dtype) for array in (x, dy))
 
 
 def assert_equal(actual, case, what, dtype):
     expected = REFERENCE[f"{case}/{what}"].astype("float64")
-    actual = np.asarray(actual, "float64")
-    # float64 runs are limited by the float32 in which the arrays are stored.
-    tolerance = {"float32": 1e-5, "float64": 1e-7}[dtype]
+    actual = ops.convert_to_numpy(actual).astype("float64")
+    tolerance = TOLERANCES[dtype]
     scale = max(np.abs(expected).max(), 1e-3)
     assert actual.shape == expected.shape
     assert np.abs(actual - expected).max() <= tolerance * scale, what
 
 
 def run(case, layer, dtype):
-    x, dy = inputs(case, dtype)
-    training = CASES[case]["train"]
-    with tf.GradientTape() as tape:
-        tape.watch(x)
-        y = layer(x, training=training)
-        loss = tf.reduce_sum(y * dy)
-    variables = [v.value for v in layer.trainable_variables]
-    dx, *gradients = tape.gradient(loss, [x, *variables])
-    paths = [v.path for v in layer.trainable_variables]
-    return y, dx, dict(zip(paths, gradients, strict=True))
+    return backends.run(layer, *inputs(case, dtype), CASES[case]["train"])
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -132,7 +125,7 @@ def test_layer_equals_the_published_one(case, dtype):
     for key, shape in entries(case):
         weight = weight_of(layer, key)
         if weight.trainable:
-            gradient = np.asarray(gradients[weight.path])
+            gradient = gradients[weight.path]
             if len(shape) == 4:
                 gradient = gradient.T.reshape(shape)
             assert_equal(gradient, case, f"d_{key}", dtype)
@@ -145,7 +138,7 @@ def unbiased(case, key, weight):
 
     Both move by 0.1 of the batch statistic; PyTorch moves by n/(n-1) of the variance.
     """
-    after = np.asarray(weight, "float64")
+    after = ops.convert_to_numpy(weight).astype("float64")
     if not key.endswith("running_var"):
         return after
     n, _, height, width = CASES[case]["shape"]
@@ -158,7 +151,7 @@ def unbiased(case, key, weight):
 def test_one_percent_on_one_number_is_noticed(weight):
     layer = build("bn_mode2_eval")
     variable = next(v for v in layer.variables if v.path.endswith(weight))
-    values = np.array(variable)
+    values = ops.convert_to_numpy(variable).copy()
     values.flat[3] *= 1.01
     variable.assign(values)
     with pytest.raises(AssertionError):
