@@ -42,8 +42,9 @@ fashion: $(VENV)/train.stamp  ## Fashion-MNIST, AN and BN: ten minutes on two co
 	$(VENV)/bin/python -m train.report $(RUNS)/fashion_an $(RUNS)/fashion_bn \
 	    --csv=$(RUNS)/fashion.csv
 
-$(VENV)/%.stamp: setup.cfg pyproject.toml | python
-$(VENV)/%.stamp: $(if $(filter $(PYTHON_VERSION),$(VENV_VERSION)),,venv)
+STAMPS := $(addprefix $(VENV)/,train.stamp test.stamp)
+REBUILD := $(if $(filter $(PYTHON_VERSION),$(VENV_VERSION)),,venv)
+$(STAMPS): $(VENV)/%.stamp: setup.cfg pyproject.toml $(REBUILD) | python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
 	    -e ".[$(subst test,train$(comma)test,$*)]"
 	@touch $@

@@ -49,6 +49,17 @@ class AttentiveNormalization(keras.layers.Layer):
     | 5 | `None` | `"batch"` | `"sigmoid"` |
     | 6 | `None` | `"batch"` | `"softmax"` |
 
+    | refactored release (iVMCL) | arguments |
+    |---|---|
+    | `AttnBN2d`, `attn_mode=0`, `use_rsd=True` | the defaults |
+    | `use_rsd=False` | `descriptor="mean"` |
+    | `use_rsd=False, use_maxpool=True` | `descriptor="mean_plus_max"` |
+    | `eps_var` | `descriptor_epsilon` |
+    | `attn_mode=1`, one group | `gate_normalization="group"` |
+    | `attn_mode=1`, no group | `gate_normalization="batch"` |
+    | `AttnGN` | `normalization="group"`, `gate_normalization="group"` or `"batch"` |
+    | detection heads' `AttnGN` | `normalization="group"`, no gate norm |
+
     Args:
         num_components: K, the number of affine transforms that are mixed, >= 1.
             Published: 10 in the first two stages of a network, 20 in the others.
@@ -106,18 +117,18 @@ class AttentiveNormalization(keras.layers.Layer):
 
     def __init__(
         self,
-        num_components=10,
-        normalization="batch",
-        groups=32,
-        axis=-1,
-        momentum=0.9,
-        epsilon=1e-5,
-        descriptor="mean_over_std",
-        descriptor_epsilon=1e-3,
-        gate_hidden_units=None,
-        gate_normalization="auto",
+        num_components: int = 10,
+        normalization: str | None = "batch",
+        groups: int = 32,
+        axis: int = -1,
+        momentum: float = 0.9,
+        epsilon: float = 1e-5,
+        descriptor: str = "mean_over_std",
+        descriptor_epsilon: float = 1e-3,
+        gate_hidden_units: int | None = None,
+        gate_normalization: str | None = "auto",
         gate_activation="hard_sigmoid",
-        synchronized=False,
+        synchronized: bool = False,
         gamma_initializer=None,
         beta_initializer=None,
         gate_initializer=None,
@@ -184,6 +195,7 @@ class AttentiveNormalization(keras.layers.Layer):
         self.beta_constraint = keras.constraints.get(beta_constraint)
         self.gate_constraint = keras.constraints.get(gate_constraint)
         self.supports_masking = True
+        self.observer = None  # called with (layer, attention) by collect_attention
 
     def build(self, input_shape):
         rank, channels = len(input_shape), self._channels(input_shape)
@@ -234,6 +246,7 @@ class AttentiveNormalization(keras.layers.Layer):
             kernel_constraint=self.gate_constraint,
             dtype=self.dtype_policy,
             autocast=False,
+            trainable=self.trainable,
             name="gate",
         )
         self.gate.build((None, channels))
@@ -272,6 +285,8 @@ class AttentiveNormalization(keras.layers.Layer):
         x, mask = self._computable(inputs, mask)
         moments = self._instance_moments(x, mask)
         attention = self.gate(self._describe(x, mask, moments), training=training)
+        if self.observer is not None:
+            self.observer(self, attention)
         gamma, beta = functional.mix(
             attention, ops.cast(self.gamma, x.dtype), ops.cast(self.beta, x.dtype)
         )

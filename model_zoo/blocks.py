@@ -21,12 +21,12 @@ def image_input(input_tensor, input_shape, default: tuple, smallest: int):
     Raises:
         ValueError: another rank, no static channels, or an image that is too small.
     """
-    if input_tensor is not None:
-        if keras.utils.is_keras_tensor(input_tensor):
-            return input_tensor
-        return layers.Input(tensor=input_tensor)
+    if input_tensor is not None and not keras.utils.is_keras_tensor(input_tensor):
+        input_tensor = layers.Input(tensor=input_tensor)
     channels_first = channel_axis() == 1
-    if input_shape is None:
+    if input_tensor is not None:
+        input_shape = input_tensor.shape[1:]
+    elif input_shape is None:
         input_shape = (default[2], *default[:2]) if channels_first else default
     input_shape = tuple(input_shape)
     if len(input_shape) != 3:
@@ -41,7 +41,13 @@ def image_input(input_tensor, input_shape, default: tuple, smallest: int):
             f"`input_shape` must have a height and width of at least {smallest} pixels "
             f"and static channels. Received: input_shape={input_shape}."
         )
-    return layers.Input(input_shape)
+    return layers.Input(input_shape) if input_tensor is None else input_tensor
+
+
+def source(inputs):
+    """What a model with these inputs is called with: the layers before them count."""
+    sources = keras.utils.get_source_inputs(inputs)
+    return sources[0] if len(sources) == 1 else sources
 
 
 def conv(x, filters: int, kernel_size: int, stride: int = 1, *, name: str):
@@ -70,6 +76,8 @@ def conv(x, filters: int, kernel_size: int, stride: int = 1, *, name: str):
 def head(x, include_top, pooling, classes, classifier_activation):
     """Global average and classifier, or what `pooling` says, as in Keras Applications.
 
+    Kernel and bias start uniform in +-1/sqrt(features), as published.
+
     Raises:
         ValueError: `pooling` is none of `None`, "avg", "max", or `classes` is < 1.
     """
@@ -79,12 +87,15 @@ def head(x, include_top, pooling, classes, classifier_activation):
                 f"`classes` must be an int >= 1. Received: classes={classes!r}."
             )
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
-        # U(-1/sqrt(fan_in), 1/sqrt(fan_in)), as published
-        uniform = keras.initializers.VarianceScaling(1 / 3, "fan_in", "uniform")
+        bound = x.shape[-1] ** -0.5
+        kernel, bias = (
+            keras.initializers.RandomUniform(-bound, bound) for _ in range(2)
+        )
         return layers.Dense(
             classes,
             activation=classifier_activation,
-            kernel_initializer=uniform,
+            kernel_initializer=kernel,
+            bias_initializer=bias,
             dtype="float32",
             name="predictions",
         )(x)

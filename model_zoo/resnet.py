@@ -6,7 +6,7 @@ import keras
 from keras import layers
 
 from model_zoo import weights as zoo_weights
-from model_zoo.blocks import channel_axis, conv, head, image_input
+from model_zoo.blocks import channel_axis, conv, head, image_input, source
 from model_zoo.norms import Norms
 from model_zoo.registry import register_model
 
@@ -47,8 +47,8 @@ def small_image_resnet(
     CVPR 2016, section 4.2, with its shortcuts: identity everywhere (option A), that is
     every second pixel and zeros for the new channels where a stage begins; no
     parameters. Nobody has published an AN variant; the first norm of the block and K =
-    10, 10, 20 follow the authors' ResNet-34. Initialized as the published networks.
-    Keras Applications has no such network.
+    10, 10, 20 follow the authors' ResNet-34. Convolutions and classifier start as in
+    their networks; no norm starts at 0. Keras Applications has no such network.
 
     Args:
         spec: a row of `SMALL_IMAGE_SPECS`.
@@ -74,7 +74,9 @@ def small_image_resnet(
         attentive=attentive,
         position=position,
         block_norms=2,
-        num_components=num_components or spec.num_components,
+        num_components=(
+            spec.num_components if num_components is None else num_components
+        ),
         stages=len(spec.widths),
         normalization=normalization,
         synchronized=synchronized,
@@ -90,7 +92,7 @@ def small_image_resnet(
             block = f"stage{i + 1}_block{j + 1}"
             x = basic_block(x, width, stride, norm, stage=i, name=block)
     outputs = head(x, include_top, pooling, classes, classifier_activation)
-    model = keras.Model(inputs, outputs, name=name)
+    model = keras.Model(source(inputs), outputs, name=name)
     zoo_weights.load(model, weights)
     return model
 

@@ -1,6 +1,6 @@
 """What a run directory holds, what a checkpoint holds, and when they may be restored.
 
-RUN/config.json        recipe, data set and strategy: the fingerprint of the run
+RUN/config.json        recipe, images and number of replicas: what the run is
 RUN/checkpoints/       the last checkpoints, to go on from
 RUN/best/              the checkpoint that is best on the validation images
 RUN/metrics.csv        one row for each line of progress and each evaluation
@@ -9,6 +9,7 @@ RUN/train, validation  TensorBoard summaries
 RUN/export/STEP/       the SavedModel
 """
 
+import contextlib
 import dataclasses
 import json
 import os
@@ -44,6 +45,7 @@ class Facts:
         shape: (height, width, channels) of an image.
         class_names: one for each label.
         images: number of images by split.
+        fingerprint: of the images and labels.
     """
 
     recipe: config.Recipe
@@ -51,6 +53,7 @@ class Facts:
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     images: dict[str, int]
+    fingerprint: str
 
 
 def read_facts(run: pathlib.Path) -> Facts:
@@ -80,7 +83,11 @@ def claim(run: pathlib.Path, facts: Facts) -> None:
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "config.json", dataclasses.asdict(facts))
         return
-    old, new = dataclasses.asdict(read_facts(run)), dataclasses.asdict(facts)
+    # through JSON, which has lists for tuples and strings for all keys
+    old, new = (
+        json.loads(json.dumps(dataclasses.asdict(which)))
+        for which in (read_facts(run), facts)
+    )
     differing = [
         f"{name}: expected {before!r}, received {after!r}"
         for name, before, after in _differences(old, new)
@@ -133,16 +140,20 @@ class Checkpoints:
         """Restores the newest checkpoint; `False` when there is none yet.
 
         Raises:
-            RunError: it is of another model.
+            RunError: it is damaged or of another model, or the run has lost it.
         """
         path = self._last.latest_checkpoint
         if path:
-            self._restore(path)
+            _require_equal_shapes(path, self._variables)
+            with _readable(path):
+                restored = self._checkpoint.restore(path)
+            restored.assert_existing_objects_matched()
+        elif self._best.latest_checkpoint:
+            raise RunError(
+                f"{self._last.directory} holds no checkpoint, but the run has been "
+                "evaluated. Expected the directory as it was left."
+            )
         return bool(path)
-
-    def _restore(self, path):
-        _require_equal_shapes(path, self._variables)
-        self._checkpoint.restore(path).assert_existing_objects_matched()
 
 
 def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
@@ -169,7 +180,16 @@ def restore_model(path: str, model) -> None:
     variables = _by_path("model", model.variables)
     _require_equal_shapes(path, variables, prefix="model/")
     checkpoint = tf.train.Checkpoint(variables=variables)
-    checkpoint.restore(path).expect_partial()
+    with _readable(path):
+        checkpoint.restore(path).expect_partial()
+
+
+@contextlib.contextmanager
+def _readable(path):
+    try:
+        yield
+    except (tf.errors.OpError, IndexError, ValueError) as error:
+        raise RunError(f"{path} is a damaged checkpoint: {error}") from error
 
 
 def _by_path(kind, variables, owner=""):
@@ -182,9 +202,11 @@ def _by_path(kind, variables, owner=""):
 def _require_equal_shapes(path, variables, prefix=""):
     """Compares names and shapes before a restore touches anything."""
     suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
+    with _readable(path):
+        listed = tf.train.list_variables(path)
     stored = {
         name.removeprefix("variables/").removesuffix(suffix).replace(".S", "/"): shape
-        for name, shape in tf.train.list_variables(path)
+        for name, shape in listed
         if name.startswith("variables/")
     }
     stored = {name: shape for name, shape in stored.items() if name.startswith(prefix)}

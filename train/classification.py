@@ -22,17 +22,24 @@ def create_model(facts: checkpoint.Facts) -> keras.Model:
     Raises:
         UsageError: the zoo has no such network, or not with these options.
     """
-    settings = facts.recipe.model
+    settings, classes = facts.recipe.model, len(facts.class_names)
     try:
-        return model_zoo.create_model(
+        model = model_zoo.create_model(
             settings.name,
             input_shape=facts.shape,
-            classes=len(facts.class_names),
+            classes=classes,
             classifier_activation=None,
             **settings.options,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(f"Cannot build {settings.name}: {error}") from error
+    if model.output_shape != (None, classes):
+        raise UsageError(
+            f"{settings.name} with options {settings.options} is no classifier. "
+            f"Expected outputs of shape (None, {classes}). "
+            f"Received: {model.output_shape}."
+        )
+    return model
 
 
 def load_best(workdir: pathlib.Path) -> tuple[keras.Model, checkpoint.Facts, int]:
@@ -81,11 +88,11 @@ class Sums:
 
     def add(self, losses, logits, labels, weights, k: int) -> None:
         """Adds the examples of a batch; (N,) losses, (N, classes) logits."""
-        labels = tf.cast(labels, tf.int32)
-        correct = {
-            name: tf.cast(tf.math.in_top_k(labels, logits, guesses), tf.float32)
-            for name, guesses in (("top1", 1), ("top5", k))
-        }
+        # as an export guesses: equal logits are no right answer for every class
+        _, guesses = tf.math.top_k(logits, k)
+        hits = tf.equal(tf.cast(guesses, labels.dtype), labels[:, tf.newaxis])
+        hits = tf.cast(hits, tf.float32)
+        correct = {"top1": hits[:, 0], "top5": tf.reduce_sum(hits, axis=1)}
         values = {"loss": losses, **correct, "examples": tf.ones_like(losses)}
         for name, value in values.items():
             self._sums[name].assign_add(tf.reduce_sum(value * weights))

@@ -24,7 +24,8 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> 
     """Parses the flags, calls `main` with the other arguments and exits the process.
 
     Exit codes: 0 done, 2 usage, 75 preempted after saving, 1 anything else. Errors of
-    the three classes above are printed in one line; others keep their traceback.
+    the three classes above, and those of the operating system, are printed in one line;
+    others keep their traceback.
     """
     define_flags()
 
@@ -39,6 +40,8 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> 
             sys.exit(_fail("error", error, FAILED))
         except Preempted as error:
             sys.exit(_fail("preempted", error, PREEMPTED))
+        except OSError as error:
+            sys.exit(_fail("error", error, FAILED))
         except KeyboardInterrupt:
             sys.exit(_fail("interrupted", "the same command goes on", FAILED))
 

@@ -68,6 +68,27 @@ class Optimizer:
     warmup_epochs: float = 5.0
 
 
+LEAST = 1e-12  # stands for "more than 0"
+LIMITS = (
+    ("batch_size", 1, 2**24),
+    ("epochs", LEAST, 1e6),
+    ("steps", 1, 2**40),
+    ("evaluate_every", LEAST, 1e6),
+    ("steps_per_loop", 1, 2**24),
+    ("seed", 0, 2**31 - 1),
+    ("data.image_size", 1, 2**14),
+    ("data.mean", -1e6, 1e6),
+    ("data.std", LEAST, 1e6),
+    ("data.validation_fraction", LEAST, 0.9),
+    ("data.min_crop_area", LEAST, 1),
+    ("data.shift", 0, 2**14),
+    ("optimizer.learning_rate", 0, 1e6),
+    ("optimizer.momentum", 0, 1),
+    ("optimizer.weight_decay", 0, 1e6),
+    ("optimizer.warmup_epochs", 0, 1e6),
+)
+
+
 @dataclasses.dataclass(frozen=True)
 class Recipe:
     """A training run, complete: two runs with equal recipes are equal.
@@ -93,46 +114,16 @@ class Recipe:
     seed: int = 0
 
     def __post_init__(self):
-        data = self.data
-        limits = [
-            ("batch_size", self.batch_size, self.batch_size >= 1, ">= 1"),
-            ("epochs", self.epochs, self.epochs > 0, "> 0"),
-            ("steps", self.steps, self.steps is None or self.steps >= 1, ">= 1"),
-            ("evaluate_every", self.evaluate_every, self.evaluate_every > 0, "> 0"),
-            ("steps_per_loop", self.steps_per_loop, self.steps_per_loop >= 1, ">= 1"),
-            ("seed", self.seed, 0 <= self.seed < 2**31, "in [0, 2**31)"),
-            (
-                "data.image_size",
-                data.image_size,
-                data.image_size is None or data.image_size >= 1,
-                ">= 1",
-            ),
-            ("data.std", data.std, data.std and min(data.std) > 0, "> 0"),
-            (
-                "data.validation_fraction",
-                data.validation_fraction,
-                0 < data.validation_fraction < 1,
-                "in (0, 1)",
-            ),
-            (
-                "data.min_crop_area",
-                data.min_crop_area,
-                0 < data.min_crop_area <= 1,
-                "in (0, 1]",
-            ),
-            ("data.shift", data.shift, data.shift >= 0, ">= 0"),
-            (
-                "optimizer.warmup_epochs",
-                self.optimizer.warmup_epochs,
-                self.optimizer.warmup_epochs >= 0,
-                ">= 0",
-            ),
-        ]
-        for name, value, fine, expected in limits:
-            if not fine:
-                raise UsageError(
-                    f"Recipe field {name} must be {expected}. Received: {value}."
-                )
+        for name, low, high in LIMITS:
+            node = self
+            for part in name.split("."):
+                node = getattr(node, part)
+            for value in node if isinstance(node, tuple) else (node,):
+                if value is not None and not low <= value <= high:
+                    raise UsageError(
+                        f"Recipe field {name} must be from {low:g} to {high:g}. "
+                        f"Received: {value}."
+                    )
 
 
 def override(recipe: Recipe, assignments: list[str]) -> Recipe:
@@ -181,7 +172,7 @@ def _parse(path, text, expected):
         return text
     try:
         value = ast.literal_eval(text)
-    except (ValueError, SyntaxError):
+    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
         value = text
     for choice in choices:
         if typing.get_origin(choice) is tuple:

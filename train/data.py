@@ -9,6 +9,7 @@ at step s goes on exactly as if it had never stopped, on any number of replicas.
 
 import dataclasses
 import functools
+import hashlib
 
 import numpy as np
 import tensorflow as tf
@@ -59,6 +60,16 @@ class ImageData:
     settings: config.Data
     on_disk: bool
 
+    @property
+    def fingerprint(self) -> str:
+        """Of labels and encoded images, or of the paths of images that are on disk."""
+        digest = hashlib.sha256()
+        for split in self.splits.values():
+            digest.update(split.labels.tobytes())
+            for entry in split.images.numpy():
+                digest.update(hashlib.sha256(entry).digest())
+        return digest.hexdigest()
+
 
 def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
     """Opens the data set that a recipe names.
@@ -84,7 +95,21 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
         )
     class_names = tuple(features["label"].names)
     shape = _image_shape(settings, features["image"].shape)
-    splits = _splits(builder, settings, on_disk)
+    try:
+        splits = _splits(builder, settings, on_disk)
+    except tf.errors.OpError as error:
+        raise RunError(f"{settings.name} cannot be read: {error.message}") from error
+    counts = {name: len(split) for name, split in splits.items()}
+    if not all(counts.values()):
+        raise RunError(
+            f"{settings.name} has too few images. Expected at least 3 of a class, or 2 "
+            f"besides test images. Received: {counts}."
+        )
+    if len(class_names) < 2 or any("\n" in name for name in class_names):
+        raise RunError(
+            f"{settings.name} needs at least two classes, with names of one line. "
+            f"Received: {class_names}."
+        )
     missing = set(range(len(class_names))) - set(splits["train"].labels.tolist())
     if missing:
         names = ", ".join(class_names[label] for label in sorted(missing)[:5])
@@ -136,7 +161,7 @@ def _splits(builder, settings, on_disk):
         test, validation = read(validation), None
     else:
         train, test = carve(train, 0.2)
-    if test.labels.min() < 0:
+    if (test.labels < 0).any():
         raise RunError(
             f"The test images of {settings.name} have no labels. Expected labels from "
             "0. Received: -1."
@@ -283,7 +308,7 @@ def fit(image, shape: tuple[int, int, int]):
 
 
 def decode(encoded, channels: int):
-    """A JPEG, PNG, BMP or GIF (its first frame) as uint8 (H, W, channels)."""
+    """A JPEG or PNG as uint8 (H, W, channels); with 3 channels also a BMP or GIF."""
     return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
 

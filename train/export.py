@@ -15,7 +15,6 @@ import json
 import os
 import pathlib
 import shutil
-import tempfile
 
 import keras
 import numpy as np
@@ -42,13 +41,14 @@ def export_run(workdir: pathlib.Path, out: pathlib.Path) -> pathlib.Path:
     if version.exists():
         raise command.RunError(f"{version} exists already. Expected a new version.")
     out.mkdir(parents=True, exist_ok=True)
-    aside = pathlib.Path(tempfile.mkdtemp(prefix=".writing-", dir=out))
+    aside = out / f".writing-{step}"
+    shutil.rmtree(aside, ignore_errors=True)  # what a killed export has left
     try:
-        write_saved_model(model, facts, _card(workdir, facts, step), aside / "model")
-        compare(model, facts, aside / "model")
-        os.rename(aside / "model", version)
+        write_saved_model(model, facts, _card(workdir, facts, step), aside)
+        compare(model, facts, aside)
+        os.rename(aside, version)
     finally:
-        shutil.rmtree(aside)
+        shutil.rmtree(aside, ignore_errors=True)
     return version
 
 

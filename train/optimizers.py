@@ -6,7 +6,7 @@ from keras import ops
 from train import config
 
 
-@keras.saving.register_keras_serializable(package="an_keras")
+@keras.saving.register_keras_serializable(package="train")
 class PublishedSGD(keras.optimizers.SGD):
     """SGD as PyTorch and the paper have it.
 
@@ -38,7 +38,7 @@ class PublishedSGD(keras.optimizers.SGD):
         return {**super().get_config(), "l2": self.l2}
 
 
-@keras.saving.register_keras_serializable(package="an_keras")
+@keras.saving.register_keras_serializable(package="train")
 class WarmupCosine(keras.optimizers.schedules.CosineDecay):
     """Linear warm-up from 0, then half a cosine to 0, as published.
 

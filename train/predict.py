@@ -54,7 +54,7 @@ def main(arguments):
             answer = model.signatures["image_bytes"](tf.constant([content]))
         except tf.errors.InvalidArgumentError as error:
             raise command.RunError(
-                f"{image} is no image. Expected JPEG, PNG, BMP or GIF. "
+                f"{image} is no image that this model takes. Expected JPEG or PNG. "
                 f"Received: {len(content)} bytes that begin with {content[:4]!r}."
             ) from error
         names, scores = answer["classes"][0].numpy(), answer["scores"][0].numpy()

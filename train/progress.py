@@ -3,6 +3,7 @@
 import csv
 import os
 import pathlib
+import shutil
 import sys
 import time
 
@@ -24,10 +25,10 @@ class Progress:
     def __init__(self, start: int, stop: int, batch_size: int, stream=None):
         self._stream = stream or sys.stdout
         self._stop, self._batch_size = stop, batch_size
-        self._step, self._clock = start, time.perf_counter()
+        self.step, self._clock = start, time.perf_counter()
         self._rates = []
         self._bar = None
-        if self._stream.isatty():
+        if self._stream.isatty() and shutil.get_terminal_size().columns:
             self._bar = tqdm.tqdm(
                 total=stop, initial=start, file=self._stream, unit="step"
             )
@@ -45,20 +46,21 @@ class Progress:
     def report(self, step: int, loss: float, top1: float) -> None:
         """One line about the steps since the last report."""
         now = time.perf_counter()
-        rate = (step - self._step) * self._batch_size / (now - self._clock)
+        rate = (step - self.step) * self._batch_size / (now - self._clock)
         self._rates.append(rate)
         left = (self._stop - step) * self._batch_size / rate
         if self._bar is not None:
             self._bar.set_postfix_str(
-                f"loss {loss:.4f}, accuracy {top1:.4f}, {rate:.0f} images/s"
+                f"loss {loss:.4f}, accuracy {top1:.4f}, {rate:.0f} images/s",
+                refresh=False,
             )
-            self._bar.update(step - self._step)
+            self._bar.update(step - self.step)
         else:
             self.write(
                 f"step {step}/{self._stop}  loss {loss:.4f}  accuracy {top1:.4f}  "
                 f"{rate:.0f} images/s  {_duration(left)} left"
             )
-        self._step, self._clock = step, now
+        self.step, self._clock = step, now
 
     def write(self, line: str) -> None:
         """A line of its own, above the bar if there is one."""

@@ -102,7 +102,8 @@ def main(arguments):
         write_csv(pathlib.Path(flags.FLAGS.csv), runs)
     for run in runs:
         print(f"SavedModel of {run}: {predict.newest_export(run)}")
-    print(f"curves: tensorboard --logdir {os.path.commonpath(runs)}")
+    parents = [run.parent.absolute() for run in runs]
+    print(f"curves: tensorboard --logdir {os.path.commonpath(parents)}")
 
 
 if __name__ == "__main__":

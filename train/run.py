@@ -1,5 +1,6 @@
 """One run: trains a recipe in its directory, then evaluates, exports and checks it."""
 
+import contextlib
 import itertools
 import json
 import math
@@ -51,6 +52,7 @@ class Run:
     ):
         self.workdir, self.recipe, self.strategy = workdir, recipe, strategy
         self.data_dir, self.images_per_second = data_dir, None
+        self.stop_signal = StopSignal(workdir)
         replicas = strategy.num_replicas_in_sync
         if recipe.batch_size % replicas:
             raise command.UsageError(
@@ -60,7 +62,12 @@ class Run:
         self.data = data.load(recipe.data, data_dir)
         images = {name: len(split) for name, split in self.data.splits.items()}
         self.facts = checkpoint.Facts(
-            recipe, replicas, self.data.shape, self.data.class_names, images
+            recipe,
+            replicas,
+            self.data.shape,
+            self.data.class_names,
+            images,
+            self.data.fingerprint,
         )
         self.steps_per_epoch = images["train"] / recipe.batch_size
         self.steps = recipe.steps or math.ceil(recipe.epochs * self.steps_per_epoch)
@@ -136,15 +143,13 @@ class Run:
             self.workdir / "metrics.csv", self.step, self.evaluated
         )
         shown = progress.Progress(self.step, self.steps, self.recipe.batch_size)
-        preempted = StopSignal()
 
         def after_loop(output):
             output = {name: float(value) for name, value in output.items()}
-            step, loop = self.step, self.recipe.steps_per_loop
-            classification.require_finite(output, max(step - loop, 0) + 1, step)
-            metrics_file.append(step, "train", output)
-            shown.report(step, output["loss"], output["top1"])
-            preempted.stop_here(self)
+            classification.require_finite(output, shown.step + 1, self.step)
+            metrics_file.append(self.step, "train", output)
+            shown.report(self.step, output["loss"], output["top1"])
+            self.stop_signal.check()
 
         controller = orbit.Controller(
             strategy=self.strategy,
@@ -158,15 +163,18 @@ class Run:
             train_actions=[after_loop],
         )
         try:
-            for target in self._evaluation_steps():
-                with classification.quiet_orbit():
-                    controller.train(target, checkpoint_at_completion=False)
-                    results = controller.evaluate(validator.steps)
-                self._record(results, metrics_file, shown)
-                preempted.stop_here(self)
+            with self.stop_signal.deferred():
+                for target in self._evaluation_steps():
+                    with classification.quiet_orbit():
+                        controller.train(target, checkpoint_at_completion=False)
+                        results = controller.evaluate(validator.steps)
+                    self._record(results, metrics_file, shown)
+                    self.stop_signal.check()
+        except command.Preempted:
+            self.checkpoints.save()
+            raise
         finally:
             shown.close()
-            preempted.restore()
         self.images_per_second = shown.images_per_second
         if self.images_per_second:
             print(f"trained at {self.images_per_second:.0f} images/s")
@@ -190,6 +198,7 @@ class Run:
 
     def _record(self, results, metrics_file, shown):
         results = {name: float(value) for name, value in results.items()}
+        classification.require_finite(results, self.evaluated + 1, self.step)
         metrics_file.append(self.step, "validation", results)
         self.state["evaluated"].assign(self.step)
         is_best = results["top1"] >= float(self.state["best_top1"].numpy())
@@ -252,28 +261,36 @@ class Run:
 
 
 class StopSignal:
-    """Remembers a SIGTERM until the run can save."""
+    """SIGTERM ends a run with `Preempted`: at once, or where training can save."""
 
-    def __init__(self):
-        self._received = False
-        self._previous = signal.signal(signal.SIGTERM, self._remember)
+    def __init__(self, workdir: pathlib.Path):
+        self._workdir = workdir
+        self._received = self._is_deferred = False
+        signal.signal(signal.SIGTERM, self._receive)
 
-    def _remember(self, number, frame):
+    def _receive(self, number, frame):
         del number, frame
         self._received = True
+        if not self._is_deferred:
+            self.check()
 
-    def stop_here(self, run: Run) -> None:
-        """Saves and leaves, if asked to.
+    @contextlib.contextmanager
+    def deferred(self):
+        """Within it the signal waits for `check`."""
+        self._is_deferred = True
+        try:
+            yield
+        finally:
+            self._is_deferred = False
+
+    def check(self) -> None:
+        """Ends the run if the signal has come.
 
         Raises:
-            Preempted: the signal has come.
+            Preempted: it has.
         """
         if self._received:
-            run.checkpoints.save()
             raise command.Preempted(
-                f"saved step {run.step} of {run.steps} in {run.workdir}. Start the "
-                "same command again to go on."
+                f"everything is saved in {self._workdir}. Start the same command again "
+                "to go on."
             )
-
-    def restore(self) -> None:
-        signal.signal(signal.SIGTERM, self._previous)

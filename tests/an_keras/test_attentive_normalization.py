@@ -145,6 +145,27 @@ def test_frozen_layer_is_in_inference_mode_gate_included():
         np.testing.assert_array_equal(old, new)
 
 
+@pytest.mark.parametrize("how", ["constructor", "clone", "file"])
+def test_frozen_layer_stays_frozen(how, tmp_path):
+    model = keras.Sequential([keras.Input((5, 5, 8)), AttentiveNormalization(3)])
+    model.layers[0].trainable = False
+    if how == "constructor":
+        frozen = AttentiveNormalization(3, trainable=False)
+        model = keras.Sequential([keras.Input((5, 5, 8)), frozen])
+    elif how == "clone":
+        model = keras.models.clone_model(model)
+    else:
+        model.save(tmp_path / "model.keras")
+        model = keras.models.load_model(tmp_path / "model.keras")
+    before = model.get_weights()
+    x = np.random.default_rng(1).normal(size=(4, 5, 5, 8))
+    pair = [backends.apply(model, x, training=training) for training in (False, True)]
+    np.testing.assert_array_equal(*pair)
+    for old, new in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+    assert not model.trainable_variables
+
+
 def test_attention_is_what_the_mixture_uses_and_updates_nothing():
     layer = AttentiveNormalization(3)
     x = np.random.default_rng(1).normal(size=(4, 5, 5, 8)).astype("float32")

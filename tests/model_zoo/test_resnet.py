@@ -151,10 +151,16 @@ def test_pooling_and_features_without_the_top():
         assert model.output_shape == expected
 
 
-def test_input_tensor_may_be_another_models_output():
+def test_input_tensor_may_come_out_of_other_layers():
     inputs = keras.Input((16, 16, 3))
-    model = model_zoo.create_model("resnet20_an", input_tensor=inputs)
-    assert model.inputs[0] is inputs
+    scaled = keras.layers.Rescaling(1 / 255)(inputs)
+    model = model_zoo.create_model("resnet20_an", input_tensor=scaled)
+    plain = model_zoo.create_model("resnet20_an", input_shape=(16, 16, 3))
+    plain.set_weights(model.get_weights())
+    x = np.random.default_rng(0).uniform(0, 255, (2, 16, 16, 3)).astype("float32")
+    np.testing.assert_allclose(model(x), plain(x / 255), atol=1e-6)
+    with pytest.raises(ValueError, match="at least 8 pixels"):
+        model_zoo.create_model("resnet20_an", input_tensor=keras.Input((4, 4, 3)))
 
 
 def test_group_normalization_builds_and_runs():
@@ -171,6 +177,7 @@ def test_group_normalization_builds_and_runs():
     [
         ({"position": "norm3"}, "`position` must be one of 'norm1', 'norm2', 'norm12'"),
         ({"position": "stem"}, "Received: position='stem'"),
+        ({"num_components": 0}, "`num_components` must be >= 1"),
         ({"num_components": (10, 20)}, "one int for each of the 3 stages"),
         ({"normalization": "layer"}, "`normalization` must be one of"),
         ({"input_shape": (7, 32, 3)}, "at least 8 pixels"),

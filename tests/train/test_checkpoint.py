@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 
 import model_zoo
-from train import checkpoint, optimizers, recipes
+from train import checkpoint, config, optimizers, recipes
 from train.command import RunError
 
 FACTS = checkpoint.Facts(
@@ -17,6 +17,7 @@ FACTS = checkpoint.Facts(
     shape=(8, 8, 1),
     class_names=("0", "1"),
     images={"train": 10, "validation": 2, "test": 2},
+    fingerprint="0",
 )
 
 
@@ -87,6 +88,30 @@ def test_checkpoint_restores_every_variable(tmp_path):
     restored = [*again_model.variables, *again_optimizer.variables]
     for one, other in zip(variables, restored, strict=True):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
+
+
+def test_options_that_json_changes_are_still_the_same_run(tmp_path):
+    options = {"num_components": (4, 4, 8), 1: 2}
+    model = config.Model("resnet20_an", options)
+    recipe = dataclasses.replace(FACTS.recipe, model=model)
+    facts = dataclasses.replace(FACTS, recipe=recipe)
+    checkpoint.claim(tmp_path, facts)
+    checkpoint.claim(tmp_path, facts)
+
+
+@pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
+def test_damaged_checkpoint_is_named(tmp_path, part):
+    checkpoint.Checkpoints(tmp_path, *build(step=3)).save()
+    damaged = tmp_path / "checkpoints" / f"ckpt-3.{part}"
+    damaged.write_bytes(damaged.read_bytes()[:100])
+    with pytest.raises(RunError, match="ckpt-3 is a damaged checkpoint"):
+        checkpoint.Checkpoints(tmp_path, *build()).restore_last()
+
+
+def test_lost_checkpoints_are_no_fresh_start(tmp_path):
+    checkpoint.Checkpoints(tmp_path, *build(step=3)).save(best=True)
+    with pytest.raises(RunError, match="holds no checkpoint, but the run has been"):
+        checkpoint.Checkpoints(tmp_path, *build()).restore_last()
 
 
 def test_no_checkpoint_yet_is_no_error(tmp_path):

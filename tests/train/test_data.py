@@ -1,5 +1,6 @@
 """The input path: splits, order, exact evaluation, and data that is not right."""
 
+import dataclasses
 import gzip
 import shutil
 import struct
@@ -57,18 +58,18 @@ def test_digits_are_the_scans_of_scikit_learn(digits):
     assert digits.class_names == tuple("0123456789")
     sizes = {name: len(split) for name, split in digits.splits.items()}
     assert sizes == {"train": 1299, "validation": 143, "test": 355}
-    ours = np.sort(
-        np.concatenate(
-            [
-                data.evaluation_image(digits, entry).numpy().reshape(1, -1)
-                for split in digits.splits.values()
-                for entry in split.images
-            ]
-        ),
-        axis=0,
-    )
-    theirs = np.round(sklearn.datasets.load_digits().data * 255 / 16)
-    np.testing.assert_array_equal(ours, np.sort(theirs, axis=0))
+    ours = [
+        (data.evaluation_image(digits, entry).numpy().tobytes(), label)
+        for split in digits.splits.values()
+        for entry, label in zip(split.images, split.labels, strict=True)
+    ]
+    bunch = sklearn.datasets.load_digits()
+    pixels = np.round(bunch.data * 255 / 16).astype(np.uint8)
+    theirs = [
+        (image.tobytes(), label)
+        for image, label in zip(pixels, bunch.target, strict=True)
+    ]
+    assert sorted(ours) == sorted(theirs)
 
 
 def test_validation_is_stratified_fixed_and_apart(digits):
@@ -236,6 +237,56 @@ def unsized_folder(tmp_path):
     return config.Data(f"folder:{tmp_path}")
 
 
+def few_images(tmp_path):
+    write_images(tmp_path / "train", count=2)
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def one_class(tmp_path):
+    write_images(tmp_path / "train", classes=("cat",))
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def two_lines(tmp_path):
+    write_images(tmp_path / "train", classes=("cat", "do\ng"))
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def dangling_link(tmp_path):
+    write_images(tmp_path / "train")
+    (tmp_path / "train" / "cat" / "z.png").symlink_to(tmp_path / "nothing")
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def headless_idx(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 2)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:5])
+    return config.Data(f"idx:{tmp_path}")
+
+
+def damaged_gzip(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 2, compress=True)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    content = bytearray(path.read_bytes())
+    content[15:40] = b"\xff" * 25
+    path.write_bytes(content)
+    return config.Data(f"idx:{tmp_path}")
+
+
+def two_sizes_idx(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 2)
+    write_idx(tmp_path / "other", np.zeros((20, 9, 8)), np.arange(20) % 2)
+    name = "t10k-images-idx3-ubyte"
+    (tmp_path / "other" / name).rename(tmp_path / name)
+    return config.Data(f"idx:{tmp_path}")
+
+
+def same_names(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 2)
+    return config.Data(f"idx:{tmp_path}", class_names=("a", "a"))
+
+
 def four_means(tmp_path):
     write_images(tmp_path / "train")
     return config.Data(f"folder:{tmp_path}", image_size=8, mean=(0.5,) * 4)
@@ -260,6 +311,14 @@ def four_means(tmp_path):
         (lambda path: config.Data(f"idx:{path}"), "Expected train-images-idx3-ubyte"),
         (cut_idx, "does not hold what its header says"),
         (unnamed_idx, "labels without a name. Expected: up to 1. Received: 2"),
+        (few_images, "has too few images. Expected at least 3 of a class"),
+        (one_class, "needs at least two classes"),
+        (two_lines, "names of one line"),
+        (dangling_link, "cannot be read"),
+        (headless_idx, "is cut short. Expected: 16 bytes of header. Received: 5 bytes"),
+        (damaged_gzip, "is damaged"),
+        (two_sizes_idx, "images of one size"),
+        (same_names, "no name twice"),
         (uneven_idx, "one label for each image. Received: 20 and 19"),
         (lambda path: config.Data("cifar10"), "is not prepared.*tfds build cifar10"),
     ],
@@ -272,3 +331,15 @@ def test_data_that_cannot_be_used_is_named(tmp_path, data_dir, make, words):
 def test_unknown_data_set_lists_the_nearest(data_dir):
     with pytest.raises(UsageError, match="like .*cifar10.*Received: 'cifar11'"):
         data.load(config.Data("cifar11"), str(data_dir))
+
+
+def test_unknown_version_of_a_data_set_is_a_usage_error(data_dir):
+    with pytest.raises(UsageError, match="Cannot open data set 'mnist:9.9.9'"):
+        data.load(config.Data("mnist:9.9.9"), str(data_dir))
+
+
+def test_fingerprint_notices_other_labels_and_images(digits):
+    other = dataclasses.replace(digits, splits={**digits.splits})
+    assert other.fingerprint == digits.fingerprint
+    other.splits["test"] = digits.splits["test"].take(np.arange(354, -1, -1))
+    assert other.fingerprint != digits.fingerprint

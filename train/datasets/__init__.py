@@ -58,7 +58,12 @@ def _open_prepared(name, data_dir):
         raise UsageError(f"Unknown data set. Expected {expected}. Received: {name!r}.")
     try:
         builder = tfds.builder(name, data_dir=data_dir)
-    except (tfds.core.DatasetNotFoundError, ValueError, AttributeError) as error:
+    except (
+        tfds.core.DatasetNotFoundError,
+        AssertionError,
+        AttributeError,
+        ValueError,
+    ) as error:
         raise UsageError(f"Cannot open data set {name!r}: {error}") from error
     if not builder.info.splits:
         raise RunError(

@@ -4,6 +4,7 @@ import gzip
 import hashlib
 import pathlib
 import struct
+import zlib
 
 import numpy as np
 import tensorflow_datasets as tfds
@@ -27,7 +28,7 @@ def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
         opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
         with opened as file:
             content = file.read()
-    except (EOFError, gzip.BadGzipFile) as error:
+    except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise RunError(f"{path} is damaged: {error}.") from error
     expected = bytes([0, 0, UNSIGNED_BYTE, rank])
     if content[:4] != expected:
@@ -36,6 +37,11 @@ def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
             f"Expected first bytes: {expected.hex()}. Received: {content[:4].hex()}."
         )
     header = 4 + 4 * rank
+    if len(content) < header:
+        raise RunError(
+            f"{path} is cut short. Expected: {header} bytes of header. "
+            f"Received: {len(content)} bytes."
+        )
     shape = struct.unpack(f">{rank}I", content[4:header])
     if len(content) != header + np.prod(shape, dtype=np.int64):
         raise RunError(
@@ -69,6 +75,7 @@ class Idx(tfds.core.GeneratorBasedBuilder):
             paths = [_find(pathlib.Path(directory), stem) for stem in (images, labels)]
             self._arrays[split] = (read_idx(paths[0], 3), read_idx(paths[1], 1))
             for array in self._arrays[split]:
+                digest.update(repr(array.shape).encode())
                 digest.update(array.tobytes())
             counts = [len(array) for array in self._arrays[split]]
             if counts[0] != counts[1] or not counts[0]:
@@ -76,8 +83,19 @@ class Idx(tfds.core.GeneratorBasedBuilder):
                     f"{paths[0]} and {paths[1]} do not belong together. Expected one "
                     f"label for each image. Received: {counts[0]} and {counts[1]}."
                 )
+        sizes = [images.shape[1:] for images, _ in self._arrays.values()]
+        if len(set(sizes)) > 1 or 0 in sizes[0]:
+            raise RunError(
+                f"{directory} must hold images of one size. Received: {sizes[0]} for "
+                f"training, {sizes[1]} for test."
+            )
         largest = max(int(labels.max()) for _, labels in self._arrays.values())
         self._class_names = class_names or tuple(map(str, range(largest + 1)))
+        if len(set(self._class_names)) < len(self._class_names):
+            raise RunError(
+                "Recipe field data.class_names must have no name twice. "
+                f"Received: {self._class_names}."
+            )
         if largest >= len(self._class_names):
             raise RunError(
                 f"{directory} has labels without a name. Expected: up to "
