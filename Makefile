@@ -12,9 +12,11 @@ PYTHON ?= $(firstword $(foreach p,$(candidates),$(if $(filter $(SUPPORTED),$(cal
 PYTHON_VERSION := $(if $(PYTHON),$(call version,$(PYTHON)))
 VENV_VERSION := $(call version,$(VENV)/bin/python)
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
-comma := ,
+EXTRAS_train := train
+EXTRAS_test := train,test
+EXTRAS_backends := train,test,backends
 
-.PHONY: train test test-slow lint fashion clean python venv
+.PHONY: train test test-slow test-backends lint fashion clean python venv
 
 train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans of digits.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -29,6 +31,14 @@ test: lint  ## Tests of at most ten minutes.
 
 test-slow: $(VENV)/test.stamp  ## The others; reaches PyPI to install the wheel.
 	$(PYTEST) -m slow --durations=10
+	$(MAKE) test-backends
+
+test-backends: $(VENV)/backends.stamp  ## The layer's tests on TensorFlow, JAX, PyTorch.
+	@for backend in tensorflow jax torch; do \
+	    echo "KERAS_BACKEND=$$backend"; \
+	    KERAS_BACKEND=$$backend JAX_ENABLE_X64=1 $(PYTEST) tests/an_keras || exit 1; \
+	done
+	KERAS_BACKEND=jax $(PYTEST) -o addopts=--import-mode=importlib tests/an_keras_on_jax
 
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
@@ -42,11 +52,11 @@ fashion: $(VENV)/train.stamp  ## Fashion-MNIST, AN and BN: ten minutes on two co
 	$(VENV)/bin/python -m train.report $(RUNS)/fashion_an $(RUNS)/fashion_bn \
 	    --csv=$(RUNS)/fashion.csv
 
-STAMPS := $(addprefix $(VENV)/,train.stamp test.stamp)
+STAMPS := $(addprefix $(VENV)/,train.stamp test.stamp backends.stamp)
 REBUILD := $(if $(filter $(PYTHON_VERSION),$(VENV_VERSION)),,venv)
 $(STAMPS): $(VENV)/%.stamp: setup.cfg pyproject.toml $(REBUILD) | python
 	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
-	    -e ".[$(subst test,train$(comma)test,$*)]"
+	    -e ".[$(EXTRAS_$*)]"
 	@touch $@
 
 venv: python

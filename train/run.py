@@ -15,6 +15,7 @@ import keras
 import orbit
 import tensorflow as tf
 
+from an_keras.inference import attentive_layers, collect_attention
 from train import (
     checkpoint,
     classification,
@@ -25,6 +26,8 @@ from train import (
     optimizers,
     progress,
 )
+
+ATTENTION_IMAGES = 64
 
 
 class Run:
@@ -169,6 +172,7 @@ class Run:
                         controller.train(target, checkpoint_at_completion=False)
                         results = controller.evaluate(validator.steps)
                     self._record(results, metrics_file, shown)
+                    self._record_attention(controller)
                     self.stop_signal.check()
         except command.Preempted:
             self.checkpoints.save()
@@ -211,6 +215,19 @@ class Run:
             f"accuracy {results['top1']:.4f}{'  (best)' if is_best else ''}"
         )
         shown.resume_clock()
+
+    def _record_attention(self, controller):
+        """Histograms of what each layer's gate says to a few validation images."""
+        if not attentive_layers(self.model):
+            return
+        writer = controller.eval_summary_manager.summary_writer()
+        entries = self.data.splits["validation"].images[:ATTENTION_IMAGES]
+        images = [data.evaluation_image(self.data, entry) for entry in entries]
+        images = data.standardize(tf.stack(images), self.recipe.data)
+        with writer.as_default(step=self.step):
+            for path, attention in collect_attention(self.model, images).items():
+                tf.summary.histogram(f"attention/{path}", attention)
+        controller.eval_summary_manager.flush()
 
     def finish(self) -> None:
         """Reads the test images once, exports the best weights and checks the export.

@@ -43,7 +43,17 @@ def test_run_directory_holds_metrics_and_results(short_run):
     results = json.loads((workdir / "results.json").read_text())
     assert results["model"] == "resnet20_an" and results["images"] == 355
     assert results["top1"] > 0.5 and results["top5"] > results["top1"]
-    assert list(workdir.glob("train/events*")) and list(workdir.glob("validation/ev*"))
+    tags = {
+        split: {
+            value.tag
+            for file in workdir.glob(f"{split}/events*")
+            for event in tf.compat.v1.train.summary_iterator(str(file))
+            for value in event.summary.value
+        }
+        for split in ("train", "validation")
+    }
+    assert {"loss", "top1", "top5", "learning_rate"} <= tags["train"]
+    assert {"loss", "top1", "attention/stage1_block1_norm1"} <= tags["validation"]
 
 
 def test_finished_run_started_again_repeats_nothing(short_run, short_flags, command):
