@@ -166,6 +166,51 @@ def test_frozen_layer_stays_frozen(how, tmp_path):
     assert not model.trainable_variables
 
 
+def test_frozen_gate_leaves_the_rest_in_training():
+    layer = AttentiveNormalization(3)
+    layer.build((4, 5, 5, 8))
+    layer.gate.trainable = False
+    names = {variable.path.split("/")[-1] for variable in layer.trainable_variables}
+    assert names == {"gamma", "beta"} and len(layer.trainable_variables) == 2
+    before = {v.path: ops.convert_to_numpy(v).copy() for v in layer.variables}
+    x = np.random.default_rng(1).normal(2, 3, (4, 5, 5, 8)).astype("float32")
+    layer(x, training=True)
+    for variable in layer.variables:
+        moved = (ops.convert_to_numpy(variable) != before[variable.path]).any()
+        is_statistic = variable.path.split("/")[-1].startswith("moving")
+        assert moved == (is_statistic and "gate" not in variable.path)
+
+
+def test_regularizers_and_constraints_act_on_their_weights():
+    layer = AttentiveNormalization(
+        3,
+        gate_hidden_units=5,
+        gamma_regularizer=keras.regularizers.L2(1.0),
+        beta_regularizer=keras.regularizers.L2(10.0),
+        gate_regularizer=keras.regularizers.L2(100.0),
+        gamma_constraint="non_neg",
+        beta_constraint="unit_norm",
+        gate_constraint="max_norm",
+    )
+    layer.build((None, 8))
+    gate = (layer.gate.kernel, layer.gate.hidden_kernel)
+    expected = sum(
+        factor * np.square(ops.convert_to_numpy(weight)).sum()
+        for factor, weight in zip(
+            (1, 10, 100, 100), (layer.gamma, layer.beta, *gate), strict=True
+        )
+    )
+    assert float(sum(layer.losses)) == pytest.approx(float(expected), rel=1e-5)
+    kinds = [type(weight.constraint) for weight in (layer.gamma, layer.beta, *gate)]
+    constraints = keras.constraints
+    assert kinds == [
+        constraints.NonNeg,
+        constraints.UnitNorm,
+        constraints.MaxNorm,
+        constraints.MaxNorm,
+    ]
+
+
 def test_attention_is_what_the_mixture_uses_and_updates_nothing():
     layer = AttentiveNormalization(3)
     x = np.random.default_rng(1).normal(size=(4, 5, 5, 8)).astype("float32")

@@ -38,7 +38,7 @@ PROGRAM = textwrap.dedent("""
         single = build()
         single.fit(x, y, batch_size=16, epochs=2, shuffle=False, verbose=0)
         for one, other in zip(single.get_weights(), model.get_weights()):
-            np.testing.assert_allclose(one, other, atol=2e-6)
+            np.testing.assert_allclose(one, other, atol=1e-6)
     print("agree")
 """)
 
