@@ -63,7 +63,8 @@ class AttentionGate(keras.layers.Layer):
             setattr(self, name, weight)
 
         kernel_initializer = self.kernel_initializer
-        if prefix:  # an initializer draws the same numbers each time it is called
+        # An initializer without a seed draws the same numbers each time it is called.
+        if prefix and isinstance(kernel_initializer, keras.initializers.Initializer):
             kernel_initializer = kernel_initializer.clone()
         add(
             "kernel",
@@ -82,17 +83,20 @@ class AttentionGate(keras.layers.Layer):
             add("moving_mean", (units,), "zeros", **statistic)
             add("moving_variance", (units,), "ones", **statistic)
 
-    def call(self, descriptor, training=None):
-        return self.attend(descriptor, training=training, update=True)
+    def call(self, descriptor, training=None, weight=None):
+        return self.attend(descriptor, training, weight, update=True)
 
-    def attend(self, descriptor, training, update):
-        """`call`; with `update=False` the moving statistics stay as they are."""
+    def attend(self, descriptor, training, weight, update):
+        """`call`; with `update=False` the moving statistics stay as they are.
+
+        `weight` (N, 1) is 1 for samples that count in the batch norm, 0 for the others.
+        """
+        how = (training, weight, update)
         if self.hidden_units:
-            hidden = self._project("hidden_", descriptor, training, update)
-            descriptor = ops.relu(hidden)
-        return self.activation(self._project("", descriptor, training, update))
+            descriptor = ops.relu(self._project("hidden_", descriptor, *how))
+        return self.activation(self._project("", descriptor, *how))
 
-    def _project(self, prefix, x, training, update):
+    def _project(self, prefix, x, training, weight_of_sample, update):
         def weight(name):
             return ops.cast(getattr(self, prefix + name), x.dtype)
 
@@ -104,12 +108,13 @@ class AttentionGate(keras.layers.Layer):
             variance = ops.mean(ops.square(logits - mean), axis=-1, keepdims=True)
         elif training and self.trainable:
             mean, variance = functional.batch_moments(
-                logits, ops.zeros_like(logits), synchronized=self.synchronized
+                logits, ops.zeros_like(logits), weight_of_sample, self.synchronized
             )
             if update:
                 for name, batch in (("mean", mean), ("variance", variance)):
                     moving = getattr(self, f"{prefix}moving_{name}")
-                    functional.update_moving(moving, batch, self.momentum)
+                    samples = ops.shape(logits)[0]
+                    functional.update_moving(moving, batch, self.momentum, samples)
         else:
             mean, variance = weight("moving_mean"), weight("moving_variance")
         normalized = (logits - mean) * ops.rsqrt(variance + self.epsilon)

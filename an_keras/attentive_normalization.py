@@ -1,5 +1,7 @@
 """Attentive normalization: feature normalization and feature attention in one layer."""
 
+import numbers
+
 import keras
 from keras import ops
 
@@ -93,16 +95,19 @@ class AttentiveNormalization(keras.layers.Layer):
     Call arguments:
         inputs: floating point, of rank 2 to 5.
         training: `True` for batch statistics.
-        mask: `None`, or booleans of the shape of `inputs` without the channel axis;
-            masked positions count in no statistic.
+        mask: `None`, or booleans of the shape of `inputs` without the channel axis (an
+            axis of size 1 stands for all); masked positions count in no statistic, and
+            samples without any other neither. The masks that Keras' own layers pass
+            on are of that shape when the channels are last.
 
     Input shape: (N, positions..., C), or (N, C, positions...) with `axis=1`. Rank 2 is
         one position per sample.
     Output shape: the input shape.
 
     Raises:
-        ValueError: for arguments outside of these ranges, and for input shapes that
-            do not fit them.
+        TypeError: for arguments of another type.
+        ValueError: for arguments outside of these ranges, and for shapes of inputs
+            or masks that do not fit them.
 
     Reference:
         Li, Sun and Wu, Attentive Normalization, ECCV 2020,
@@ -148,8 +153,8 @@ class AttentiveNormalization(keras.layers.Layer):
         _require_member("normalization", normalization, NORMALIZATIONS)
         _require_member("descriptor", descriptor, DESCRIPTORS)
         _require_member("gate_normalization", gate_normalization, GATE_NORMALIZATIONS)
-        if not isinstance(axis, int) or isinstance(axis, bool):
-            raise TypeError(f"`axis` must be an integer. Received: axis={axis!r}.")
+        _require_integer("axis", axis)
+        _require_number("momentum", momentum)
         if not 0.0 <= momentum <= 1.0:
             raise ValueError(
                 f"`momentum` must be in [0, 1]. Received: momentum={momentum}."
@@ -158,35 +163,48 @@ class AttentiveNormalization(keras.layers.Layer):
             ("epsilon", epsilon),
             ("descriptor_epsilon", descriptor_epsilon),
         ):
-            if not value > 0.0:
-                raise ValueError(f"`{name}` must be > 0. Received: {name}={value}.")
+            _require_number(name, value)
+            if not 0.0 < value < float("inf"):
+                raise ValueError(
+                    f"`{name}` must be > 0 and finite. Received: {name}={value}."
+                )
+        if not isinstance(synchronized, bool):
+            raise TypeError(
+                "`synchronized` must be a boolean. "
+                f"Received: synchronized={synchronized!r}."
+            )
         if synchronized and keras.backend.backend() not in ("tensorflow", "jax"):
             raise ValueError(
                 "`synchronized=True` is supported on TensorFlow and JAX only. "
                 f"Received: backend {keras.backend.backend()!r}."
             )
-        self.num_components = num_components
+        self.num_components = int(num_components)
         self.normalization = normalization
-        self.groups = groups
-        self.axis = axis
-        self.momentum = momentum
-        self.epsilon = epsilon
+        self.groups = int(groups)
+        self.axis = int(axis)
+        self.momentum = float(momentum)
+        self.epsilon = float(epsilon)
         self.descriptor = descriptor
-        self.descriptor_epsilon = descriptor_epsilon
-        self.gate_hidden_units = gate_hidden_units
+        self.descriptor_epsilon = float(descriptor_epsilon)
+        self.gate_hidden_units = gate_hidden_units and int(gate_hidden_units)
         self.gate_normalization = gate_normalization
         self.gate_activation = keras.activations.get(gate_activation)
         self.synchronized = synchronized
         # New objects for each layer: an initializer draws the same numbers every time.
         self.gamma_initializer = keras.initializers.get(
-            gamma_initializer or keras.initializers.RandomNormal(1.0, 0.1)
+            keras.initializers.RandomNormal(1.0, 0.1)
+            if gamma_initializer is None
+            else gamma_initializer
         )
         self.beta_initializer = keras.initializers.get(
-            beta_initializer or keras.initializers.RandomNormal(0.0, 0.1)
+            keras.initializers.RandomNormal(0.0, 0.1)
+            if beta_initializer is None
+            else beta_initializer
         )
         self.gate_initializer = keras.initializers.get(
-            gate_initializer
-            or keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+            keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+            if gate_initializer is None
+            else gate_initializer
         )
         self.gamma_regularizer = keras.regularizers.get(gamma_regularizer)
         self.beta_regularizer = keras.regularizers.get(beta_regularizer)
@@ -284,7 +302,11 @@ class AttentiveNormalization(keras.layers.Layer):
     def call(self, inputs, training=None, mask=None):
         x, mask = self._computable(inputs, mask)
         moments = self._instance_moments(x, mask)
-        attention = self.gate(self._describe(x, mask, moments), training=training)
+        attention = self.gate(
+            self._describe(x, mask, moments),
+            training=training,
+            weight=self._counting(mask, moments),
+        )
         if self.observer is not None:
             self.observer(self, attention)
         gamma, beta = functional.mix(
@@ -302,25 +324,40 @@ class AttentiveNormalization(keras.layers.Layer):
 
         With `training=True` the gate's batch norm uses the statistics of this batch.
         """
+        inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
         if not self.built:
             self.build(inputs.shape)
-        x, mask = self._computable(ops.convert_to_tensor(inputs), mask)
-        descriptor = self._describe(x, mask, self._instance_moments(x, mask))
-        return self.gate.attend(descriptor, training=training, update=False)
+        x, mask = self._computable(inputs, mask)
+        moments = self._instance_moments(x, mask)
+        descriptor = self._describe(x, mask, moments)
+        weight = self._counting(mask, moments)
+        return self.gate.attend(descriptor, training, weight, update=False)
 
     def _computable(self, inputs, mask):
         """Inputs in float32 or wider; the mask as numbers that broadcast on them."""
         is_double = keras.backend.standardize_dtype(inputs.dtype) == "float64"
         dtype = "float64" if is_double else "float32"
         if mask is not None:
-            if len(mask.shape) != len(inputs.shape) - 1:
+            expected = list(inputs.shape)
+            del expected[self.axis]
+            if len(mask.shape) != len(expected) or any(
+                None not in pair and pair[0] not in (1, pair[1])
+                for pair in zip(mask.shape, expected, strict=True)
+            ):
                 raise ValueError(
                     "`mask` must have the shape of `inputs` without the channel axis. "
-                    f"Received: mask of shape {tuple(mask.shape)}, "
-                    f"inputs of shape {tuple(inputs.shape)}."
+                    f"Received: mask of shape {tuple(mask.shape)}, inputs of shape "
+                    f"{tuple(inputs.shape)}, axis={self.axis}."
                 )
             mask = ops.cast(ops.expand_dims(mask, self.axis), dtype)
+            every = ops.max(inputs, axis=self.axis, keepdims=True)
+            mask = mask * ops.cast(ops.ones_like(every), dtype)  # of size 1: for all
         return ops.cast(inputs, dtype), mask
+
+    def _counting(self, mask, moments):
+        """1 for samples with a position left, 0 for the others, (N, 1)."""
+        count = moments[2]
+        return None if mask is None else ops.cast(count > 0, count.dtype)
 
     def _position_axes(self, x):
         channel_axis = self.axis % len(x.shape)
@@ -329,7 +366,7 @@ class AttentiveNormalization(keras.layers.Layer):
     def _broadcast(self, x):
         """A function that reshapes (N, C) or (C,) to broadcast against `x`."""
         shape = [-1] + [1] * (len(x.shape) - 1)
-        shape[self.axis] = x.shape[self.axis]
+        shape[self.axis] = self.gamma.shape[1]
         return lambda array: ops.reshape(array, shape)
 
     def _instance_moments(self, x, mask):
@@ -358,8 +395,9 @@ class AttentiveNormalization(keras.layers.Layer):
                 mean, variance = functional.batch_moments(
                     mean, variance, weight, self.synchronized
                 )
-                functional.update_moving(self.moving_mean, mean, self.momentum)
-                functional.update_moving(self.moving_variance, variance, self.momentum)
+                samples, rate = ops.shape(x)[0], self.momentum
+                functional.update_moving(self.moving_mean, mean, rate, samples)
+                functional.update_moving(self.moving_variance, variance, rate, samples)
             else:
                 mean = ops.cast(self.moving_mean, x.dtype)
                 variance = ops.cast(self.moving_variance, x.dtype)
@@ -397,15 +435,24 @@ class AttentiveNormalization(keras.layers.Layer):
         return {**super().get_config(), **config}
 
 
-def _require_positive_integer(name, value):
-    if not isinstance(value, int) or isinstance(value, bool):
+def _require_integer(name, value):
+    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
         raise TypeError(f"`{name}` must be an integer. Received: {name}={value!r}.")
+
+
+def _require_number(name, value):
+    if not isinstance(value, numbers.Real) or isinstance(value, bool):
+        raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")
+
+
+def _require_positive_integer(name, value):
+    _require_integer(name, value)
     if value < 1:
         raise ValueError(f"`{name}` must be >= 1. Received: {name}={value}.")
 
 
 def _require_member(name, value, members):
-    if value not in members:
+    if not (value is None or isinstance(value, str)) or value not in members:
         expected = ", ".join(repr(member) for member in members)
         raise ValueError(
             f"`{name}` must be one of {expected}. Received: {name}={value!r}."

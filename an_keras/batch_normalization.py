@@ -1,6 +1,7 @@
 """Keras' BatchNormalization, with moving statistics that all replicas agree on."""
 
 import keras
+from keras import ops
 
 
 @keras.saving.register_keras_serializable(package="an_keras")
@@ -24,3 +25,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not kwargs.get("trainable", True):
             kwargs["aggregation"] = "mean"
         return super().add_weight(*args, **kwargs)
+
+    def _moments(self, inputs, mask):
+        """A replica without samples has no say in the average."""
+        some = ops.shape(inputs)[0] > 0
+        old = (self.moving_mean, self.moving_variance)
+        return tuple(
+            ops.where(some, moment, ops.cast(moving, moment.dtype))
+            for moment, moving in zip(super()._moments(inputs, mask), old, strict=True)
+        )

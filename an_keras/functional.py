@@ -23,11 +23,11 @@ def instance_moments(x, position_axes, broadcast, mask=None):
         as a scalar or, with a mask, (N, 1). A sample without positions has mean and
         variance 0.
     """
+    if mask is not None:  # before anything else: NaN times 0 is NaN
+        x = ops.where(mask > 0, x, 0.0)
     if not position_axes:
-        mean, variance = x, ops.zeros_like(x)
-        if mask is None:
-            return mean, variance, ops.ones((), x.dtype)
-        return mean * mask, variance, mask
+        count = ops.ones((), x.dtype) if mask is None else mask
+        return x, ops.zeros_like(x), count
     if mask is None:
         shape = ops.shape(x)
         count = ops.ones((), x.dtype)
@@ -38,7 +38,7 @@ def instance_moments(x, position_axes, broadcast, mask=None):
         return mean, ops.mean(ops.square(centred), axis=position_axes), count
     count = ops.sum(mask, axis=position_axes)
     divisor = ops.maximum(count, 1.0)
-    mean = ops.sum(x * mask, axis=position_axes) / divisor
+    mean = ops.sum(x, axis=position_axes) / divisor
     centred = (x - broadcast(mean)) * mask
     return mean, ops.sum(ops.square(centred), axis=position_axes) / divisor, count
 
@@ -48,7 +48,7 @@ def maximum(x, position_axes, mask=None):
     if mask is None:
         return ops.max(x, axis=position_axes) if position_axes else x
     if not position_axes:
-        return x * mask
+        return ops.where(mask > 0, x, 0.0)
     lowest = ops.where(mask > 0, x, -float("inf"))
     nothing_left = ops.sum(mask, axis=position_axes) == 0
     return ops.where(nothing_left, 0.0, ops.max(lowest, axis=position_axes))
@@ -85,9 +85,13 @@ def batch_moments(mean, variance, weight=None, synchronized=False):
     return batch, batch_mean(spread, weight, synchronized)
 
 
-def update_moving(variable, batch, momentum):
-    """variable = momentum * variable + (1 - momentum) * batch."""
+def update_moving(variable, batch, momentum, samples):
+    """variable = momentum * variable + (1 - momentum) * batch.
+
+    Without samples it stays: a short last batch leaves replicas that get none.
+    """
     old = ops.cast(variable, batch.dtype)
+    batch = ops.where(samples > 0, batch, old)
     variable.assign(old * momentum + batch * (1.0 - momentum))
 
 

@@ -30,13 +30,13 @@ def describe(x, kind, mask):
     return np.array(rows)
 
 
-def gate_norm(logits, weights, prefix, kind, training, epsilon):
+def gate_norm(logits, weights, prefix, kind, training, epsilon, counting):
     if kind is None:
         return logits + weights[f"{prefix}bias"]
     if kind == "group":
         mean, variance = logits.mean(-1, keepdims=True), logits.var(-1, keepdims=True)
     elif training:
-        mean, variance = logits.mean(0), logits.var(0)
+        mean, variance = logits[counting].mean(0), logits[counting].var(0)
     else:
         mean, variance = (weights[f"{prefix}moving_{m}"] for m in ("mean", "variance"))
     normalized = (logits - mean) / np.sqrt(variance + epsilon)
@@ -72,6 +72,7 @@ def layer(x, config, weights, mask=None, training=False):
     `config` is that of the layer; `weights` are its variables by name.
     """
     mask = np.ones(x.shape[:2], bool) if mask is None else mask
+    counting = mask.any(1)  # samples with a position left
     kind = config["gate_normalization"]
     if kind == "auto":
         kind = "batch" if config["normalization"] == "batch" else None
@@ -84,10 +85,12 @@ def layer(x, config, weights, mask=None, training=False):
             kind,
             training,
             config["epsilon"],
+            counting,
         )
         hidden = np.maximum(hidden, 0)
     logits = hidden @ weights["gate/kernel"]
-    logits = gate_norm(logits, weights, "gate/", kind, training, config["epsilon"])
+    rest = (kind, training, config["epsilon"], counting)
+    logits = gate_norm(logits, weights, "gate/", *rest)
     attention = ACTIVATIONS[config["gate_activation"]](logits)
     gamma, beta = attention @ weights["gamma"], attention @ weights["beta"]
     x_hat = standardize(x, config, weights, mask, training)

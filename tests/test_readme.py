@@ -1,5 +1,6 @@
 """The README's programs run, in the order in which a reader meets them."""
 
+import csv
 import importlib
 import inspect
 import re
@@ -25,3 +26,14 @@ def test_flags_of_the_readme_exist():
         known = inspect.getsource(importlib.import_module(name).define_flags)
         for flag in re.findall(r"--(\w+)", arguments):
             assert f'"{flag}"' in known, (name, flag)
+
+
+def test_results_are_those_of_the_files():
+    files = sorted((ROOT / "results").glob("*.csv"))
+    rows = [row for file in files for row in csv.DictReader(file.open(newline=""))]
+    assert len(rows) == 4
+    for row in rows:
+        cells = (
+            f"`{row['model']}` | {int(row['parameters']):,} | {float(row['top1']):.4f}"
+        )
+        assert cells in README

@@ -1,5 +1,7 @@
 """The layer as users meet it: shapes, modes, files, errors."""
 
+import json
+
 import backends
 import keras
 import numpy as np
@@ -100,6 +102,68 @@ def test_masked_positions_do_not_count():
         np.testing.assert_allclose(
             ops.convert_to_numpy(one), ops.convert_to_numpy(other), atol=1e-5
         )
+
+
+@pytest.mark.parametrize("shape", [(4, 5, 6, 8), (4, 8)])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
+def test_what_is_masked_may_be_anything(shape, value):
+    layer = AttentiveNormalization(3, descriptor="mean_plus_max")
+    mask = np.ones(shape[:-1], bool)
+    mask[1] = False
+    x = np.random.default_rng(1).normal(size=shape).astype("float32")
+    x[1] = value
+    y = backends.apply(layer, x, training=True, mask=mask)
+    assert np.isfinite(y[mask]).all()
+    assert all(np.isfinite(weight).all() for weight in layer.get_weights())
+
+
+def test_mask_of_size_one_stands_for_all_and_others_are_refused():
+    x = np.random.default_rng(1).normal(size=(4, 5, 6, 8)).astype("float32")
+    mask = np.arange(5) < np.array([1, 3, 5, 2])[:, None]
+    one, other = AttentiveNormalization(3), AttentiveNormalization(3)
+    one.build(x.shape), other.build(x.shape)
+    other.set_weights(one.get_weights())
+    short = backends.apply(one, x, training=True, mask=mask[..., None])
+    full = np.repeat(mask[..., None], 6, axis=-1)
+    whole = backends.apply(other, x, training=True, mask=full)
+    np.testing.assert_allclose(short, whole, atol=1e-6)
+    for wrong in (np.ones((4, 5), bool), np.ones((4, 5, 5), bool)):
+        with pytest.raises(ValueError, match="`mask` must have the shape of `inputs`"):
+            one(x, mask=wrong)
+
+
+def test_samples_that_are_masked_whole_do_not_count_in_the_gate():
+    layer = AttentiveNormalization(3)
+    x = np.random.default_rng(1).normal(size=(4, 5, 8)).astype("float32")
+    mask = np.repeat(np.array([True, True, False, False])[:, None], 5, axis=1)
+    few = ops.convert_to_numpy(layer.attention(x[:2], training=True))
+    all_of_them = ops.convert_to_numpy(layer.attention(x, training=True, mask=mask))
+    np.testing.assert_allclose(all_of_them[:2], few, atol=1e-5)
+
+
+def test_empty_batch_leaves_the_statistics():
+    layer = AttentiveNormalization(3)
+    layer.build((None, 5, 5, 8))
+    before = layer.get_weights()
+    layer(np.zeros((0, 5, 5, 8), "float32"), training=True)
+    for old, new in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_numpy_numbers_and_callables_are_arguments_like_others():
+    def ones(shape, dtype=None):
+        return ops.ones(shape, dtype)
+
+    layer = AttentiveNormalization(
+        np.int64(3),
+        epsilon=np.float32(1e-3),
+        gate_hidden_units=np.int32(4),
+        gate_initializer=ones,
+    )
+    layer.build((None, 8))
+    config = layer.get_config()
+    assert json.dumps([config[name] for name in ("num_components", "epsilon")])
+    assert (ops.convert_to_numpy(layer.gate.hidden_kernel) == 1).all()
 
 
 def test_variables_have_the_names_and_shapes_that_files_rely_on():
@@ -351,6 +415,11 @@ def test_fit_learns_and_moves_the_statistics():
             ValueError,
             "`gate_normalization` must be one of",
         ),
+        ({"momentum": "0.9"}, TypeError, "`momentum` must be a number"),
+        ({"epsilon": None}, TypeError, "`epsilon` must be a number"),
+        ({"epsilon": float("inf")}, ValueError, "`epsilon` must be > 0 and finite"),
+        ({"synchronized": "no"}, TypeError, "`synchronized` must be a boolean"),
+        ({"normalization": ["batch"]}, ValueError, "`normalization` must be one of"),
         ({"axis": 1.0}, TypeError, "`axis` must be an integer"),
         ({"momentum": 1.5}, ValueError, r"`momentum` must be in \[0, 1\]"),
         ({"epsilon": 0.0}, ValueError, "`epsilon` must be > 0"),

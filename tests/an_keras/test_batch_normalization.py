@@ -21,6 +21,15 @@ def test_results_and_weight_files_are_those_of_keras(tmp_path):
     np.testing.assert_array_equal(*(backends.apply(m, x) for m in (theirs, ours)))
 
 
+def test_empty_batch_leaves_the_statistics():
+    layer = BatchNormalization()
+    layer.build((None, 4))
+    before = layer.get_weights()
+    layer(np.zeros((0, 4), "float32"), training=True)
+    for old, new in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
 def test_file_opens_after_importing_an_keras(tmp_path):
     model = keras.Sequential([keras.Input((6,)), BatchNormalization()])
     model.save(tmp_path / "model.keras")
