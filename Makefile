@@ -29,7 +29,7 @@ train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans o
 test: lint  ## Tests of at most ten minutes.
 	$(PYTEST) -m "not slow"
 
-test-slow: $(VENV)/test.stamp  ## The others; reaches PyPI to install the wheel.
+test-slow: $(VENV)/backends.stamp  ## The others; reaches PyPI to install the wheel.
 	$(PYTEST) -m slow --durations=10
 	$(MAKE) test-backends
 

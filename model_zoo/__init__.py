@@ -1,6 +1,21 @@
 """Networks that carry attentive normalization. Importing registers all of them."""
 
-from model_zoo import resnet
+from model_zoo import densenet, mobilenet_v2, resnet
+from model_zoo.multi_scale import multi_scale
+from model_zoo.preprocessing import decode_predictions, preprocess_input
 from model_zoo.registry import create_model, list_models, model_info
+from model_zoo.torch_checkpoint import LoadReport, load_torch_checkpoint
 
-__all__ = ["create_model", "list_models", "model_info", "resnet"]
+__all__ = [
+    "LoadReport",
+    "create_model",
+    "decode_predictions",
+    "densenet",
+    "list_models",
+    "load_torch_checkpoint",
+    "mobilenet_v2",
+    "model_info",
+    "multi_scale",
+    "preprocess_input",
+    "resnet",
+]

@@ -1,11 +1,18 @@
-"""Pieces that the networks share: input, convolution with explicit padding, head."""
+"""Pieces that the networks share: input, convolutions with explicit padding, head."""
 
 import keras
 from keras import layers
 
+HEAD = "predictions"
+
 
 def channel_axis() -> int:
     return -1 if keras.config.image_data_format() == "channels_last" else 1
+
+
+def data_format(shape: tuple) -> tuple:
+    """(height, width, channels) in the order of Keras' image data format."""
+    return shape if channel_axis() == -1 else (shape[2], *shape[:2])
 
 
 def image_input(input_tensor, input_shape, default: tuple, smallest: int):
@@ -27,7 +34,7 @@ def image_input(input_tensor, input_shape, default: tuple, smallest: int):
     if input_tensor is not None:
         input_shape = input_tensor.shape[1:]
     elif input_shape is None:
-        input_shape = (default[2], *default[:2]) if channels_first else default
+        input_shape = data_format(default)
     input_shape = tuple(input_shape)
     if len(input_shape) != 3:
         raise ValueError(
@@ -50,33 +57,92 @@ def source(inputs):
     return sources[0] if len(sources) == 1 else sources
 
 
-def conv(x, filters: int, kernel_size: int, stride: int = 1, *, name: str):
-    """Convolution without bias, padded by (kernel_size - 1) // 2 on every side.
+@keras.saving.register_keras_serializable(package="model_zoo")
+class GroupedConv2D(layers.Conv2D):
+    """`keras.layers.Conv2D` whose groups run in TensorFlow's own convolution.
 
-    Keras' "same" pads unevenly at stride 2; other frameworks' weights mean this one.
-    Initialized as published: He normal over the fan out.
+    Arguments, weights, files and results are those of the Keras layer. On TensorFlow
+    Keras wraps every grouped convolution into a function that XLA must compile: its
+    gradient is a hundred times slower on a CPU, and TensorFlow Serving refuses it.
+    TensorFlow's convolution knows groups by itself, but its gradient on a CPU only in
+    float32 and bfloat16 with oneDNN (the default).
     """
-    padding = "same"
-    if stride > 1 and kernel_size > 1:
-        x = layers.ZeroPadding2D((kernel_size - 1) // 2, name=f"{name}_pad")(x)
-        padding = "valid"
-    return layers.Conv2D(
+
+    def convolution_op(self, inputs, kernel):
+        channels_last = self.data_format == "channels_last"
+        if keras.backend.backend() != "tensorflow" or not channels_last:
+            return super().convolution_op(inputs, kernel)
+        import tensorflow as tf
+
+        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
+
+
+def he_normal(fan_out: int | None = None):
+    """He normal over the fan out, as published: of the kernel, or the given one."""
+    if fan_out is None:
+        return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
+    return keras.initializers.RandomNormal(stddev=(2 / fan_out) ** 0.5)
+
+
+def conv(
+    x, filters: int, kernel_size: int, stride: int = 1, *, groups: int = 1, name: str
+):
+    """Convolution without bias, padded by (kernel_size - 1) // 2 on every side."""
+    x, padding = _pad(x, kernel_size, stride, name)
+    layer = layers.Conv2D if groups == 1 else GroupedConv2D
+    return layer(
         filters,
         kernel_size,
         strides=stride,
         padding=padding,
+        groups=groups,
         use_bias=False,
-        kernel_initializer=keras.initializers.VarianceScaling(
-            2.0, "fan_out", "untruncated_normal"
-        ),
+        kernel_initializer=he_normal(),
         name=name,
     )(x)
 
 
-def head(x, include_top, pooling, classes, classifier_activation):
+def depthwise_conv(x, kernel_size: int, stride: int = 1, *, name: str):
+    """One kernel for each channel; its fan out counts all channels, as published."""
+    fan_out = kernel_size**2 * x.shape[channel_axis()]
+    x, padding = _pad(x, kernel_size, stride, name)
+    return layers.DepthwiseConv2D(
+        kernel_size,
+        strides=stride,
+        padding=padding,
+        use_bias=False,
+        depthwise_initializer=he_normal(fan_out),
+        name=name,
+    )(x)
+
+
+def max_pool(x, name: str):
+    """Maximum of 3x3 pixels at stride 2, padded by 1; for inputs >= 0."""
+    x, padding = _pad(x, 3, 2, name)
+    return layers.MaxPooling2D(3, strides=2, padding=padding, name=name)(x)
+
+
+def _pad(x, kernel_size, stride, name):
+    """Keras' "same" pads unevenly at stride 2; other frameworks' weights mean this."""
+    if stride == 1 or kernel_size == 1:
+        return x, "same"
+    x = layers.ZeroPadding2D((kernel_size - 1) // 2, name=f"{name}_pad")(x)
+    return x, "valid"
+
+
+def head(
+    x,
+    include_top: bool,
+    pooling: str | None,
+    classes: int,
+    classifier_activation,
+    dropout: float = 0.0,
+    initializers: tuple | None = None,
+):
     """Global average and classifier, or what `pooling` says, as in Keras Applications.
 
-    Kernel and bias start uniform in +-1/sqrt(features), as published.
+    Kernel and bias start uniform in +-1/sqrt(features), as published, or with the
+    given pair of initializers.
 
     Raises:
         ValueError: `pooling` is none of `None`, "avg", "max", or `classes` is < 1.
@@ -87,8 +153,10 @@ def head(x, include_top, pooling, classes, classifier_activation):
                 f"`classes` must be an int >= 1. Received: classes={classes!r}."
             )
         x = layers.GlobalAveragePooling2D(name="avg_pool")(x)
+        if dropout:
+            x = layers.Dropout(dropout, name="dropout")(x)
         bound = x.shape[-1] ** -0.5
-        kernel, bias = (
+        kernel, bias = initializers or (
             keras.initializers.RandomUniform(-bound, bound) for _ in range(2)
         )
         return layers.Dense(
@@ -96,8 +164,8 @@ def head(x, include_top, pooling, classes, classifier_activation):
             activation=classifier_activation,
             kernel_initializer=kernel,
             bias_initializer=bias,
-            dtype="float32",
-            name="predictions",
+            dtype=keras.config.dtype_policy().variable_dtype,
+            name=HEAD,
         )(x)
     pools = {
         None: lambda x: x,

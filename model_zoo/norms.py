@@ -9,6 +9,7 @@ from an_keras import AttentiveNormalization, BatchNormalization
 
 BACKBONES = ("batch", "group")
 OUTSIDE_BLOCKS = ("stem", "shortcut", "transition", "last")
+ZERO_TABLES = {"gamma_initializer": "zeros", "beta_initializer": "zeros"}
 
 
 class Norms:
@@ -23,7 +24,8 @@ class Norms:
         stages: how many stages the network has.
         normalization: `"batch"` or `"group"`, with gcd(32, channels) groups.
         synchronized: batch statistics over all replicas.
-        norm_options: further arguments of every `AttentiveNormalization`.
+        norm_options: further arguments of every `AttentiveNormalization`; a tuple holds
+            one value for each stage.
         momentum, epsilon: of every norm.
 
     Raises:
@@ -57,6 +59,12 @@ class Norms:
                 f"`num_components` must be an int or one int for each of the {stages} "
                 f"stages. Received: num_components={num_components}."
             )
+        for option, value in (norm_options or {}).items():
+            if isinstance(value, (tuple, list)) and len(value) != stages:
+                raise ValueError(
+                    "`norm_options` must hold one value or one for each of the "
+                    f"{stages} stages. Received: {option}={value}."
+                )
         places = _places(position, block_norms)
         self._attentive_places = places if attentive else frozenset()
         self._num_components = tuple(num_components)
@@ -65,8 +73,11 @@ class Norms:
         self._norm_options = dict(norm_options or {})
         self._shared = {"momentum": momentum, "epsilon": epsilon}
 
-    def __call__(self, x, place: str, stage: int, name: str):
-        """Applies the norm of `place` ("norm1", "stem", ...) in `stage`, from 0."""
+    def __call__(self, x, place: str, stage: int, name: str, zero: bool = False):
+        """Applies the norm of `place` ("norm1", "stem", ...) in `stage`, from 0.
+
+        With `zero` its output starts at 0: the scale, or both tables of an AN.
+        """
         axis = -1 if keras.config.image_data_format() == "channels_last" else 1
         groups = math.gcd(32, x.shape[axis])
         if place in self._attentive_places:
@@ -77,16 +88,29 @@ class Norms:
                 "axis": axis,
                 "synchronized": self._synchronized,
                 **self._shared,
-                **self._norm_options,
+                **(ZERO_TABLES if zero else {}),
+                **{
+                    option: value[stage] if isinstance(value, (tuple, list)) else value
+                    for option, value in self._norm_options.items()
+                },
             }
             return AttentiveNormalization(name=name, **options)(x)
+        gamma_initializer = "zeros" if zero else "ones"
         if self._normalization == "group":
             epsilon = self._shared["epsilon"]
             return keras.layers.GroupNormalization(
-                groups=groups, axis=axis, epsilon=epsilon, name=name
+                groups=groups,
+                axis=axis,
+                epsilon=epsilon,
+                gamma_initializer=gamma_initializer,
+                name=name,
             )(x)
         return BatchNormalization(
-            axis=axis, synchronized=self._synchronized, name=name, **self._shared
+            axis=axis,
+            synchronized=self._synchronized,
+            gamma_initializer=gamma_initializer,
+            name=name,
+            **self._shared,
         )(x)
 
 

@@ -7,6 +7,8 @@ from collections.abc import Callable
 
 import keras
 
+from model_zoo import weights as zoo_weights
+
 _MODELS: dict[str, "ModelInfo"] = {}
 
 
@@ -14,11 +16,19 @@ _MODELS: dict[str, "ModelInfo"] = {}
 class ModelInfo:
     """What is known of a network without building it.
 
+    Accuracies are of ImageNet-1k, percent, one centre crop; `None`: not published.
+
     Attributes:
         name: what `create_model` takes.
         family: the table it comes from.
-        lineage: whose network it is, and of which paper and section.
+        lineage: whose network it is, of which paper, and the nearest one of the other
+            lineage.
         input_shape: the default input, (height, width, channels) in pixels.
+        classes: the default number of classes.
+        parameters: trainable ones, with the default input and classes.
+        top1, top5: of the authors' refactored release (iVMCL-Release).
+        paper_top1, paper_top5: of the code of the paper (AOGNet-v2).
+        recipe: how the authors trained it.
         build: the constructor; takes the keyword arguments of `create_model`.
     """
 
@@ -26,7 +36,19 @@ class ModelInfo:
     family: str
     lineage: str
     input_shape: tuple[int, int, int]
+    classes: int
+    parameters: int
     build: Callable[..., keras.Model]
+    top1: float | None = None
+    top5: float | None = None
+    paper_top1: float | None = None
+    paper_top5: float | None = None
+    recipe: str | None = None
+
+    @property
+    def weights(self) -> tuple[str, ...]:
+        """Tags of the weights that come with the zoo: `create_model("NAME.TAG")`."""
+        return zoo_weights.tags(self.name)
 
 
 def register_model(name: str, **info) -> Callable:
@@ -67,13 +89,34 @@ def create_model(name: str, **kwargs) -> keras.Model:
     """Builds a network by name.
 
     Args:
-        name: one of `list_models()`.
-        **kwargs: arguments of the constructor: those of Keras Applications
-            (`include_top, weights, input_tensor, input_shape, pooling, classes,
-            classifier_activation, name`) and, for the published networks, `position,
-            num_components, normalization, synchronized, norm_options`.
+        name: one of `list_models()`, or `"NAME.TAG"`: with the weights of that tag, and
+            its input shape and classes unless others are given.
+        include_top: with the classifier (the default).
+        weights: `None`, the path of a `.weights.h5` file of this network, or a tag of
+            `model_info(name).weights`. If the file has another number of classes, all
+            but the head is loaded and one line of the log says so.
+        input_tensor: `None`, or the tensor to use as the input.
+        input_shape: `None` for the default, or (height, width, channels) in the order
+            of the image data format; `None` stands for any height or width.
+        pooling: without the top: `None` for the last feature map, `"avg"`, `"max"`.
+        classes: number of classes; `None` for the default, 1000 of ImageNet or 10.
+        classifier_activation: of the classifier; `None` returns logits.
+        position: the norms of a block that are AN, `"norm1"`, `"norm12"`, ..., or
+            `"all"`: every norm of the network; `None` for the published place.
+        num_components: K, one int or one for each stage; `None` as published.
+        normalization: `"batch"`, or `"group"` with gcd(32, C) groups, for all norms.
+        synchronized: batch statistics over all replicas.
+        norm_options: further arguments of every `AttentiveNormalization`; a tuple holds
+            one value for each stage, as `{"gate_hidden_units": (20, 20, 40, 40)}`.
+        **kwargs: all of the above but `name`. MobileNetV2 takes `width_multiplier=1.0`
+            and `round_channels=False` (to multiples of 8) besides; `name` of the Keras
+            model is that of the network.
 
     Raises:
-        ValueError: unknown name; the message lists the nearest ones.
+        ValueError: unknown name (the message lists the nearest ones), arguments outside
+            of these ranges, or weights that are damaged or of another network.
     """
+    name, dot, tag = name.partition(".")
+    if dot:
+        kwargs = {"weights": tag, **kwargs}
     return model_info(name).build(**kwargs)

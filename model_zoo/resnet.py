@@ -1,119 +1,129 @@
-"""Residual networks: the small-image networks of He et al., with BN and with AN."""
+"""Residual networks: ResNet and ResNeXt as published, ResNet for small images.
+
+He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016; Xie et
+al., Aggregated Residual Transformations for Deep Neural Networks, CVPR 2017; the AN
+variants are those of Li, Sun and Wu, Attentive Normalization, ECCV 2020. Unlike
+`keras.applications` the stride is in the 3x3 convolution, convolutions have no bias,
+and epsilon is 1e-5; the last norm of each block starts at 0.
+"""
 
 import dataclasses
+from collections.abc import Callable
 
-import keras
 from keras import layers
 
-from model_zoo import weights as zoo_weights
-from model_zoo.blocks import channel_axis, conv, head, image_input, source
+from model_zoo.blocks import channel_axis, conv, max_pool
+from model_zoo.network import NetworkSpec, register_network
 from model_zoo.norms import Norms
-from model_zoo.registry import register_model
 
 
-@dataclasses.dataclass(frozen=True)
-class Spec:
-    depth: int  # basic blocks in each stage
-    widths: tuple[int, ...] = (16, 32, 64)
-    num_components: tuple[int, ...] = (10, 10, 20)
-    input_shape: tuple[int, int, int] = (32, 32, 3)
-    smallest: int = 8
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class ResNetSpec(NetworkSpec):
+    """A residual network.
 
-
-# He et al. 2016, section 4.2: 6n + 2 layers, n = 3, 5, 7, 9.
-SMALL_IMAGE_SPECS = {20: Spec(3), 32: Spec(5), 44: Spec(7), 56: Spec(9)}
-
-
-def small_image_resnet(
-    spec: Spec,
-    attentive: bool,
-    include_top: bool = True,
-    weights: str | None = None,
-    input_tensor=None,
-    input_shape: tuple[int | None, ...] | None = None,
-    pooling: str | None = None,
-    classes: int = 10,
-    classifier_activation: str | None = "softmax",
-    name: str | None = None,
-    position: str = "norm1",
-    num_components: int | tuple[int, ...] | None = None,
-    normalization: str = "batch",
-    synchronized: bool = False,
-    norm_options: dict | None = None,
-) -> keras.Model:
-    """ResNet for small images: a 3x3 stem and three stages of basic blocks.
-
-    The network of He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition,
-    CVPR 2016, section 4.2, with its shortcuts: identity everywhere (option A), that is
-    every second pixel and zeros for the new channels where a stage begins; no
-    parameters. Nobody has published an AN variant; the first norm of the block and K =
-    10, 10, 20 follow the authors' ResNet-34. Convolutions and classifier start as in
-    their networks; no norm starts at 0. Keras Applications has no such network.
-
-    Args:
-        spec: a row of `SMALL_IMAGE_SPECS`.
-        attentive: AN in the places that `position` names; otherwise plain norms.
-        include_top: with the classifier.
-        weights: `None`, or the path of a `.weights.h5` file of this network.
-        input_tensor: `None`, or the tensor to use as the input.
-        input_shape: `None` for (32, 32, 3), or (height, width, channels) from 8x8.
-        pooling: without the top: `None`, `"avg"` or `"max"`.
-        classes: number of classes.
-        classifier_activation: of the classifier; `None` returns logits.
-        name: of the model.
-        position: `"norm1"`, `"norm2"`, `"norm12"` or `"all"` (with the stem).
-        num_components: K; `None` for 10, 10, 20, an int, or one per stage.
-        normalization: `"batch"` or `"group"`, the latter with gcd(32, C) groups.
-        synchronized: batch statistics over all replicas.
-        norm_options: further arguments of every `AttentiveNormalization`.
-
-    Raises:
-        ValueError: for arguments outside of these ranges.
+    Attributes:
+        depths: blocks of each stage.
+        block, stem, shortcut: the functions below.
+        widths: channels of the 3x3 convolutions of each stage, before ResNeXt widens.
+        groups, width_per_group: of the 3x3 convolutions of ResNeXt.
+        zero_gamma: the last norm of each block starts at 0.
     """
-    norm = Norms(
-        attentive=attentive,
-        position=position,
-        block_norms=2,
-        num_components=(
-            spec.num_components if num_components is None else num_components
-        ),
-        stages=len(spec.widths),
-        normalization=normalization,
-        synchronized=synchronized,
-        norm_options=norm_options,
-    )
-    inputs = image_input(input_tensor, input_shape, spec.input_shape, spec.smallest)
-    x = conv(inputs, spec.widths[0], 3, name="stem_conv")
-    x = norm(x, "stem", 0, name="stem_norm")
-    x = layers.ReLU(name="stem_relu")(x)
-    for i, width in enumerate(spec.widths):
-        for j in range(spec.depth):
-            stride = 2 if i > 0 and j == 0 else 1
-            block = f"stage{i + 1}_block{j + 1}"
-            x = basic_block(x, width, stride, norm, stage=i, name=block)
-    outputs = head(x, include_top, pooling, classes, classifier_activation)
-    model = keras.Model(source(inputs), outputs, name=name)
-    zoo_weights.load(model, weights)
-    return model
+
+    depths: tuple[int, ...]
+    block: Callable
+    stem: Callable
+    shortcut: Callable
+    widths: tuple[int, ...] = (64, 128, 256, 512)
+    groups: int = 1
+    width_per_group: int = 64
+    zero_gamma: bool = True
+
+    def features(self, x, norm: Norms):
+        x = self.stem(x, self.widths[0], norm)
+        for i, (width, depth) in enumerate(zip(self.widths, self.depths, strict=True)):
+            for j in range(depth):
+                stride = 2 if i > 0 and j == 0 else 1
+                name = f"stage{i + 1}_block{j + 1}"
+                x = self.block(x, width, stride, self, norm, stage=i, name=name)
+        return x
 
 
-def basic_block(x, width: int, stride: int, norm: Norms, stage: int, name: str):
-    """relu(norm2(conv3x3(relu(norm1(conv3x3(x))))) + x)."""
-    shortcut = identity_shortcut(x, width, stride, name=f"{name}_shortcut")
+def conv_norm_relu(x, filters, kernel_size, stride, norm, name):
+    x = conv(x, filters, kernel_size, stride, name=f"stem_conv{name}")
+    x = norm(x, "stem", 0, name=f"stem_norm{name}")
+    return layers.ReLU(name=f"stem_relu{name}")(x)
+
+
+def small_stem(x, width: int, norm: Norms):
+    """3x3 convolution, for small images."""
+    return conv_norm_relu(x, width, 3, 1, norm, name="")
+
+
+def stem_7x7(x, width: int, norm: Norms):
+    """7x7 convolution and 3x3 maximum, stride 2 each (stem A, 120 epochs)."""
+    x = conv_norm_relu(x, width, 7, 2, norm, name="")
+    return max_pool(x, name="stem_pool")
+
+
+def stem_3x3(x, width: int, norm: Norms):
+    """Three 3x3 convolutions and a 2x2 maximum (stem B, 200 epochs)."""
+    x = conv_norm_relu(x, width // 2, 3, 2, norm, name="1")
+    x = conv_norm_relu(x, width // 2, 3, 1, norm, name="2")
+    x = conv_norm_relu(x, width, 3, 1, norm, name="3")
+    return layers.MaxPooling2D(2, name="stem_pool")(x)
+
+
+def basic_block(x, width, stride, spec: ResNetSpec, norm: Norms, stage, name: str):
+    """relu(norm2(conv3x3(relu(norm1(conv3x3(x))))) + shortcut(x))."""
+    shortcut = spec.shortcut(x, width, stride, norm, stage, name=f"{name}_shortcut")
     x = conv(x, width, 3, stride, name=f"{name}_conv1")
     x = norm(x, "norm1", stage, name=f"{name}_norm1")
     x = layers.ReLU(name=f"{name}_relu1")(x)
     x = conv(x, width, 3, name=f"{name}_conv2")
-    x = norm(x, "norm2", stage, name=f"{name}_norm2")
+    x = norm(x, "norm2", stage, name=f"{name}_norm2", zero=spec.zero_gamma)
     x = layers.Add(name=f"{name}_add")([x, shortcut])
     return layers.ReLU(name=f"{name}_relu2")(x)
 
 
-def identity_shortcut(x, width: int, stride: int, name: str):
+def bottleneck(x, width, stride, spec: ResNetSpec, norm: Norms, stage, name: str):
+    """1x1, 3x3 with the stride and the groups, 1x1 to 4 * width; plus the shortcut."""
+    filters, groups = 4 * width, spec.groups
+    width = width * spec.width_per_group // 64 * groups
+    shortcut = spec.shortcut(x, filters, stride, norm, stage, name=f"{name}_shortcut")
+    x = conv(x, width, 1, name=f"{name}_conv1")
+    x = norm(x, "norm1", stage, name=f"{name}_norm1")
+    x = layers.ReLU(name=f"{name}_relu1")(x)
+    x = conv(x, width, 3, stride, groups=groups, name=f"{name}_conv2")
+    x = norm(x, "norm2", stage, name=f"{name}_norm2")
+    x = layers.ReLU(name=f"{name}_relu2")(x)
+    x = conv(x, filters, 1, name=f"{name}_conv3")
+    x = norm(x, "norm3", stage, name=f"{name}_norm3", zero=spec.zero_gamma)
+    x = layers.Add(name=f"{name}_add")([x, shortcut])
+    return layers.ReLU(name=f"{name}_relu3")(x)
+
+
+def projection(x, filters: int, stride: int, norm: Norms, stage: int, name: str):
+    """Identity, or a 1x1 convolution and a norm where the shape changes."""
+    if stride == 1 and x.shape[channel_axis()] == filters:
+        return x
+    x = conv(x, filters, 1, stride, name=f"{name}_conv")
+    return norm(x, "shortcut", stage, name=f"{name}_norm")
+
+
+def pooled_projection(x, filters: int, stride: int, norm: Norms, stage, name: str):
+    """`projection` after an average of 2x2 pixels in place of its stride."""
+    if stride > 1:
+        # "same": at the edge of an odd size, the average of the pixels that are there.
+        pool = layers.AveragePooling2D(stride, padding="same", name=f"{name}_pool")
+        x = pool(x)
+    return projection(x, filters, 1, norm, stage, name)
+
+
+def identity(x, filters: int, stride: int, norm: Norms, stage: int, name: str):
     """Option A: every `stride`-th pixel, and zeros for the channels `x` lacks."""
     if stride > 1:
         x = layers.MaxPooling2D(1, strides=stride, name=f"{name}_subsample")(x)
-    missing = width - x.shape[channel_axis()]
+    missing = filters - x.shape[channel_axis()]
     if missing:
         padding = (missing // 2, missing - missing // 2)
         # Keras pads two neighbouring axes. Named in the other data format, they are
@@ -126,19 +136,77 @@ def identity_shortcut(x, width: int, stride: int, name: str):
     return x
 
 
-def _register_small_image_resnet(depth: int, kind: str) -> None:
-    spec, model_name = SMALL_IMAGE_SPECS[depth], f"resnet{depth}_{kind}"
+PAPER = "He et al. 2016; AN as in Li et al. 2020"
+STEM_A = {"stem": stem_7x7, "shortcut": projection, "num_components": (10, 10, 20, 20)}
+STEM_B = {**STEM_A, "stem": stem_3x3, "shortcut": pooled_projection}
+DEPTHS = {
+    18: (2, 2, 2, 2),
+    34: (3, 4, 6, 3),
+    50: (3, 4, 6, 3),
+    101: (3, 4, 23, 3),
+    152: (3, 8, 36, 3),
+}
 
-    @register_model(
-        model_name,
-        family="resnet",
+SPECS = {
+    # He et al. 2016, section 4.2: 6n + 2 layers, n = 3, 5, 7, 9. Nobody has published
+    # an AN variant: position and K follow the authors' ResNet-34.
+    f"resnet{6 * n + 2}": ResNetSpec(
+        depths=(n, n, n),
+        widths=(16, 32, 64),
+        num_components=(10, 10, 20),
+        position="norm1",
+        block=basic_block,
+        block_norms=2,
+        stem=small_stem,
+        shortcut=identity,
+        zero_gamma=False,
+        input_shape=(32, 32, 3),
+        smallest=8,
+        classes=10,
         lineage="He et al. 2016, section 4.2 (small images, option A shortcuts)",
-        input_shape=spec.input_shape,
+        counterpart=None,
     )
-    def build(name=model_name, **kwargs):
-        return small_image_resnet(spec, kind == "an", name=name, **kwargs)
+    for n in (3, 5, 7, 9)
+}
+SPECS |= {
+    f"resnet{depth}": ResNetSpec(
+        depths=DEPTHS[depth],
+        position="norm1",
+        block=basic_block,
+        block_norms=2,
+        lineage=PAPER,
+        counterpart=None,
+        **STEM_A,
+    )
+    for depth in (18, 34)
+}
+SPECS |= {
+    f"resnet{depth}{suffix}": ResNetSpec(
+        depths=DEPTHS[depth],
+        block=bottleneck,
+        lineage=PAPER + about,
+        counterpart=f"ResNet{depth}",
+        **stem,
+    )
+    for depth in (50, 101, 152)
+    for suffix, stem, about in (
+        ("", STEM_A, ""),
+        ("d", STEM_B, ", 200 epochs: 3x3 stem, averaged shortcuts"),
+    )
+}
+SPECS |= {
+    f"resnext{depth}_{groups}x{width}d": ResNetSpec(
+        depths=DEPTHS[depth],
+        block=bottleneck,
+        groups=groups,
+        width_per_group=width,
+        lineage="Xie et al. 2017; AN as in the authors' code, without a result",
+        counterpart=None,
+        **STEM_A,
+    )
+    for depth, groups, width in ((50, 32, 4), (101, 32, 8), (101, 64, 4))
+}
 
-
-for _depth in SMALL_IMAGE_SPECS:
-    for _kind in ("bn", "an"):
-        _register_small_image_resnet(_depth, _kind)
+for _name, _spec in SPECS.items():
+    register_network(f"{_name}_bn", "resnet", _spec, attentive=False)
+    register_network(f"{_name}_an", "resnet", _spec, attentive=True)

@@ -1,0 +1,113 @@
+"""python -m model_zoo list [PATTERN] | info NAME | convert CHECKPOINT ...
+
+Exit codes: 0 done, 2 usage, 1 anything else.
+"""
+
+import argparse
+import hashlib
+import pathlib
+import sys
+
+import model_zoo
+from model_zoo.convert import SUFFIX, convert
+
+
+def main(argv: list[str] | None = None) -> int:
+    arguments = _parser().parse_args(argv)
+    try:
+        for line in arguments.run(arguments):
+            print(line)
+    except (ValueError, ImportError, OSError) as error:
+        print(f"error: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+def _parser():
+    parser = argparse.ArgumentParser("python -m model_zoo", description="The networks.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    listing = commands.add_parser("list", help="a table of the networks")
+    listing.add_argument("pattern", nargs="?", default="*", help="as 'resnet*_an'")
+    listing.set_defaults(run=list_table)
+    info = commands.add_parser("info", help="all that is known of a network")
+    info.add_argument("name")
+    info.set_defaults(run=info_table)
+    conversion = commands.add_parser(
+        "convert", help="a PyTorch checkpoint of the authors to a weights file"
+    )
+    conversion.add_argument("checkpoint", metavar="CKPT", help=".pth or .pth.tar file")
+    conversion.add_argument("--model", required=True, help="name of the network")
+    conversion.add_argument("--out", required=True, help=f"file to write, *{SUFFIX}")
+    conversion.add_argument("--position", help="of AN, if not the published one")
+    conversion.set_defaults(run=convert_checkpoint)
+    return parser
+
+
+def list_table(arguments):
+    """One line for each network."""
+    names = model_zoo.list_models(arguments.pattern)
+    if not names:
+        raise ValueError(f"No network's name matches {arguments.pattern!r}.")
+    row = "{:24}{:>12}{:>10}{:>8}{:>8}  {}"
+    yield row.format("network", "parameters", "input", "top-1", "paper", "weights")
+    for info in map(model_zoo.model_info, names):
+        height, width, _ = info.input_shape
+        yield row.format(
+            info.name,
+            f"{info.parameters:,}",
+            f"{height}x{width}",
+            "" if info.top1 is None else f"{info.top1:.1f}",
+            "" if info.paper_top1 is None else f"{info.paper_top1:.2f}",
+            ", ".join(info.weights),
+        ).rstrip()
+    yield ""
+    yield "top-1: the authors' release, ImageNet, percent; paper: of the paper's code"
+
+
+def info_table(arguments):
+    """One line for each fact."""
+    info = model_zoo.model_info(arguments.name)
+
+    def accuracy(top1, top5):
+        return "not published" if top1 is None else f"{top1} / {top5}"
+
+    facts = {
+        "name": info.name,
+        "family": info.family,
+        "lineage": info.lineage,
+        "parameters": f"{info.parameters:,}",
+        "input": " x ".join(map(str, info.input_shape)),
+        "classes": info.classes,
+        "ImageNet top-1 / top-5, percent": accuracy(info.top1, info.top5),
+        "the same, of the paper's code": accuracy(info.paper_top1, info.paper_top5),
+        "recipe of the authors": info.recipe or "not published",
+        "weights": ", ".join(info.weights) or "none",
+    }
+    for name, value in facts.items():
+        yield f"{name:34}{value}"
+
+
+def convert_checkpoint(arguments):
+    """The verification, one line for each number."""
+    options = {"position": arguments.position} if arguments.position else {}
+    result = convert(arguments.checkpoint, arguments.model, arguments.out, **options)
+    digest = hashlib.sha256(pathlib.Path(arguments.out).read_bytes()).hexdigest()
+    loaded, skipped = len(result.report.loaded), len(result.report.skipped)
+    yield f"{arguments.out}: {arguments.model} with {result.classes} classes"
+    yield f"arrays    {loaded} loaded, {skipped} counters skipped, 0 left over"
+    yield f"numbers   {result.parameters:,}"
+    yield (
+        f"layers    {result.layers} compared with PyTorch on equal input, largest "
+        f"difference {result.layer_difference:.1e} of the largest output "
+        f"({result.layer})"
+    )
+    yield (
+        f"outputs   of the file read back: largest difference of a logit "
+        f"{result.file_difference:.1e}; their standard deviation "
+        f"{result.logits_std:.2g}"
+    )
+    yield f"sha256    {digest}"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,169 @@
+"""A checkpoint of the authors -> a weights file, and the proof that it is the same.
+
+Two differences are measured on equal input: of every layer against PyTorch's own
+operations on the checkpoint's arrays, and of the network that reads the new file
+against the one that was converted.
+"""
+
+import dataclasses
+import os
+import pathlib
+import tempfile
+
+import keras
+import numpy as np
+from keras import layers, ops
+
+from an_keras import AttentiveNormalization, BatchNormalization
+from model_zoo.registry import create_model, model_info
+from model_zoo.torch_checkpoint import (
+    LoadReport,
+    load_torch_checkpoint,
+    number_of_classes,
+    read_torch_file,
+    state_dict,
+)
+
+SUFFIX = ".weights.h5"
+TOLERANCE = 1e-4  # float32: of the largest output
+
+
+@dataclasses.dataclass(frozen=True)
+class Conversion:
+    """What was converted, and how well.
+
+    Attributes:
+        report: which variable came from which key.
+        parameters: numbers in the file.
+        classes: of the classifier.
+        layers: how many layers were compared with PyTorch.
+        layer_difference: the largest one of any layer, of its largest output.
+        layer: the layer that has it.
+        file_difference: between the logits of the network and of one that read the
+            file, the largest.
+        logits_std: of these logits.
+    """
+
+    report: LoadReport
+    parameters: int
+    classes: int
+    layers: int
+    layer_difference: float
+    layer: str
+    file_difference: float
+    logits_std: float
+
+
+def convert(checkpoint, name: str, out, **options) -> Conversion:
+    """Converts a `.pth` file to a `.weights.h5` file.
+
+    Args:
+        checkpoint: path of the `.pth` or `.pth.tar` file; needs the extra `convert`.
+        name: of the network; the classes are those of the checkpoint.
+        out: file to write, `*.weights.h5`; it appears when all is verified.
+        **options: further arguments of `create_model`, as `position="all"`.
+
+    Raises:
+        ValueError: `out` exists or cannot be, the checkpoint is refused or of another
+            network, or a difference is more than 1e-4.
+        ImportError: no PyTorch.
+    """
+    out = pathlib.Path(os.fspath(out))
+    if not out.name.endswith(SUFFIX) or out.exists() or not out.parent.is_dir():
+        raise ValueError(
+            f"The output must be a new file *{SUFFIX} in an existing directory. "
+            f"Received: {str(out)!r}."
+        )
+    model_info(name)
+    arrays = state_dict(read_torch_file(checkpoint))
+    classes = number_of_classes(arrays)
+    options |= {"classes": classes, "classifier_activation": None}
+    model = create_model(name, **options)
+    report = load_torch_checkpoint(model, arrays)
+    differences = layer_differences(model, report, arrays)
+    worst = max(differences, key=differences.get)
+    with tempfile.TemporaryDirectory(dir=out.parent) as directory:
+        aside = pathlib.Path(directory) / out.name
+        model.save_weights(aside)
+        images = np.random.default_rng(0).normal(size=(2, *model.input_shape[1:]))
+        logits, again = (
+            ops.convert_to_numpy(network(images.astype("float32")))
+            for network in (model, create_model(name, weights=aside, **options))
+        )
+        result = Conversion(
+            report=report,
+            parameters=model.count_params(),
+            classes=classes,
+            layers=len(differences),
+            layer_difference=differences[worst],
+            layer=worst,
+            file_difference=float(np.abs(again - logits).max()),
+            logits_std=float(logits.std()),
+        )
+        limit = TOLERANCE * result.logits_std
+        if not (
+            result.layer_difference <= TOLERANCE and result.file_difference <= limit
+        ):
+            raise ValueError(
+                f"The converted network differs; nothing written: {result}"
+            )
+        os.replace(aside, out)
+    return result
+
+
+def layer_differences(model: keras.Model, report: LoadReport, arrays: dict) -> dict:
+    """Largest |Keras - PyTorch| / max |PyTorch| of each layer on equal random input."""
+    import torch
+
+    generator = np.random.default_rng(0)
+    differences = {}
+    for layer in model.layers:
+        if not layer.weights:
+            continue
+        shape = [size or 9 for size in layer.input.shape[1:]]
+        x = generator.normal(size=(2, *shape)).astype("float32")
+        weights = {
+            variable.path.removeprefix(f"{layer.name}/"): torch.from_numpy(
+                np.array(arrays[report.loaded[variable.path]], "float32")
+            )
+            for variable in layer.weights
+        }
+        channels_first = [0, len(shape), *range(1, len(shape))]
+        inputs = torch.from_numpy(x.transpose(channels_first))
+        theirs = _in_pytorch(layer, inputs, weights).numpy()
+        ours = ops.convert_to_numpy(layer(x)).transpose(channels_first)
+        difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
+        differences[layer.name] = float(difference)
+    return differences
+
+
+def _in_pytorch(layer, x, weights):
+    """A layer in inference by PyTorch's operations, x (N, C, H, W) or (N, C)."""
+    import torch
+    from torch.nn import functional
+
+    def batch_norm(x, prefix=""):
+        names = ("moving_mean", "moving_variance", "gamma", "beta")
+        arrays = [weights[prefix + name] for name in names]
+        tables = arrays[2:] if arrays[2].ndim == 1 else ()
+        return functional.batch_norm(x, *arrays[:2], *tables, eps=layer.epsilon)
+
+    match layer:
+        case layers.Conv2D() | layers.DepthwiseConv2D():
+            kernel = weights["kernel"]
+            padding = (kernel.shape[-1] - 1) // 2 if layer.padding == "same" else 0
+            groups = x.shape[1] // kernel.shape[1]
+            return functional.conv2d(
+                x, kernel, stride=layer.strides, padding=padding, groups=groups
+            )
+        case layers.Dense():
+            return functional.linear(x, weights["kernel"], weights["bias"])
+        case BatchNormalization():
+            return batch_norm(x)
+        case AttentiveNormalization():
+            variance, mean = torch.var_mean(x, (2, 3))
+            s = mean * torch.rsqrt(variance + layer.descriptor_epsilon)
+            logits = functional.linear(s, weights["gate/kernel"].flatten(1))
+            attention = functional.hardsigmoid(batch_norm(logits, "gate/"))
+            gamma, beta = attention @ weights["gamma"], attention @ weights["beta"]
+            return gamma[..., None, None] * batch_norm(x) + beta[..., None, None]

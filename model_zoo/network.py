@@ -1,0 +1,130 @@
+"""What all published networks share: a row of a table and the arguments of Keras."""
+
+import dataclasses
+from typing import ClassVar
+
+import keras
+
+from model_zoo import weights as zoo_weights
+from model_zoo.blocks import data_format, head, image_input, source
+from model_zoo.norms import Norms
+from model_zoo.published import published
+from model_zoo.registry import register_model
+
+
+@dataclasses.dataclass(frozen=True, kw_only=True)
+class NetworkSpec:
+    """A row of a family's table; the family adds its own fields and `features`.
+
+    Attributes:
+        lineage: whose network it is, of which paper and section.
+        counterpart: the network of Keras Applications that comes nearest.
+        num_components: K of AN for each stage.
+        position: the norm of a block that is AN.
+        block_norms: how many norms a block has.
+        input_shape: the default input, (height, width, channels), pixels.
+        smallest: least height and width, pixels.
+        classes: default number of classes.
+        dropout: rate before the classifier.
+        options: fields that users may set through `create_model`.
+    """
+
+    lineage: str
+    counterpart: str | None
+    num_components: tuple[int, ...]
+    position: str = "norm2"
+    block_norms: int = 3
+    input_shape: tuple[int, int, int] = (224, 224, 3)
+    smallest: int = 32
+    classes: int = 1000
+    dropout: float = 0.0
+    options: ClassVar[tuple[str, ...]] = ()
+
+    def features(self, x, norm: Norms):
+        """From the images to the last activation."""
+        raise NotImplementedError
+
+    def classifier_initializers(self) -> tuple | None:
+        """Of kernel and bias; `None` for those of `blocks.head`."""
+        return None
+
+
+def build_network(
+    spec: NetworkSpec,
+    attentive: bool,
+    include_top: bool = True,
+    weights=None,
+    input_tensor=None,
+    input_shape: tuple[int | None, ...] | None = None,
+    pooling: str | None = None,
+    classes: int | None = None,
+    classifier_activation: str | None = "softmax",
+    name: str | None = None,
+    position: str | None = None,
+    num_components: int | tuple[int, ...] | None = None,
+    normalization: str = "batch",
+    synchronized: bool = False,
+    norm_options: dict | None = None,
+) -> keras.Model:
+    """The network of a row; arguments and errors as in `model_zoo.create_model`."""
+    norm = Norms(
+        attentive=attentive,
+        position=spec.position if position is None else position,
+        block_norms=spec.block_norms,
+        num_components=(
+            spec.num_components if num_components is None else num_components
+        ),
+        stages=len(spec.num_components),
+        normalization=normalization,
+        synchronized=synchronized,
+        norm_options=norm_options,
+    )
+    inputs = image_input(input_tensor, input_shape, spec.input_shape, spec.smallest)
+    outputs = head(
+        spec.features(inputs, norm),
+        include_top,
+        pooling,
+        spec.classes if classes is None else classes,
+        classifier_activation,
+        spec.dropout,
+        spec.classifier_initializers(),
+    )
+    model = keras.Model(source(inputs), outputs, name=name)
+    zoo_weights.load(model, weights)
+    return model
+
+
+def register_network(name: str, family: str, spec: NetworkSpec, attentive: bool):
+    """Registers `build_network` of a row, with what was published of it."""
+    other = "none in Keras Applications"
+    if spec.counterpart:
+        other = (
+            f"keras.applications.{spec.counterpart}, which differs in padding, biases, "
+            "epsilon or the place of strides"
+        )
+    lineage = f"{spec.lineage}; the other lineage: {other}."
+
+    def build(weights=None, **kwargs):
+        if isinstance(weights, str) and weights in zoo_weights.tags(name):
+            record = zoo_weights.TAGS[name, weights]
+            kwargs.setdefault("classes", record.classes)
+            if kwargs.get("input_tensor") is None:
+                kwargs.setdefault("input_shape", data_format(record.input_shape))
+            weights = zoo_weights.verified_file(name, weights)
+        options = {key: kwargs.pop(key) for key in spec.options if key in kwargs}
+        row = dataclasses.replace(spec, **options)
+        kwargs.setdefault("name", name)
+        return build_network(row, attentive, weights=weights, **kwargs)
+
+    build.__doc__ = f"""{lineage}
+
+    Arguments and errors are those of `model_zoo.create_model`.
+    """
+    register_model(
+        name,
+        family=family,
+        lineage=lineage,
+        input_shape=spec.input_shape,
+        classes=spec.classes,
+        **published(name),
+    )(build)

@@ -1,0 +1,210 @@
+"""What networks expect of an image, and what their outputs are called.
+
+The published evaluation on ImageNet: shorter side to 256 pixels (bilinear with
+antialias), centre crop of 224, (image / 255 - mean) / std.
+"""
+
+import dataclasses
+import functools
+import pathlib
+
+import keras
+import numpy as np
+from keras import ops
+
+from model_zoo import weights as zoo_weights
+from model_zoo.blocks import channel_axis
+from model_zoo.registry import model_info
+
+CLASS_NAMES_FILE = pathlib.Path(__file__).parent / "imagenet_classes.tsv"
+
+
+@dataclasses.dataclass(frozen=True)
+class Preprocessing:
+    """How the images of a network are prepared.
+
+    Attributes:
+        mean, std: of the pixels on a scale of 0 to 1, one for each channel or one for
+            all.
+        crop: height and width after the centre crop, pixels.
+        shorter_side: length that it is resized to before the crop, pixels.
+    """
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    crop: int
+    shorter_side: int
+
+
+IMAGENET = Preprocessing(
+    mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=224, shorter_side=256
+)
+SMALL_IMAGES = Preprocessing(mean=(0.5,), std=(0.25,), crop=32, shorter_side=32)
+
+
+def preprocessing(name: str) -> Preprocessing:
+    """The preprocessing of a network, or of its weights: `"NAME"` or `"NAME.TAG"`.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    name, _, tag = name.partition(".")
+    info = model_info(name)
+    if tag:
+        record = zoo_weights.record(name, tag)
+        size = record.input_shape[0]
+        return Preprocessing(record.mean, record.std, crop=size, shorter_side=size)
+    return IMAGENET if info.classes == 1000 else SMALL_IMAGES
+
+
+def preprocess_input(images, name: str):
+    """(images / 255 - mean) / std: what the network takes.
+
+    Args:
+        images: (..., H, W, channels), or (..., channels, H, W) if that is Keras' image
+            data format; numbers from 0 to 255, any size.
+        name: of the network, `"resnet50_an"`, or of weights,
+            `"resnet20_an.fashion_mnist"`.
+
+    Returns:
+        float32 of the same shape; a NumPy array if `images` is one.
+
+    Raises:
+        ValueError: unknown name, or another number of channels.
+    """
+    how = preprocessing(name)
+    axis = channel_axis() if channel_axis() == -1 else -3
+    if len(images.shape) < 3 or len(how.mean) not in (1, images.shape[axis]):
+        raise ValueError(
+            f"`images` must be (..., H, W, {len(how.mean)}) for {name}. "
+            f"Received: shape {tuple(images.shape)}."
+        )
+    shape = (-1,) if axis == -1 else (-1, 1, 1)
+    mean, std = (np.reshape(v, shape).astype("float32") for v in (how.mean, how.std))
+    outputs = (ops.cast(images, "float32") / 255.0 - mean) / std
+    return ops.convert_to_numpy(outputs) if isinstance(images, np.ndarray) else outputs
+
+
+def resize_and_crop(images, shorter_side: int = 256, crop: int = 224):
+    """Resizes the shorter side, then cuts out the centre, in one interpolation.
+
+    Bilinear with antialias; sizes and offsets are rounded as torchvision does. Values
+    stay on their scale and are not rounded.
+
+    Args:
+        images: (H, W, C) or (N, H, W, C), in Keras' image data format, numbers.
+        shorter_side: its length before the crop, pixels, >= `crop`.
+        crop: height and width of the outputs, pixels.
+
+    Returns:
+        float32 (crop, crop, C) or (N, crop, crop, C).
+
+    Raises:
+        ValueError: another rank, or a crop larger than the image that it is cut out of.
+    """
+    if not 1 <= crop <= shorter_side:
+        raise ValueError(
+            "`crop` must be from 1 to `shorter_side`. "
+            f"Received: crop={crop}, shorter_side={shorter_side}."
+        )
+    rank = len(images.shape)
+    if rank not in (3, 4):
+        raise ValueError(
+            f"`images` must be of rank 3 or 4. Received: shape {tuple(images.shape)}."
+        )
+    axes = (rank - 3, rank - 2) if channel_axis() == -1 else (rank - 2, rank - 1)
+    shape = ops.shape(images)
+    size = ops.cast(ops.stack([shape[axis] for axis in axes]), "int32")
+    resized = shorter_side * size // ops.min(size)
+    offset = ops.cast(ops.round(ops.cast(resized - crop, "float32") / 2), "int32")
+    output_shape = [crop if axis in axes else shape[axis] for axis in range(rank)]
+    return ops.image.scale_and_translate(
+        ops.cast(images, "float32"),
+        tuple(output_shape),
+        scale=ops.cast(resized, "float32") / ops.cast(size, "float32"),
+        translation=-ops.cast(offset, "float32"),
+        spatial_dims=axes,
+        method="linear",
+        antialias=True,
+    )
+
+
+@keras.saving.register_keras_serializable(package="model_zoo")
+class ResizeAndCrop(keras.layers.Layer):
+    """`resize_and_crop` as a layer: (N, H, W, C) -> (N, crop, crop, C), float32."""
+
+    def __init__(self, shorter_side: int = 256, crop: int = 224, **kwargs):
+        super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        self.shorter_side = shorter_side
+        self.crop = crop
+
+    def call(self, images):
+        return resize_and_crop(images, self.shorter_side, self.crop)
+
+    def compute_output_shape(self, images_shape):
+        crop = [self.crop, self.crop]
+        if channel_axis() == -1:
+            return (*images_shape[:-3], *crop, images_shape[-1])
+        return (*images_shape[:-2], *crop)
+
+    def get_config(self):
+        config = {"shorter_side": self.shorter_side, "crop": self.crop}
+        return {**super().get_config(), **config}
+
+
+def preprocessing_layers(name: str) -> keras.Sequential:
+    """Resize, crop and normalization of a network: images of 0 to 255 -> its input.
+
+    Raises:
+        ValueError: unknown name.
+    """
+    how = preprocessing(name)
+    mean, std = (np.asarray(v, "float64") for v in (how.mean, how.std))
+    return keras.Sequential(
+        [
+            ResizeAndCrop(how.shorter_side, how.crop, name="resize_and_crop"),
+            keras.layers.Rescaling(
+                scale=list(1 / (255 * std)),
+                offset=list(-mean / std),
+                dtype="float32",
+                name="normalize",
+            ),
+        ],
+        name="preprocessing",
+    )
+
+
+@functools.cache
+def imagenet_classes() -> tuple[tuple[str, str], ...]:
+    """(WordNet id, name) of the 1000 classes of ImageNet-1k, in their order."""
+    lines = CLASS_NAMES_FILE.read_text(encoding="utf-8").splitlines()
+    return tuple(tuple(line.split("\t")) for line in lines)
+
+
+def decode_predictions(predictions, top: int = 5) -> list[list[tuple[str, str, float]]]:
+    """The likeliest classes of ImageNet for each image, without a download.
+
+    Args:
+        predictions: (N, 1000) probabilities or logits.
+        top: how many, 1 to 1000.
+
+    Returns:
+        For each image `top` times (WordNet id, name, score), the best first.
+
+    Raises:
+        ValueError: another shape, or `top` outside of its range.
+    """
+    predictions = ops.convert_to_numpy(predictions)
+    classes = imagenet_classes()
+    if predictions.ndim != 2 or predictions.shape[1] != len(classes):
+        raise ValueError(
+            f"`predictions` must be (N, {len(classes)}). "
+            f"Received: shape {predictions.shape}."
+        )
+    if not 1 <= top <= len(classes):
+        raise ValueError(f"`top` must be from 1 to {len(classes)}. Received: {top}.")
+    best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]
+    return [
+        [(*classes[i], float(scores[i])) for i in indices]
+        for indices, scores in zip(best, predictions, strict=True)
+    ]

@@ -1,0 +1,284 @@
+"""The authors' PyTorch checkpoints -> weights of our networks.
+
+Both of their code bases are read, AOGNet-v2 and iVMCL-Release. A key of a checkpoint is
+a module and a leaf, `layer1.0.bn2.weight_`: one table turns modules into our layers,
+another one leaves into our variables.
+"""
+
+import dataclasses
+import os
+import re
+from collections.abc import Mapping
+
+import keras
+import numpy as np
+
+from model_zoo.blocks import HEAD
+from model_zoo.mobilenet_v2 import ROWS
+
+CONTAINERS = ("state_dict", "model")
+PREFIXES = ("module.", "network.")
+
+# {kind} is "conv" for a kernel and "norm" for the rest, {block} counts from 1. A module
+# may fit several rows; the first layer that the network has is meant.
+_NORM = r"(?:bn|gn|AttnBN2d|AttnGN2d|AttnGN)"
+_PART = rf"(?:conv|{_NORM})"
+_BLOCK = r"layer(?P<stage>\d)\.(?P<index>\d+)"
+MODULES = (
+    # Stems of ResNet-A, MobileNetV2 and DenseNet; of ResNet-B
+    (rf"{_PART}1|stem\.[01]|stem\.conv1\.{_PART}1?", "stem_{kind}"),
+    (r"(?:conv1|stem)\.[01]", "stem_{kind}1"),
+    (r"(?:conv1|stem)\.[34]", "stem_{kind}2"),
+    (rf"(?:conv1|stem)\.[67]|{_NORM}1", "stem_{kind}3"),
+    # ResNet, ResNeXt
+    (rf"{_BLOCK}\.{_PART}(?P<n>\d)", "stage{stage}_block{block}_{kind}{n}"),
+    (rf"{_BLOCK}\.downsample\.\d", "stage{stage}_block{block}_shortcut_{kind}"),
+    # MobileNetV2; without expansion the depthwise convolution comes first
+    (rf"{_BLOCK}\.conv\.0\.\d", "stage{stage}_block{block}_{kind}1"),
+    (rf"{_BLOCK}\.conv\.[01]\.\d", "stage{stage}_block{block}_{kind}2"),
+    (rf"{_BLOCK}\.conv\.[123]", "stage{stage}_block{block}_{kind}3"),
+    (r"layer7\.1\.[01]", "last_{kind}"),
+    # DenseNet
+    (
+        rf"layer(?P<stage>\d)\.0\.denselayer(?P<number>\d+)\.{_PART}(?P<n>\d)",
+        "stage{stage}_block{number}_{kind}{n}",
+    ),
+    (rf"layer(?P<stage>\d)\.1\.{_PART}1?", "transition{stage}_{kind}"),
+    (r"layer4\.1", "last_{kind}"),
+    # All
+    (r"fc|classifier(?:\.1)?", HEAD),
+)
+
+# In the gate's stack 0 and 1 are the hidden projection and its norm where there is one.
+LEAVES = (
+    (r"weight", ("kernel", "gamma")),
+    (r"bias", ("bias", "beta")),
+    (r"weight_", ("gamma",)),
+    (r"bias_", ("beta",)),
+    (r"running_mean", ("moving_mean",)),
+    (r"running_var", ("moving_variance",)),
+    (r"GATE\.0\.weight", ("gate/hidden_kernel", "gate/kernel")),
+    (r"GATE\.0\.bias", ("gate/hidden_bias", "gate/bias")),
+    (r"GATE\.1\.weight", ("gate/hidden_gamma", "gate/gamma")),
+    (r"GATE\.1\.bias", ("gate/hidden_beta", "gate/beta")),
+    (r"GATE\.1\.running_mean", ("gate/hidden_moving_mean", "gate/moving_mean")),
+    (r"GATE\.1\.running_var", ("gate/hidden_moving_variance", "gate/moving_variance")),
+    (r"GATE\.[23]\.weight", ("gate/kernel",)),
+    (r"GATE\.[23]\.bias", ("gate/bias",)),
+    (r"GATE\.4\.weight", ("gate/gamma",)),
+    (r"GATE\.4\.bias", ("gate/beta",)),
+    (r"GATE\.4\.running_mean", ("gate/moving_mean",)),
+    (r"GATE\.4\.running_var", ("gate/moving_variance",)),
+)
+_KEY = re.compile(
+    r"(?P<module>.+?)\."
+    r"(?P<leaf>(?:(?:attention_weights|attn_weights)\.attention\.\d\.)?[^.]+)"
+)
+
+# AOGNet-v2 counts the blocks of MobileNetV2 through all stages.
+_FEATURES = [
+    "stem",
+    *(f"layer{i + 1}.{j}" for i, row in enumerate(ROWS) for j in range(row[2])),
+    "layer7.1",
+]
+
+
+@dataclasses.dataclass(frozen=True)
+class LoadReport:
+    """What `load_torch_checkpoint` did.
+
+    Attributes:
+        loaded: path of each variable -> the key of the checkpoint that filled it.
+        skipped: keys that fill nothing: counters of batches and, with `head="new"`,
+            the classifier.
+        new_head: the model kept its own classifier.
+    """
+
+    loaded: dict[str, str]
+    skipped: list[str]
+    new_head: bool
+
+
+def load_torch_checkpoint(
+    model: keras.Model,
+    path_or_dict: str | os.PathLike | Mapping,
+    head: str = "strict",
+) -> LoadReport:
+    """Loads a checkpoint of the authors into a published network, strictly.
+
+    Convolutions (O, I, h, w) become (h, w, I, O), depthwise ones (C, 1, h, w) become
+    (h, w, C, 1), linear ones (O, I) become (I, O); mixture tables stay (K, C). Half
+    precision becomes that of the model. The model stays as it is unless all fits.
+
+    Args:
+        model: a network of `create_model`, of the checkpoint's variant.
+        path_or_dict: a `.pth` or `.pth.tar` file, of which tensors and plain values are
+            read and nothing else (needs the extra `convert`), or a dictionary of arrays
+            by key. The dictionaries around the weights (`state_dict`, `model`) and the
+            prefixes `module.` and `network.` are taken off.
+        head: `"strict"`: the classifier is loaded too; `"new"`: the model's own stays.
+
+    Raises:
+        ValueError: a file that is damaged, is no checkpoint, or holds code; keys that
+            are missing or left over; shapes that differ; numbers that are not finite.
+        ImportError: a file is given, and PyTorch is missing or older than 2.6.
+    """
+    if head not in ("strict", "new"):
+        raise ValueError(f"`head` must be 'strict' or 'new'. Received: head={head!r}.")
+    if not isinstance(path_or_dict, Mapping):
+        path_or_dict = read_torch_file(path_or_dict)
+    variables = {variable.path: variable for variable in model.weights}
+    if head == "new":
+        variables = {
+            path: variable
+            for path, variable in variables.items()
+            if not path.startswith(f"{HEAD}/")
+        }
+    arrays, loaded, skipped, problems = {}, {}, [], []
+    for key, value in state_dict(path_or_dict).items():
+        if key.endswith("num_batches_tracked"):
+            skipped.append(key)
+            continue
+        paths = list(_paths(key, value))
+        if head == "new" and paths and paths[0].startswith(f"{HEAD}/"):
+            skipped.append(key)
+            continue
+        path = next((path for path in paths if path in variables), None)
+        if path is None:
+            problems.append(f"{key}: the network has no such variable")
+        elif path in loaded:
+            problems.append(f"{key}: {path} is filled by {loaded[path]} already")
+        else:
+            loaded[path] = key
+            try:
+                arrays[path] = to_keras(value, variables[path])
+            except ValueError as error:
+                problems.append(f"{key}: {error}")
+    problems += [f"{path}: not in the checkpoint" for path in variables.keys() - loaded]
+    if problems:
+        raise ValueError(
+            f"The checkpoint is not one of {model.name}; nothing was loaded. "
+            f"{len(problems)} differences: {'; '.join(sorted(problems)[:5])}"
+            + (" ..." if len(problems) > 5 else "")
+        )
+    for path, array in arrays.items():
+        variables[path].assign(array)
+    return LoadReport(loaded, skipped, new_head=head == "new")
+
+
+def state_dict(checkpoint: Mapping) -> dict[str, np.ndarray]:
+    """The arrays by key, without what is around them and in front of the keys.
+
+    Raises:
+        ValueError: there are none, or values that are no arrays.
+    """
+    for name in CONTAINERS:
+        if isinstance(checkpoint.get(name), Mapping):
+            checkpoint = checkpoint[name]
+    arrays = {str(key): value for key, value in checkpoint.items()}
+    strange = [key for key, value in arrays.items() if not hasattr(value, "shape")]
+    if strange or not arrays:
+        raise ValueError(
+            "A checkpoint must hold arrays by name. "
+            f"Received: {', '.join(strange[:5]) or 'nothing'}."
+        )
+    for prefix in PREFIXES:
+        while all(key.startswith(prefix) for key in arrays):
+            arrays = {key.removeprefix(prefix): arrays[key] for key in arrays}
+    return {key: _to_numpy(value) for key, value in arrays.items()}
+
+
+def number_of_classes(arrays: Mapping) -> int:
+    """Of the classifier in a `state_dict`.
+
+    Raises:
+        ValueError: there is none.
+    """
+    for key, array in arrays.items():
+        if f"{HEAD}/bias" in _paths(key, array):
+            return len(array)
+    raise ValueError("The checkpoint has no classifier.")
+
+
+def read_torch_file(path: str | os.PathLike) -> Mapping:
+    """What a `.pth` file holds. Nothing in it is run.
+
+    Raises:
+        ValueError: no such file, a damaged one, no checkpoint, or one that holds code.
+        ImportError: PyTorch is missing, or older than 2.6 (its reader could be made to
+            run code, CVE-2025-32434).
+    """
+    path = os.fspath(path)
+    if not os.path.isfile(path):
+        raise ValueError(f"Expected the path of a checkpoint. Received: {path!r}.")
+    needed = "Reading a .pth file needs PyTorch 2.6: pip install 'an-keras[convert]'."
+    try:
+        import torch
+    except ImportError as error:
+        raise ImportError(needed) from error
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+        raise ImportError(f"{needed} Received: PyTorch {torch.__version__}.")
+    try:
+        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # its kinds are many and undocumented
+        code = re.search(r"GLOBAL (\S+)|class (\S+) ", str(error))
+        if code:
+            what = code[1] or code[2]
+            reason = f"it asks for {what}, and only tensors and plain values are read"
+        else:
+            lines = str(error).splitlines() or [type(error).__name__]
+            reason = f"it is damaged or no checkpoint ({lines[0][:200]})"
+        raise ValueError(f"{path!r} is refused: {reason}.") from error
+    if not isinstance(checkpoint, Mapping):
+        raise ValueError(
+            "A checkpoint must hold a dictionary. "
+            f"Received: {type(checkpoint).__name__} in {path!r}."
+        )
+    return checkpoint
+
+
+def to_keras(array: np.ndarray, variable) -> np.ndarray:
+    """A checkpoint's array in the layout of a variable.
+
+    Raises:
+        ValueError: it does not fit, or holds numbers that are not finite.
+    """
+    expected, received = tuple(variable.shape), array.shape
+    if variable.name.endswith("kernel"):
+        if len(expected) == 2:  # linear, or a 1x1 convolution of the gate
+            array = array.reshape(received[:2]).T if array.ndim > 1 else array
+        elif array.ndim == 4:
+            depthwise = received[1] == 1 and expected[-1] == 1
+            array = array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+    if array.shape != expected:
+        raise ValueError(f"shape {received} does not fit {variable.path} {expected}")
+    if not np.isfinite(array).all():
+        raise ValueError("holds numbers that are not finite")
+    return array
+
+
+def _paths(key: str, array: np.ndarray):
+    """Paths of the variables that a key may mean, the likeliest first."""
+    features = re.match(r"features\.(\d+)\.", key)
+    if features and int(features[1]) < len(_FEATURES):
+        key = f"{_FEATURES[int(features[1])]}.{key[features.end() :]}"
+    parts = _KEY.fullmatch(key)
+    if not parts:
+        return
+    leaf = re.sub(r"^att\w+\.attention", "GATE", parts["leaf"])
+    kind = "conv" if leaf == "weight" and array.ndim == 4 else "norm"
+    variables = next((names for rule, names in LEAVES if re.fullmatch(rule, leaf)), ())
+    for rule, layer in MODULES:
+        if module := re.fullmatch(rule, parts["module"]):
+            groups = module.groupdict()
+            block = int(groups.get("index") or 0) + 1
+            name = layer.format(kind=kind, block=block, **groups)
+            for variable in variables:
+                yield f"{name}/{variable}"
+
+
+def _to_numpy(value) -> np.ndarray:
+    if hasattr(value, "detach"):  # a tensor; NumPy has no bfloat16
+        value = value.detach().cpu()
+        value = (value.float() if value.is_floating_point() else value).numpy()
+    return np.asarray(value)

@@ -1,0 +1,73 @@
+"""Feature maps at strides 4 to 32 of published networks and of others."""
+
+import keras
+import numpy as np
+import pytest
+from keras import layers, ops
+
+import model_zoo
+from tests.model_zoo import reference
+
+
+@pytest.mark.parametrize("include_top", [True, False])
+@pytest.mark.parametrize(
+    ("name", "channels"),
+    [
+        ("resnet18_an", (64, 128, 256, 512)),
+        ("resnet50_an", (256, 512, 1024, 2048)),
+        ("resnet50d_bn", (256, 512, 1024, 2048)),
+        ("densenet121_an", (256, 512, 1024, 1024)),
+        ("mobilenetv2_an", (144, 192, 576, 1280)),
+    ],
+)
+def test_maps_have_their_stride_and_channels(name, channels, include_top):
+    shape = (None, None, 3)
+    model = model_zoo.create_model(name, include_top=include_top, input_shape=shape)
+    maps = model_zoo.multi_scale(model)(np.zeros((1, 64, 96, 3), "float32"))
+    assert {level: tuple(x.shape) for level, x in maps.items()} == {
+        str(level): (1, 64 >> level, 96 >> level, c)
+        for level, c in zip((2, 3, 4, 5), channels, strict=True)
+    }
+
+
+def test_maps_are_those_of_the_reference():
+    _, arrays = reference.read("resnet50_an")
+    model, _ = reference.build("resnet50_an")
+    maps = model_zoo.multi_scale(model)(reference.images("eval224", 2, 224))
+    for stage in (1, 2, 3, 4):
+        mean = ops.convert_to_numpy(maps[str(stage + 1)]).mean((1, 2))[:, :8]
+        expected = arrays[f"act__layer{stage}__chanmean8"]
+        np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-4)
+
+
+def test_odd_sizes_and_single_levels():
+    model = model_zoo.create_model("resnet18_bn", input_shape=(65, 33, 3))
+    maps = model_zoo.multi_scale(model, levels=(1, 5))(np.zeros((1, 65, 33, 3)))
+    assert maps["1"].shape == (1, 33, 17, 64)
+    assert maps["5"].shape == (1, 3, 2, 512)
+
+
+def test_networks_of_keras_applications_work_too():
+    model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3))
+    maps = model_zoo.multi_scale(model)(np.zeros((1, 64, 64, 3)))
+    assert [x.shape[-1] for x in maps.values()] == [256, 512, 1024, 2048]
+
+
+def test_layers_are_shared_with_the_model():
+    model = model_zoo.create_model("resnet18_an", input_shape=(32, 32, 3))
+    shared = model_zoo.multi_scale(model)
+    assert shared.get_layer("stage1_block1_norm1") is model.get_layer(
+        "stage1_block1_norm1"
+    )
+
+
+def test_unknown_levels_are_named():
+    model = model_zoo.create_model("resnet18_an", input_shape=(32, 32, 3))
+    with pytest.raises(ValueError, match="some of \\[1, 2, 3, 4, 5\\] in resnet18_an"):
+        model_zoo.multi_scale(model, levels=(2, 6))
+
+
+def test_other_models_are_refused():
+    a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
+    with pytest.raises(ValueError, match="functional model of one input"):
+        model_zoo.multi_scale(keras.Model([a, b], layers.Add()([a, b])))

@@ -1,0 +1,255 @@
+"""Checkpoints of the authors as dictionaries of arrays: names, layouts, strictness."""
+
+import re
+
+import numpy as np
+import pytest
+from keras import ops
+
+import model_zoo
+from model_zoo.torch_checkpoint import number_of_classes, state_dict
+from tests.model_zoo import reference
+
+SMALL = {"input_shape": (64, 64, 3), "classifier_activation": None}
+
+
+def release_names(state):
+    """The keys of a ResNet of AOGNet-v2 as iVMCL-Release spells them."""
+    attentive = {key[: -len(".weight_")] for key in state if key.endswith(".weight_")}
+    renamed = {}
+    for key, value in state.items():
+        for module in attentive:
+            if key.startswith(f"{module}."):
+                norm = re.sub(r"bn(\d)$", r"AttnBN2d\1", module)
+                key = norm + key[len(module) :].replace(
+                    "attention_weights", "attn_weights"
+                )
+        renamed[key] = value
+    return renamed
+
+
+def mobile_release_names(state):
+    """The keys of MobileNetV2 of AOGNet-v2 as iVMCL-Release spells them."""
+    blocks = (1, 2, 3, 4, 3, 3, 1)
+    names = ["stem", *(f"layer{r + 1}.{j}" for r in range(7) for j in range(blocks[r]))]
+    names.append("layer7.1")
+    return {
+        re.sub(r"^features\.(\d+)", lambda m: names[int(m[1])], key).replace(
+            "attention_weights", "attn_weights"
+        ): value
+        for key, value in state.items()
+    }
+
+
+@pytest.mark.parametrize(
+    ("case", "rename"),
+    [("resnet50_an", release_names), ("mobilenetv2_an", mobile_release_names)],
+)
+def test_both_code_bases_give_the_same_network(case, rename):
+    model, report = reference.build(case, input_shape=(64, 64, 3))
+    state = rename(reference.checkpoint(case))
+    assert not state.keys() <= set(report.loaded.values())
+    other = model_zoo.create_model(case, **SMALL)
+    model_zoo.load_torch_checkpoint(other, state)
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def shapes_of_resnet50d():
+    """The manifest of ResNet-50-AN with the 3x3 stem, from that with the 7x7 stem."""
+    state = dict(reference.checkpoint("resnet50_an"))
+    first = {key: state.pop(key) for key in list(state) if key.startswith("conv1.")}
+    assert list(first) == ["conv1.weight"]
+    for index, (filters, channels) in {0: (32, 3), 3: (32, 32), 6: (64, 32)}.items():
+        state[f"conv1.{index}.weight"] = np.full((filters, channels, 3, 3), index / 9)
+    for index in (1, 4):
+        for leaf in ("weight", "bias", "running_mean", "running_var"):
+            state[f"conv1.{index}.{leaf}"] = np.full(32, index / 9)
+    pooled = re.compile(r"^(layer[234]\.0\.downsample)\.(\d)")
+    return {
+        pooled.sub(lambda m: f"{m[1]}.{int(m[2]) + 1}", key): value
+        for key, value in state.items()
+    }
+
+
+@pytest.mark.parametrize("release", [False, True])
+def test_the_3x3_stem_and_averaged_shortcuts_are_named(release):
+    state = shapes_of_resnet50d()
+    if release:
+        state = {
+            re.sub(r"^bn1\.", "stem.7.", re.sub(r"^conv1\.", "stem.", key)): value
+            for key, value in state.items()
+        }
+    model = model_zoo.create_model("resnet50d_an", **SMALL)
+    model_zoo.load_torch_checkpoint(model, state)
+    for conv, index in (("stem_conv1", 0), ("stem_conv2", 3), ("stem_conv3", 6)):
+        assert (
+            ops.convert_to_numpy(model.get_layer(conv).kernel) == np.float32(index / 9)
+        ).all()
+    last = "stem.7.weight" if release else "bn1.weight"
+    np.testing.assert_array_equal(model.get_layer("stem_norm3").gamma, state[last])
+
+
+@pytest.mark.parametrize(
+    ("options", "indices"),
+    [
+        ({"gate_normalization": None, "gate_activation": "sigmoid"}, {0: 0}),
+        (
+            {"gate_hidden_units": 20, "gate_normalization": None},
+            {0: 0, 2: 1},
+        ),
+        ({"gate_hidden_units": 20}, {0: 0, 1: 1, 3: 2, 4: 3}),
+    ],
+)
+def test_gates_of_all_published_modes_are_read(options, indices):
+    """`indices`: place in the published stack -> place among our gate's layers."""
+    model = model_zoo.create_model(
+        "resnet18_an", num_components=10, norm_options=options, **SMALL
+    )
+    state = as_checkpoint(model)
+    gate = {k for k in state if k.startswith("layer1.0.bn1.attention_weights")}
+    assert {int(k.split(".")[5]) for k in gate} == set(indices)
+    other = model_zoo.create_model(
+        "resnet18_an", num_components=10, norm_options=options, **SMALL
+    )
+    model_zoo.load_torch_checkpoint(other, state)
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def as_checkpoint(model):
+    """The weights of a ResNet of basic blocks as AOGNet-v2 would name and lay them."""
+    leaves = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
+    leaves |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+    state = {}
+    for variable in model.weights:
+        layer, *gate, name = variable.path.split("/")
+        array = ops.convert_to_numpy(variable)
+        layer = re.sub(r"^stem_(conv|norm)$", r"\g<1>1", layer)
+        layer = re.sub(
+            r"^stage(\d)_block(\d+)_",
+            lambda m: f"layer{m[1]}.{int(m[2]) - 1}.",
+            layer,
+        )
+        layer = layer.replace("norm", "bn").replace("predictions", "fc")
+        layer = layer.replace("shortcut_conv", "downsample.0")
+        layer = layer.replace("shortcut_bn", "downsample.1")
+        if gate:
+            owner = model.get_layer(variable.path.split("/")[0])
+            hidden = owner.gate.hidden_units
+            first = name.startswith("hidden_") or not hidden
+            name = name.removeprefix("hidden_")
+            norm = name not in ("kernel", "bias")
+            normalized = owner.gate.normalization == "batch"
+            index = norm if first else (4 if norm else 3 if normalized else 2)
+            leaf = f"attention_weights.attention.{int(index)}.{leaves[name]}"
+            if name == "kernel":
+                array = array.T[:, :, None, None]
+        else:
+            leaf = leaves[name] + ("_" if array.ndim == 2 and name != "kernel" else "")
+            if array.ndim == 4:
+                array = array.transpose(3, 2, 0, 1)
+            elif name == "kernel":
+                array = array.T
+        state[f"{layer}.{leaf}"] = array
+    return state
+
+
+@pytest.fixture(scope="module")
+def small():
+    return model_zoo.create_model("resnet18_an", **SMALL)
+
+
+def test_containers_prefixes_and_half_precision_are_taken_off(small):
+    state = as_checkpoint(small)
+    packed = {
+        "epoch": 119,
+        "arch": "resnet",
+        "best_prec1": 77.0,
+        "optimizer": {"state": {}},
+        "state_dict": {
+            f"module.network.{key}": value.astype("float16")
+            for key, value in state.items()
+        },
+    }
+    other = model_zoo.create_model("resnet18_an", **SMALL)
+    model_zoo.load_torch_checkpoint(other, packed)
+    for a, b in zip(small.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a.astype("float16").astype("float32"), b)
+    assert (
+        state_dict({"model": packed["state_dict"], "epoch": 1}).keys() == state.keys()
+    )
+    assert number_of_classes(state) == 1000
+
+
+def test_counters_are_skipped_and_reported(small):
+    counter = {"bn1.num_batches_tracked": np.int64(7)}
+    report = model_zoo.load_torch_checkpoint(small, as_checkpoint(small) | counter)
+    assert report.skipped == list(counter)
+    assert report.loaded["stage1_block1_norm1/gamma"] == "layer1.0.bn1.weight_"
+    assert not report.new_head
+
+
+def test_new_head_keeps_ours_and_loads_the_rest(small):
+    state = as_checkpoint(small)
+    other = model_zoo.create_model("resnet18_an", classes=7, **SMALL)
+    head = [ops.convert_to_numpy(w) for w in other.get_layer("predictions").weights]
+    report = model_zoo.load_torch_checkpoint(other, state, head="new")
+    assert report.new_head and report.skipped == ["fc.weight", "fc.bias"]
+    for a, b in zip(small.get_weights()[:-2], other.get_weights()[:-2], strict=True):
+        np.testing.assert_array_equal(a, b)
+    for a, b in zip(head, other.get_layer("predictions").weights, strict=True):
+        np.testing.assert_array_equal(a, b)
+    with pytest.raises(ValueError, match="fc.bias: shape \\(1000,\\) does not fit"):
+        model_zoo.load_torch_checkpoint(other, state)
+
+
+def change(state, key, value):
+    return {**state, key: value}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (
+            lambda s: {k: v for k, v in s.items() if k != "layer2.1.conv1.weight"},
+            "stage2_block2_conv1/kernel: not in the checkpoint",
+        ),
+        (
+            lambda s: change(s, "layer5.0.conv1.weight", s["conv1.weight"]),
+            "layer5.0.conv1.weight: the network has no such variable",
+        ),
+        (
+            lambda s: change(s, "stem.0.weight", s["conv1.weight"]),
+            "stem_conv/kernel is filled by conv1.weight already",
+        ),
+        (
+            lambda s: change(s, "bn1.bias", np.zeros(65)),
+            "bn1.bias: shape \\(65,\\) does not fit stem_norm/beta \\(64,\\)",
+        ),
+        (
+            lambda s: change(s, "bn1.bias", np.full(64, np.nan)),
+            "bn1.bias: holds numbers that are not finite",
+        ),
+        (lambda s: change(s, "lr", 0.1), "must hold arrays by name. Received: lr"),
+        (lambda s: {}, "Received: nothing"),
+    ],
+)
+def test_a_checkpoint_that_does_not_fit_changes_nothing(small, spoil, words):
+    other = model_zoo.create_model("resnet18_an", **SMALL)
+    before = other.get_weights()
+    with pytest.raises(ValueError, match=words):
+        model_zoo.load_torch_checkpoint(other, spoil(as_checkpoint(small)))
+    for a, b in zip(before, other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_the_twin_with_other_norms_is_refused(small):
+    other = model_zoo.create_model("resnet18_bn", **SMALL)
+    with pytest.raises(ValueError, match="is not one of resnet18_bn; nothing was load"):
+        model_zoo.load_torch_checkpoint(other, as_checkpoint(small))
+
+
+def test_head_is_strict_or_new(small):
+    with pytest.raises(ValueError, match="'strict' or 'new'. Received: head='old'"):
+        model_zoo.load_torch_checkpoint(small, {}, head="old")
