@@ -89,6 +89,7 @@ class AttentiveNormalization(keras.layers.Layer):
         beta_initializer: of the (K, C) offsets; `None` is `RandomNormal(0.0, 0.1)`.
         gate_initializer: of the gate's kernels; `None` is
             `VarianceScaling(2.0, "fan_out", "untruncated_normal")`.
+        moving_mean_initializer, moving_variance_initializer: of the backbone's.
         gamma_regularizer, beta_regularizer, gate_regularizer: of the same weights.
         gamma_constraint, beta_constraint, gate_constraint: of the same weights.
 
@@ -137,6 +138,8 @@ class AttentiveNormalization(keras.layers.Layer):
         gamma_initializer=None,
         beta_initializer=None,
         gate_initializer=None,
+        moving_mean_initializer="zeros",
+        moving_variance_initializer="ones",
         gamma_regularizer=None,
         beta_regularizer=None,
         gate_regularizer=None,
@@ -206,6 +209,10 @@ class AttentiveNormalization(keras.layers.Layer):
             if gate_initializer is None
             else gate_initializer
         )
+        self.moving_mean_initializer = keras.initializers.get(moving_mean_initializer)
+        self.moving_variance_initializer = keras.initializers.get(
+            moving_variance_initializer
+        )
         self.gamma_regularizer = keras.regularizers.get(gamma_regularizer)
         self.beta_regularizer = keras.regularizers.get(beta_regularizer)
         self.gate_regularizer = keras.regularizers.get(gate_regularizer)
@@ -243,10 +250,14 @@ class AttentiveNormalization(keras.layers.Layer):
                 "aggregation": "mean",
             }
             self.moving_mean = self.add_weight(
-                name="moving_mean", initializer="zeros", **statistic
+                name="moving_mean",
+                initializer=self.moving_mean_initializer,
+                **statistic,
             )
             self.moving_variance = self.add_weight(
-                name="moving_variance", initializer="ones", **statistic
+                name="moving_variance",
+                initializer=self.moving_variance_initializer,
+                **statistic,
             )
         gate_normalization = self.gate_normalization
         if gate_normalization == "auto":
@@ -424,6 +435,8 @@ class AttentiveNormalization(keras.layers.Layer):
             "gate_activation": keras.activations.serialize(self.gate_activation),
             "synchronized": self.synchronized,
         }
+        for what in ("moving_mean_initializer", "moving_variance_initializer"):
+            config[what] = keras.initializers.serialize(getattr(self, what))
         for what in ("gamma", "beta", "gate"):
             for kind, serialize in (
                 ("initializer", keras.initializers.serialize),

@@ -81,12 +81,18 @@ class Norms:
         axis = -1 if keras.config.image_data_format() == "channels_last" else 1
         groups = math.gcd(32, x.shape[axis])
         if place in self._attentive_places:
+            num_components = self._num_components[stage]
             options = {
-                "num_components": self._num_components[stage],
+                "num_components": num_components,
                 "normalization": self._normalization,
                 "groups": groups,
                 "axis": axis,
                 "synchronized": self._synchronized,
+                # The square of the gain at initialization. Training never sees it; with
+                # 1, the outputs of a deep untrained network overflow in inference.
+                "moving_variance_initializer": keras.initializers.Constant(
+                    (num_components / 2) ** 2
+                ),
                 **self._shared,
                 **(ZERO_TABLES if zero else {}),
                 **{

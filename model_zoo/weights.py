@@ -1,5 +1,6 @@
 """Weights for the networks: tags with their sha256, strict loading, new heads."""
 
+import collections
 import dataclasses
 import hashlib
 import logging
@@ -40,7 +41,49 @@ class WeightSet:
     licence: str
 
 
-TAGS: dict[tuple[str, str], WeightSet] = {}
+def _fashion_mnist(kind: str, sha256: str, top1: float, loss: float) -> WeightSet:
+    return WeightSet(
+        sha256=sha256,
+        input_shape=(28, 28, 1),
+        classes=10,
+        class_names=(
+            "T-shirt/top",
+            "Trouser",
+            "Pullover",
+            "Dress",
+            "Coat",
+            "Sandal",
+            "Shirt",
+            "Sneaker",
+            "Bag",
+            "Ankle boot",
+        ),
+        mean=(0.286,),
+        std=(0.353,),
+        recipe=(
+            f"python -m train --recipe=fashion_mnist_resnet20_{kind} --data=idx:DIR "
+            "--workdir=RUN --set=epochs=15 --set=optimizer.warmup_epochs=1 "
+            "--set=data.shift=2"
+        ),
+        metrics={"test_top1": top1, "test_loss": loss, "test_images": 10_000},
+        licence="weights: Apache-2.0; data: Fashion-MNIST, Zalando SE, MIT",
+    )
+
+
+TAGS = {
+    ("resnet20_an", "fashion_mnist"): _fashion_mnist(
+        "an",
+        "b734358e4dd3d16be0897805c4b0a2ab7e9da778adcc5cf414bba6fdcf664530",
+        top1=0.9338,
+        loss=0.1837,
+    ),
+    ("resnet20_bn", "fashion_mnist"): _fashion_mnist(
+        "bn",
+        "fc86a5edaa50bb384d2aef0450d75588368b82077f9faf040231c8887a29e5da",
+        top1=0.9351,
+        loss=0.1773,
+    ),
+}
 
 
 def tags(model_name: str) -> tuple[str, ...]:
@@ -102,12 +145,16 @@ def load(model: keras.Model, weights: str | os.PathLike | None) -> None:
             f"`model_info`. Received: weights={path!r}."
         )
     try:
-        arrays, classes = _contents(path)
+        received, classes = _contents(path)
         target = _with_head(model, classes)
-        if arrays != len(target.weights):
-            raise ValueError(
-                f"{arrays} arrays in the file, {len(target.weights)} in the network."
-            )
+        expected = {each.name: len(each.weights) for each in target.layers}
+        differing = {
+            f"{name} ({received[name]} arrays, expected {expected.get(name, 0)})"
+            for name in expected.keys() | received
+            if received[name] != expected.get(name, 0)
+        }
+        if differing:
+            raise ValueError("; ".join(sorted(differing)[:3]))
         with warnings.catch_warnings(action="ignore"):  # one error says it all
             target.load_weights(path)
     except ValueError as error:
@@ -128,17 +175,26 @@ def load(model: keras.Model, weights: str | os.PathLike | None) -> None:
         )
 
 
-def _contents(path):
-    """Number of arrays in a weights file, and of classes of its head (0: no head)."""
+def _contents(path) -> tuple[collections.Counter, int]:
+    """Arrays of each layer in a weights file, and classes of its head (0: no head)."""
     import h5py  # comes with Keras
 
-    shapes = {}
+    arrays, classes = collections.Counter(), 0
+
+    def visit(path, item):
+        nonlocal classes
+        if not isinstance(item, h5py.Dataset):
+            return
+        # layers/dense_1/vars/0, or deeper; layers/dense_1/vars has the layer's name.
+        group = file["/".join([*path.split("/")[:2], "vars"])]
+        name = str(group.attrs.get("name", group.name))
+        arrays[name] += 1
+        if name == HEAD:
+            classes = item.shape[-1]
+
     with h5py.File(path) as file:
-        file.visititems(
-            lambda name, item: shapes.update({name: getattr(item, "shape", None)})
-        )
-    head = shapes.get("layers/dense/vars/1") or (0,)
-    return sum(shape is not None for shape in shapes.values()), head[0]
+        file.visititems(visit)
+    return arrays, classes
 
 
 def _with_head(model, classes):
@@ -152,5 +208,5 @@ def _with_head(model, classes):
         features = model.output
         if len(features.shape) == 4:
             features = keras.layers.GlobalAveragePooling2D()(features)
-    head = keras.layers.Dense(classes, dtype=features.dtype)(features)
+    head = keras.layers.Dense(classes, dtype=features.dtype, name=HEAD)(features)
     return keras.Model(model.inputs, head)

@@ -1,0 +1,107 @@
+"""What holds for every registered network; one of each kind in the quick run."""
+
+import re
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from golden import weights_rule
+from keras import ops
+
+import model_zoo
+from tests.model_zoo import reference
+
+QUICK = (
+    "resnet20_an",
+    "resnet18_an",
+    "resnet50d_bn",
+    "resnext50_32x4d_an",
+    "mobilenetv2_an",
+    "densenet121_an",
+)
+# Exactly zero in training: the shift of a linear bottleneck is a constant that the next
+# 1x1 convolution hands to a batch norm, which subtracts it.
+NO_GRADIENT = {"mobilenetv2": r"stage\d_block\d_norm3/beta"}
+
+every_model = pytest.mark.parametrize(
+    "name",
+    [
+        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        for name in model_zoo.list_models()
+    ],
+)
+
+
+@pytest.fixture
+def policy():
+    """Sets the global dtype policy for one test."""
+    before = keras.config.dtype_policy()
+    yield keras.config.set_dtype_policy
+    keras.config.set_dtype_policy(before)
+
+
+def odd_images(number=2):
+    return reference.images("odd", number, 40)[:, :37, :33]
+
+
+@every_model
+def test_outputs_are_finite_and_kept_by_a_file(name, tmp_path):
+    model = model_zoo.create_model(name, input_shape=(37, 33, 3))
+    assert np.isfinite(ops.convert_to_numpy(model(odd_images()))).all()
+    reference.fill(model)
+    probabilities = ops.convert_to_numpy(model(odd_images()))
+    classes = model_zoo.model_info(name).classes
+    assert probabilities.shape == (2, classes)
+    np.testing.assert_allclose(probabilities.sum(1), 1.0, rtol=1e-5)
+    assert np.ptp(probabilities, axis=0).max() > 0
+    model.save(tmp_path / "model.keras")
+    again = keras.models.load_model(tmp_path / "model.keras")
+    np.testing.assert_array_equal(again(odd_images()), probabilities)
+
+
+@every_model
+def test_parameters_are_those_of_its_record(name):
+    model = model_zoo.create_model(name)
+    count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
+    assert count == model_zoo.model_info(name).parameters
+
+
+@every_model
+def test_mixed_precision_keeps_variables_and_head_in_float32(name, policy):
+    policy("mixed_bfloat16")
+    model = model_zoo.create_model(name, input_shape=(37, 33, 3))
+    assert {str(v.dtype) for v in model.weights} == {"float32"}
+    for training in (False, True):
+        outputs = model(odd_images(), training=training)
+        assert ops.dtype(outputs) == "float32"
+        assert np.isfinite(ops.convert_to_numpy(outputs)).all()
+
+
+@every_model
+def test_every_weight_gets_a_gradient(name, policy):
+    # A gradient of a grouped convolution exists on a CPU in float32 only.
+    policy("float32" if "resnext" in name else "float64")
+    model = model_zoo.create_model(
+        name, input_shape=(65, 65, 3), classifier_activation=None
+    )
+    reference.fill(model)
+    images = reference.images("train", 4, 72)[:, :65, :65]
+    labels = weights_rule.labels("train", 4, model.output_shape[-1])
+    with tf.GradientTape() as tape:
+        logits = model(images, training=True)
+        loss = tf.reduce_mean(
+            tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits)
+        )
+    gradients = tape.gradient(loss, [v.value for v in model.trainable_variables])
+    norms = np.array([np.linalg.norm(gradient) for gradient in gradients])
+    assert np.isfinite(norms).all()
+    least = 1e-9 * np.linalg.norm(norms)
+    without = {
+        variable.path
+        for variable, norm in zip(model.trainable_variables, norms, strict=True)
+        if norm <= least
+    }
+    exception = NO_GRADIENT.get(name.rsplit("_", 1)[0], "none")
+    paths = {variable.path for variable in model.trainable_variables}
+    assert without == {path for path in paths if re.fullmatch(exception, path)}

@@ -1,0 +1,278 @@
+"""Arguments, names and initialization of the published networks."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from keras import ops
+
+import model_zoo
+from an_keras import AttentiveNormalization
+from model_zoo.blocks import GroupedConv2D
+
+SMALL = {"input_shape": (64, 64, 3)}
+LAYER_NAMES = pathlib.Path(__file__).with_name("layer_names.json")
+
+
+@pytest.mark.parametrize("name", json.loads(LAYER_NAMES.read_text()))
+def test_names_of_layers_with_weights_are_pinned(name):
+    model = model_zoo.create_model(name)
+    names = [layer.name for layer in model.layers if layer.weights]
+    assert names == json.loads(LAYER_NAMES.read_text())[name]
+
+
+def attentive(model):
+    """Names of the AN layers without stage and block."""
+    return {
+        layer.name.rsplit("_", 1)[-1]
+        if layer.name.startswith("stage") and "shortcut" not in layer.name
+        else layer.name.split("_", 2 if "shortcut" in layer.name else 0)[-1]
+        for layer in model.layers
+        if isinstance(layer, AttentiveNormalization)
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "position", "expected"),
+    [
+        ("resnet18_an", None, {"norm1"}),
+        ("resnet50_an", None, {"norm2"}),
+        ("resnet50_an", "norm3", {"norm3"}),
+        ("resnet50_an", "norm123", {"norm1", "norm2", "norm3"}),
+        (
+            "resnet50_an",
+            "all",
+            {"norm1", "norm2", "norm3", "stem_norm", "shortcut_norm"},
+        ),
+        (
+            "resnet50d_an",
+            "all",
+            {
+                *("norm1", "norm2", "norm3", "shortcut_norm"),
+                *("stem_norm1", "stem_norm2", "stem_norm3"),
+            },
+        ),
+        ("mobilenetv2_an", None, {"norm2"}),
+        ("mobilenetv2_an", "norm13", {"norm1", "norm3"}),
+        (
+            "mobilenetv2_an",
+            "all",
+            {"norm1", "norm2", "norm3", "stem_norm", "last_norm"},
+        ),
+        ("densenet121_an", None, {"norm2"}),
+        ("densenet121_an", "norm12", {"norm1", "norm2"}),
+        (
+            "densenet121_an",
+            "all",
+            {
+                *("norm1", "norm2", "stem_norm", "last_norm"),
+                *(f"transition{i}_norm" for i in (1, 2, 3)),
+            },
+        ),
+        ("resnet50_bn", "all", set()),
+    ],
+)
+def test_position_chooses_the_norms(name, position, expected):
+    model = model_zoo.create_model(name, position=position, **SMALL)
+    assert attentive(model) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "components"),
+    [
+        ("resnet50_an", [10, 10, 20, 20]),
+        ("densenet121_an", [10, 10, 20, 20]),
+        ("mobilenetv2_an", [5, 5, 5, 5, 10, 10, 10]),
+    ],
+)
+def test_components_are_as_published_for_each_stage(name, components):
+    model = model_zoo.create_model(name, **SMALL)
+    layers = (f"stage{i + 1}_block1_norm2" for i in range(len(components)))
+    assert [model.get_layer(name).num_components for name in layers] == components
+
+
+def test_group_normalization_is_everywhere():
+    model = model_zoo.create_model(
+        "mobilenetv2_an", normalization="group", width_multiplier=0.75, **SMALL
+    )
+    kinds = {type(layer).__name__ for layer in model.layers if "norm" in layer.name}
+    assert kinds == {"AttentiveNormalization", "GroupNormalization"}
+    assert model.get_layer("stem_norm").groups == 8  # gcd(32, 24)
+    assert np.isfinite(model(np.ones((2, 64, 64, 3)))).all()
+
+
+@pytest.mark.parametrize("normalization", ["batch", "group"])
+def test_last_norm_of_a_residual_block_starts_at_0(normalization):
+    options = {"normalization": normalization, **SMALL}
+    plain = model_zoo.create_model("resnet50_bn", **options)
+    assert not np.any(plain.get_layer("stage3_block2_norm3").gamma)
+    assert np.all(plain.get_layer("stage3_block2_norm2").gamma)
+    for name, position, last in (
+        ("resnet50_an", "norm3", "norm3"),
+        ("resnet34_an", "norm2", "norm2"),
+    ):
+        model = model_zoo.create_model(name, position=position, **options)
+        layer = model.get_layer(f"stage3_block2_{last}")
+        assert not np.any(layer.gamma) and not np.any(layer.beta)
+        assert np.any(layer.gate.kernel)
+
+
+def test_other_families_do_not_start_at_0():
+    for name, layer in (
+        ("resnet20_bn", "stage1_block1_norm2"),
+        ("mobilenetv2_bn", "stage1_block1_norm3"),
+        ("densenet121_bn", "stage1_block1_norm2"),
+    ):
+        model = model_zoo.create_model(name, **SMALL)
+        assert np.all(model.get_layer(layer).gamma)
+
+
+@pytest.mark.parametrize(
+    ("name", "layer", "weight", "std"),
+    [
+        ("resnet50_an", "stem_conv", 0, (2 / (49 * 64)) ** 0.5),
+        ("resnet50_an", "stage4_block1_conv2", 0, (2 / (9 * 512)) ** 0.5),
+        ("resnext50_32x4d_an", "stage4_block1_conv2", 0, (2 / (9 * 1024)) ** 0.5),
+        ("mobilenetv2_an", "stage6_block2_conv2", 0, (2 / (9 * 960)) ** 0.5),
+        ("mobilenetv2_an", "last_conv", 0, (2 / 1280) ** 0.5),
+        ("mobilenetv2_an", "predictions", 0, 0.01),
+        ("densenet121_an", "stage4_block1_conv2", 0, (2 / (9 * 32)) ** 0.5),
+        ("resnet50_an", "predictions", 0, (2048 * 3) ** -0.5),
+        ("densenet121_an", "predictions", 1, (1024 * 3) ** -0.5),
+        ("resnet50_an", "stage4_block1_norm2", 0, 0.1),  # gamma
+        ("resnet50_an", "stage4_block1_norm2", 1, 0.1),  # beta
+        ("resnet50_an", "stage4_block1_norm2", 2, (2 / 20) ** 0.5),  # gate kernel
+    ],
+)
+def test_weights_start_as_spread_as_published(name, layer, weight, std):
+    keras.utils.set_random_seed(0)
+    model = model_zoo.create_model(name, **SMALL)
+    values = ops.convert_to_numpy(model.get_layer(layer).trainable_weights[weight])
+    assert values.std() == pytest.approx(std, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("multiplier", "rounded", "widths"),
+    [
+        (1.0, False, (32, 16, 24, 32, 64, 96, 160, 320, 1280)),
+        (0.35, False, (11, 5, 8, 11, 22, 33, 56, 112, 1280)),
+        (0.5, True, (16, 8, 16, 16, 32, 48, 80, 160, 1280)),
+        (1.4, True, (48, 24, 32, 48, 88, 136, 224, 448, 1792)),
+    ],
+)
+def test_width_multiplier_cuts_or_rounds(multiplier, rounded, widths):
+    model = model_zoo.create_model(
+        "mobilenetv2_an", width_multiplier=multiplier, round_channels=rounded, **SMALL
+    )
+    layers = ["stem_conv", *(f"stage{i}_block1_conv3" for i in range(1, 8))]
+    layers.append("last_conv")
+    assert tuple(model.get_layer(name).filters for name in layers) == widths
+
+
+def test_dropout_stands_before_the_classifier_of_mobilenet_only():
+    rates = {
+        name: [
+            layer.rate
+            for layer in model_zoo.create_model(name, **SMALL).layers
+            if isinstance(layer, keras.layers.Dropout)
+        ]
+        for name in ("mobilenetv2_an", "resnet50_an", "densenet121_an")
+    }
+    assert rates == {"mobilenetv2_an": [0.2], "resnet50_an": [], "densenet121_an": []}
+
+
+def test_options_reach_every_attentive_layer_and_tuples_each_stage():
+    model = model_zoo.create_model(
+        "resnet18_an",
+        num_components=4,
+        norm_options={"descriptor": "mean", "gate_hidden_units": (4, 4, 8, 8)},
+        **SMALL,
+    )
+    layers = [model.get_layer(f"stage{i}_block1_norm1") for i in (1, 2, 3, 4)]
+    assert {layer.descriptor for layer in layers} == {"mean"}
+    assert [layer.gate_hidden_units for layer in layers] == [4, 4, 8, 8]
+    assert {layer.num_components for layer in layers} == {4}
+
+
+def test_synchronized_reaches_every_norm():
+    model = model_zoo.create_model("resnet50_an", synchronized=True, **SMALL)
+    assert all(layer.synchronized for layer in model.layers if "norm" in layer.name)
+
+
+def test_images_of_any_size_and_number_of_channels():
+    model = model_zoo.create_model(
+        "mobilenetv2_an", input_shape=(None, None, 1), classes=3
+    )
+    for size in ((32, 32), (47, 33)):
+        assert model(np.ones((2, *size, 1))).shape == (2, 3)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error", "words"),
+    [
+        ({"position": "norm4"}, ValueError, "'norm1', 'norm2', 'norm3', 'norm123'"),
+        ({"position": "stem"}, ValueError, "Received: position='stem'"),
+        ({"num_components": (10, 20)}, ValueError, "each of the 7 stages"),
+        ({"norm_options": {"groups": (1, 2)}}, ValueError, "Received: groups=\\(1, 2"),
+        ({"norm_options": {"gruops": 1}}, ValueError, "gruops"),
+        ({"width_multiplier": 0}, ValueError, "Received: width_multiplier=0"),
+        ({"input_shape": (31, 64, 3)}, ValueError, "at least 32 pixels"),
+        ({"weights": "imagenet"}, ValueError, "or a tag of `model_info`. Received"),
+        ({"depth": 3}, TypeError, "unexpected keyword argument 'depth'"),
+    ],
+)
+def test_bad_arguments_are_named(arguments, error, words):
+    with pytest.raises(error, match=words):
+        model_zoo.create_model("mobilenetv2_an", **arguments)
+
+
+def test_builders_say_whose_network_it_is():
+    text = model_zoo.model_info("resnet50_an").build.__doc__.splitlines()[0]
+    assert "He et al. 2016" in text and "keras.applications.ResNet50" in text
+
+
+class TestGroupedConvolution:
+    """It is Keras' layer, in TensorFlow's own operation."""
+
+    @pytest.fixture
+    def layers(self):
+        options = {"groups": 4, "padding": "same", "use_bias": False}
+        ours = GroupedConv2D(16, 3, **options)
+        keras_own = keras.layers.Conv2D(16, 3, **options)
+        for layer in (ours, keras_own):
+            layer.build((None, 9, 9, 8))
+        keras_own.set_weights(ours.get_weights())
+        return ours, keras_own
+
+    def test_outputs_and_gradients_equal_those_of_keras(self, layers):
+        x = np.random.default_rng(0).normal(size=(2, 9, 9, 8)).astype("float32")
+        results = []
+        for layer in layers:
+            with tf.GradientTape() as tape:
+                y = layer(x)
+                loss = tf.reduce_sum(y**2)
+            results.append((y, tape.gradient(loss, layer.kernel.value)))
+        for a, b in zip(*results, strict=True):
+            np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+    def test_nothing_must_be_compiled(self, layers):
+        def operations(layer):
+            spec = tf.TensorSpec((None, 9, 9, 8))
+            graph = tf.function(layer).get_concrete_function(spec).graph
+            return str(graph.as_graph_def())
+
+        ours, keras_own = layers
+        assert "_XlaMustCompile" in operations(keras_own)
+        assert "_XlaMustCompile" not in operations(ours)
+
+    def test_file_is_that_of_keras(self, layers, tmp_path):
+        inputs = keras.Input((9, 9, 8))
+        ours, keras_own = (keras.Model(inputs, layer(inputs)) for layer in layers)
+        ours.save(tmp_path / "model.keras")
+        again = keras.models.load_model(tmp_path / "model.keras")
+        assert isinstance(again.layers[1], GroupedConv2D)
+        x = np.ones((1, 9, 9, 8), "float32")
+        np.testing.assert_allclose(again(x), keras_own(x), rtol=1e-5)
