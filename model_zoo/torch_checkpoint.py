@@ -8,6 +8,7 @@ another one leaves into our variables.
 import dataclasses
 import os
 import re
+import warnings
 from collections.abc import Mapping
 
 import keras
@@ -219,22 +220,28 @@ def read_torch_file(path: str | os.PathLike) -> Mapping:
     if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
         raise ImportError(f"{needed} Received: PyTorch {torch.__version__}.")
     try:
-        checkpoint = torch.load(path, map_location="cpu", weights_only=True)
+        with warnings.catch_warnings(action="ignore"):  # one error says it all
+            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # its kinds are many and undocumented
-        code = re.search(r"GLOBAL (\S+)|class (\S+) ", str(error))
-        if code:
-            what = code[1] or code[2]
-            reason = f"it asks for {what}, and only tensors and plain values are read"
-        else:
-            lines = str(error).splitlines() or [type(error).__name__]
-            reason = f"it is damaged or no checkpoint ({lines[0][:200]})"
-        raise ValueError(f"{path!r} is refused: {reason}.") from error
+        raise ValueError(f"{path!r} is refused: {_reason(str(error))}.") from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(
             "A checkpoint must hold a dictionary. "
             f"Received: {type(checkpoint).__name__} in {path!r}."
         )
     return checkpoint
+
+
+def _reason(message: str) -> str:
+    """Why PyTorch's reader failed, in a line, without its advice to trust the file."""
+    if code := re.search(r"GLOBAL (\S+)|class (\S+) ", message):
+        return (
+            f"it asks for {code[1] or code[2]}, and only tensors and plain values are "
+            "read; whoever made it can save the state_dict alone"
+        )
+    message = message.partition("WeightsUnpickler error: ")[2] or message
+    line = (message.strip() or "empty").splitlines()[0]
+    return f"it is damaged or no checkpoint ({line[:200]})"
 
 
 def to_keras(array: np.ndarray, variable) -> np.ndarray:

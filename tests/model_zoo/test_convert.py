@@ -1,0 +1,224 @@
+"""PyTorch files: read with weights only, converted, verified. They need PyTorch."""
+
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import pytest
+from golden import weights_rule
+
+import model_zoo
+from model_zoo.__main__ import main
+from model_zoo.torch_checkpoint import read_torch_file
+from tests.model_zoo import reference
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def torch():
+    import torch
+
+    return torch
+
+
+@pytest.fixture(scope="module")
+def tensors(torch):
+    return {
+        key: torch.from_numpy(np.asarray(value))
+        for key, value in reference.checkpoint("mobilenetv2_an").items()
+    }
+
+
+@pytest.mark.parametrize("legacy", [False, True])
+def test_file_gives_the_same_network_as_the_dictionary(
+    legacy, torch, tensors, tmp_path
+):
+    path = tmp_path / "model_best.pth.tar"
+    content = {
+        "epoch": 150,
+        "arch": "mobilenetv2",
+        "best_prec1": 73.3,
+        "optimizer": {"state": {}, "param_groups": [{"lr": 0.1}]},
+        "state_dict": {
+            f"module.network.{key}": value for key, value in tensors.items()
+        },
+    }
+    torch.save(content, path, _use_new_zipfile_serialization=not legacy)
+    known, _ = reference.build("mobilenetv2_an")
+    model = model_zoo.create_model("mobilenetv2_an")
+    model_zoo.load_torch_checkpoint(model, path)
+    for a, b in zip(known.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+@pytest.mark.parametrize("dtype", ["float16", "bfloat16"])
+def test_half_precision_becomes_float32(dtype, torch, tensors):
+    halves = {
+        key: value.to(getattr(torch, dtype)) if value.is_floating_point() else value
+        for key, value in tensors.items()
+    }
+    model = model_zoo.create_model("mobilenetv2_an")
+    model_zoo.load_torch_checkpoint(model, halves)
+    kernel = tensors["features.18.0.weight"].to(getattr(torch, dtype)).float().numpy()
+    layer = model.get_layer("last_conv")
+    np.testing.assert_array_equal(layer.kernel, kernel.transpose(2, 3, 1, 0))
+
+
+def test_convert_verifies_and_writes(torch, tensors, tmp_path, capsys):
+    source, out = tmp_path / "a.pth", tmp_path / "a.weights.h5"
+    torch.save({"state_dict": tensors}, source)
+    command = ["convert", str(source), "--model=mobilenetv2_an", f"--out={out}"]
+    assert main(command) == 0
+    text = capsys.readouterr().out
+    assert "mobilenetv2_an with 1000 classes" in text
+    assert "347 loaded, 69 counters skipped, 0 left over" in text
+    assert "105 compared with PyTorch" in text
+    assert "largest difference of a logit 0.0e+00" in text
+    model = model_zoo.create_model("mobilenetv2_an", weights=out)
+    known, _ = reference.build("mobilenetv2_an")
+    for a, b in zip(known.get_weights(), model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    assert sorted(os.listdir(tmp_path)) == ["a.pth", "a.weights.h5"]
+
+
+def test_convert_takes_the_classes_of_the_checkpoint(torch, tensors, tmp_path, capsys):
+    small = dict(tensors)
+    for key in ("classifier.1.weight", "classifier.1.bias"):
+        shape = (7, *tensors[key].shape[1:])
+        small[key] = torch.from_numpy(weights_rule.tensor(key, shape))
+    torch.save(small, tmp_path / "a.pth")
+    out = tmp_path / "a.weights.h5"
+    assert (
+        main(
+            [
+                "convert",
+                str(tmp_path / "a.pth"),
+                "--model=mobilenetv2_an",
+                f"--out={out}",
+            ]
+        )
+        == 0
+    )
+    assert "with 7 classes" in capsys.readouterr().out
+
+
+def test_another_network_writes_nothing(torch, tensors, tmp_path, capsys):
+    torch.save(tensors, tmp_path / "a.pth")
+    out = tmp_path / "a.weights.h5"
+    assert (
+        main(
+            [
+                "convert",
+                str(tmp_path / "a.pth"),
+                "--model=mobilenetv2_bn",
+                f"--out={out}",
+            ]
+        )
+        == 1
+    )
+    assert "is not one of mobilenetv2_bn" in capsys.readouterr().err
+    assert os.listdir(tmp_path) == ["a.pth"]
+
+
+class Hostile:
+    """Runs a command when it is unpickled."""
+
+    def __init__(self, path):
+        self.path = path
+
+    def __reduce__(self):
+        return os.system, (f"touch {self.path}",)
+
+
+def hostile_zip(torch, content, path):
+    torch.save(content, path)
+
+
+def hostile_legacy(torch, content, path):
+    torch.save(content, path, _use_new_zipfile_serialization=False)
+
+
+def hostile_pickle(torch, content, path):
+    path.write_bytes(pickle.dumps(content, protocol=2))
+
+
+@pytest.mark.parametrize("write", [hostile_zip, hostile_legacy, hostile_pickle])
+def test_a_file_that_runs_code_is_refused_and_nothing_runs(
+    write, torch, tensors, tmp_path, capsys
+):
+    trace, path = tmp_path / "trace", tmp_path / "a.pth"
+    write(torch, {"state_dict": tensors, "epoch": Hostile(trace)}, path)
+    with pytest.raises(
+        ValueError, match=r"refused: it asks for (posix|torch.storage)\.\w+"
+    ) as error:
+        read_torch_file(path)
+    assert "weights_only" not in str(error.value)
+    model = model_zoo.create_model("mobilenetv2_an")
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="is refused"):
+        model_zoo.load_torch_checkpoint(model, path)
+    for a, b in zip(before, model.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    out = tmp_path / "a.weights.h5"
+    assert main(["convert", str(path), "--model=mobilenetv2_an", f"--out={out}"]) == 1
+    assert capsys.readouterr().err.startswith("error: ")
+    assert not out.exists() and not trace.exists()
+
+
+def test_a_newer_pickle_is_refused_without_advice_to_trust_it(tmp_path):
+    path = tmp_path / "a.pth"
+    path.write_bytes(pickle.dumps({"a": Hostile(tmp_path / "trace")}, protocol=4))
+    with pytest.raises(ValueError, match="is refused: it is damaged or no") as error:
+        read_torch_file(path)
+    assert "weights_only" not in str(error.value)
+    assert not (tmp_path / "trace").exists()
+
+
+def test_damaged_and_renamed_files_give_a_clear_line(torch, tensors, tmp_path):
+    whole = tmp_path / "whole.pth"
+    torch.save(tensors, whole)
+    content = whole.read_bytes()
+    weights = tmp_path / "a.weights.h5"
+    model_zoo.create_model("resnet20_an").save_weights(weights)
+    archive = tmp_path / "archive.pth"
+    with zipfile.ZipFile(archive, "w") as file:
+        file.writestr("a.txt", "text")
+    files = {
+        "empty": b"",
+        "cut": content[: len(content) // 2],
+        "start": content[:100],
+        "flipped": content[:60] + bytes(1000) + content[1060:],
+        "image": b"\x89PNG\r\n\x1a\n" + bytes(100),
+        "weights": weights.read_bytes(),
+        "zip": archive.read_bytes(),
+        "text": b"not a checkpoint\n",
+    }
+    for name, data in files.items():
+        path = tmp_path / f"{name}.pth"
+        path.write_bytes(data)
+        with pytest.raises(
+            ValueError, match="is refused: it is damaged or no"
+        ) as error:
+            read_torch_file(path)
+        assert len(str(error.value).splitlines()) == 1, name
+
+
+def test_other_contents_and_missing_files_are_named(torch, tmp_path):
+    torch.save([1, 2], tmp_path / "list.pth")
+    with pytest.raises(ValueError, match="must hold a dictionary. Received: list"):
+        read_torch_file(tmp_path / "list.pth")
+    torch.save({"epoch": 1}, tmp_path / "numbers.pth")
+    model = model_zoo.create_model("resnet20_an")
+    with pytest.raises(ValueError, match="must hold arrays by name. Received: epoch"):
+        model_zoo.load_torch_checkpoint(model, tmp_path / "numbers.pth")
+    with pytest.raises(ValueError, match="Expected the path of a checkpoint"):
+        read_torch_file(tmp_path / "missing.pth")
+
+
+def test_old_readers_are_refused(torch, tensors, tmp_path, monkeypatch):
+    torch.save(tensors, tmp_path / "a.pth")
+    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
+    with pytest.raises(ImportError, match="needs PyTorch 2.6.*Received: PyTorch 2.5.1"):
+        read_torch_file(tmp_path / "a.pth")

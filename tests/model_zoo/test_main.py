@@ -1,0 +1,53 @@
+"""python -m model_zoo: tables, and exit codes of what goes wrong."""
+
+import pytest
+
+import model_zoo
+from model_zoo.__main__ import main
+
+
+def test_list_has_a_line_for_every_network(capsys):
+    assert main(["list"]) == 0
+    first_words = [
+        line.split()[0] for line in capsys.readouterr().out.splitlines() if line
+    ]
+    assert first_words == ["network", *model_zoo.list_models(), "top-1:"]
+
+
+def test_list_takes_a_pattern(capsys):
+    assert main(["list", "densenet1?1_an"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[1].split() == ["densenet121_an", "8,342,288", "224x224", "77.4"]
+    assert main(["list", "vgg*"]) == 1
+    assert "No network's name matches 'vgg*'" in capsys.readouterr().err
+
+
+def test_info_tells_all(capsys):
+    assert main(["info", "resnet50_an"]) == 0
+    out = capsys.readouterr().out
+    for text in ("25,755,420", "78.4 / 94.1", "78.41 / 94.12", "He et al. 2016", "120"):
+        assert text in out
+    assert main(["info", "resnet20_an"]) == 0
+    assert "fashion_mnist" in capsys.readouterr().out
+
+
+def test_unknown_names_get_the_nearest(capsys):
+    assert main(["info", "resnet50_am"]) == 1
+    assert "one like resnet50_an" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("arguments", [[], ["convert"], ["remove", "resnet50_an"]])
+def test_usage_errors_exit_with_2(arguments, capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(arguments)
+    assert stop.value.code == 2
+    assert "usage: python -m model_zoo" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("out", ["a.h5", "no/such/directory/a.weights.h5", "there"])
+def test_convert_writes_new_weights_files_only(out, tmp_path, capsys):
+    (tmp_path / "there.weights.h5").write_bytes(b"precious")
+    out = tmp_path / ("there.weights.h5" if out == "there" else out)
+    assert main(["convert", "x.pth", "--model=resnet18_an", f"--out={out}"]) == 1
+    assert "must be a new file *.weights.h5" in capsys.readouterr().err
+    assert (tmp_path / "there.weights.h5").read_bytes() == b"precious"
