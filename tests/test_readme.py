@@ -12,7 +12,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_programs_of_the_readme_run(tmp_path, monkeypatch):
-    assert len(PROGRAMS) == 3
+    assert len(PROGRAMS) == 4
     monkeypatch.chdir(tmp_path)
     for program in PROGRAMS:
         exec(compile(program, "README.md", "exec"), {})
@@ -32,7 +32,7 @@ def test_results_are_those_of_the_files():
     files = sorted((ROOT / "results").glob("*.csv"))
     tables = [csv.DictReader(file.read_text().splitlines()) for file in files]
     rows = [row for table in tables for row in table]
-    assert len(rows) == 4
+    assert len(rows) == 6
     for row in rows:
         cells = (
             f"`{row['model']}` | {int(row['parameters']):,} | {float(row['top1']):.4f}"
