@@ -33,6 +33,8 @@ def test_wheel_holds_the_two_packages_their_types_and_the_licence(wheel):
         for path in (ROOT / package).rglob("*.py")
     }
     assert sources == {name for name in names if name.endswith(".py")}
+    assert "model_zoo/imagenet_classes.tsv" in names
+    assert "model_zoo/pretrained/resnet20_an.fashion_mnist.weights.h5" in names
 
 
 def test_wheel_works_where_only_it_and_jax_are_installed(wheel, tmp_path):
@@ -45,8 +47,11 @@ def test_wheel_works_where_only_it_and_jax_are_installed(wheel, tmp_path):
         "for name in ('tensorflow', 'torch', 'train'):\n"
         "    assert importlib.util.find_spec(name) is None, name\n"
         "import an_keras, model_zoo\n"
-        "model = model_zoo.create_model('resnet20_an', input_shape=(8, 8, 1))\n"
-        "print(an_keras.__version__, np.asarray(model(np.ones((2, 8, 8, 1)))).shape)\n"
+        "name = 'resnet20_an.fashion_mnist'\n"
+        "model = model_zoo.create_model(name, input_shape=(8, 8, 1))\n"
+        "x = model_zoo.preprocess_input(np.ones((2, 8, 8, 1)), name)\n"
+        "assert model_zoo.decode_predictions(np.eye(1000)[:1])[0][0][1] == 'tench'\n"
+        "print(an_keras.__version__, np.asarray(model(x)).shape)\n"
     )
     done = subprocess.run(
         [python, "-c", program],
