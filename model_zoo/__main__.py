@@ -4,12 +4,19 @@ Exit codes: 0 done, 2 usage, 1 anything else.
 """
 
 import argparse
+import ast
 import hashlib
+import os
 import pathlib
 import sys
 
 import model_zoo
+from model_zoo import weights
 from model_zoo.convert import SUFFIX, convert
+
+
+class UsageError(ValueError):
+    """What was typed cannot be meant."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -17,9 +24,12 @@ def main(argv: list[str] | None = None) -> int:
     try:
         for line in arguments.run(arguments):
             print(line)
-    except (ValueError, ImportError, OSError) as error:
+        sys.stdout.flush()
+    except BrokenPipeError:  # whoever reads has read enough, as `head` does
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+    except (ValueError, TypeError, ImportError, OSError) as error:
         print(f"error: {error}", file=sys.stderr)
-        return 1
+        return 2 if isinstance(error, UsageError) else 1
     return 0
 
 
@@ -38,16 +48,39 @@ def _parser():
     conversion.add_argument("checkpoint", metavar="CKPT", help=".pth or .pth.tar file")
     conversion.add_argument("--model", required=True, help="name of the network")
     conversion.add_argument("--out", required=True, help=f"file to write, *{SUFFIX}")
-    conversion.add_argument("--position", help="of AN, if not the published one")
+    conversion.add_argument(
+        "--set",
+        action="append",
+        default=[],
+        metavar="NAME=VALUE",
+        help="argument of create_model, as position=all or width_multiplier=0.5",
+    )
     conversion.set_defaults(run=convert_checkpoint)
     return parser
+
+
+def _assignment(text):
+    name, equals, value = text.partition("=")
+    if not equals:
+        raise UsageError(f"Expected --set=NAME=VALUE. Received: {text!r}.")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _info(name):
+    try:
+        return model_zoo.model_info(name)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def list_table(arguments):
     """One line for each network."""
     names = model_zoo.list_models(arguments.pattern)
     if not names:
-        raise ValueError(f"No network's name matches {arguments.pattern!r}.")
+        raise UsageError(f"No network's name matches {arguments.pattern!r}.")
     row = "{:24}{:>12}{:>10}{:>8}{:>8}  {}"
     yield row.format("network", "parameters", "input", "top-1", "paper", "weights")
     for info in map(model_zoo.model_info, names):
@@ -66,7 +99,7 @@ def list_table(arguments):
 
 def info_table(arguments):
     """One line for each fact."""
-    info = model_zoo.model_info(arguments.name)
+    info = _info(arguments.name)
 
     def accuracy(top1, top5):
         return "not published" if top1 is None else f"{top1} / {top5}"
@@ -83,13 +116,23 @@ def info_table(arguments):
         "recipe of the authors": info.recipe or "not published",
         "weights": ", ".join(info.weights) or "none",
     }
+    for tag in info.weights:
+        record = weights.record(info.name, tag)
+        metrics = ", ".join(f"{name} {value}" for name, value in record.metrics.items())
+        facts |= {
+            f"weights {tag}": metrics,
+            "  made by": record.recipe,
+            "  sha256": record.sha256,
+            "  licence": record.licence,
+        }
     for name, value in facts.items():
         yield f"{name:34}{value}"
 
 
 def convert_checkpoint(arguments):
     """The verification, one line for each number."""
-    options = {"position": arguments.position} if arguments.position else {}
+    options = dict(map(_assignment, arguments.set))
+    _info(arguments.model)
     result = convert(arguments.checkpoint, arguments.model, arguments.out, **options)
     digest = hashlib.sha256(pathlib.Path(arguments.out).read_bytes()).hexdigest()
     loaded, skipped = len(result.report.loaded), len(result.report.skipped)

@@ -1,5 +1,7 @@
 """Pieces that the networks share: input, convolutions with explicit padding, head."""
 
+import numbers
+
 import keras
 from keras import layers
 
@@ -63,9 +65,9 @@ class GroupedConv2D(layers.Conv2D):
 
     Arguments, weights, files and results are those of the Keras layer. On TensorFlow
     Keras wraps every grouped convolution into a function that XLA must compile: its
-    gradient is a hundred times slower on a CPU, and TensorFlow Serving refuses it.
-    TensorFlow's convolution knows groups by itself, but its gradient on a CPU only in
-    float32 and bfloat16 with oneDNN (the default).
+    gradient is many times slower on a CPU, and TensorFlow Serving refuses it. What
+    TensorFlow's convolution lacks is a gradient of groups on a CPU in other types than
+    float32 and bfloat16; there each group is a convolution.
     """
 
     def convolution_op(self, inputs, kernel):
@@ -74,7 +76,19 @@ class GroupedConv2D(layers.Conv2D):
             return super().convolution_op(inputs, kernel)
         import tensorflow as tf
 
-        return tf.nn.conv2d(inputs, kernel, self.strides, self.padding.upper())
+        def convolve(inputs, kernel):
+            padding = self.padding.upper()
+            return tf.nn.conv2d(
+                inputs, kernel, self.strides, padding, dilations=self.dilation_rate
+            )
+
+        some = inputs.dtype in (tf.float32, tf.bfloat16)
+        if some or tf.config.list_logical_devices("GPU"):
+            return convolve(inputs, kernel)
+        groups = (tf.split(array, self.groups, axis=-1) for array in (inputs, kernel))
+        return tf.concat(
+            [convolve(*group) for group in zip(*groups, strict=True)], axis=-1
+        )
 
 
 def he_normal(fan_out: int | None = None):
@@ -147,8 +161,15 @@ def head(
     Raises:
         ValueError: `pooling` is none of `None`, "avg", "max", or `classes` is < 1.
     """
+    if pooling not in (None, "avg", "max"):
+        raise ValueError(
+            f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}."
+        )
     if include_top:
-        if not isinstance(classes, int) or classes < 1:
+        integer = isinstance(classes, numbers.Integral) and not isinstance(
+            classes, bool
+        )
+        if not integer or classes < 1:
             raise ValueError(
                 f"`classes` must be an int >= 1. Received: classes={classes!r}."
             )
@@ -160,20 +181,15 @@ def head(
             keras.initializers.RandomUniform(-bound, bound) for _ in range(2)
         )
         return layers.Dense(
-            classes,
+            int(classes),
             activation=classifier_activation,
             kernel_initializer=kernel,
             bias_initializer=bias,
             dtype=keras.config.dtype_policy().variable_dtype,
             name=HEAD,
         )(x)
-    pools = {
-        None: lambda x: x,
-        "avg": layers.GlobalAveragePooling2D(name="avg_pool"),
-        "max": layers.GlobalMaxPooling2D(name="max_pool"),
-    }
-    if pooling not in pools:
-        raise ValueError(
-            f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}."
-        )
-    return pools[pooling](x)
+    if pooling == "avg":
+        return layers.GlobalAveragePooling2D(name="avg_pool")(x)
+    if pooling == "max":
+        return layers.GlobalMaxPooling2D(name="max_pool")(x)
+    return x

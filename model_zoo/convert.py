@@ -132,8 +132,8 @@ def layer_differences(model: keras.Model, report: LoadReport, arrays: dict) -> d
         inputs = torch.from_numpy(x.transpose(channels_first))
         theirs = _in_pytorch(layer, inputs, weights).numpy()
         ours = ops.convert_to_numpy(layer(x)).transpose(channels_first)
-        difference = np.abs(ours - theirs).max() / np.abs(theirs).max()
-        differences[layer.name] = float(difference)
+        largest = max(np.abs(theirs).max(), np.finfo("float32").tiny)  # may be all 0
+        differences[layer.name] = float(np.abs(ours - theirs).max() / largest)
     return differences
 
 
@@ -142,11 +142,18 @@ def _in_pytorch(layer, x, weights):
     import torch
     from torch.nn import functional
 
-    def batch_norm(x, prefix=""):
-        names = ("moving_mean", "moving_variance", "gamma", "beta")
+    def batch_norm(x, prefix="", affine=True):
+        names = ["moving_mean", "moving_variance"] + ["gamma", "beta"] * affine
         arrays = [weights[prefix + name] for name in names]
-        tables = arrays[2:] if arrays[2].ndim == 1 else ()
-        return functional.batch_norm(x, *arrays[:2], *tables, eps=layer.epsilon)
+        return functional.batch_norm(x, *arrays, eps=layer.epsilon)
+
+    def group_norm(x, *affine):
+        return functional.group_norm(x, layer.groups, *affine, eps=layer.epsilon)
+
+    def project(s, prefix):
+        kernel = weights[f"{prefix}kernel"].flatten(1)
+        s = functional.linear(s, kernel, weights.get(f"{prefix}bias"))
+        return batch_norm(s, prefix) if layer.gate.normalization else s
 
     match layer:
         case layers.Conv2D() | layers.DepthwiseConv2D():
@@ -160,10 +167,18 @@ def _in_pytorch(layer, x, weights):
             return functional.linear(x, weights["kernel"], weights["bias"])
         case BatchNormalization():
             return batch_norm(x)
+        case layers.GroupNormalization():
+            return group_norm(x, weights["gamma"], weights["beta"])
         case AttentiveNormalization():
             variance, mean = torch.var_mean(x, (2, 3))
             s = mean * torch.rsqrt(variance + layer.descriptor_epsilon)
-            logits = functional.linear(s, weights["gate/kernel"].flatten(1))
-            attention = functional.hardsigmoid(batch_norm(logits, "gate/"))
+            if layer.gate_hidden_units:
+                s = torch.relu(project(s, "gate/hidden_"))
+            name = layer.gate_activation.__name__
+            options = {"dim": -1} if name == "softmax" else {}
+            activate = getattr(functional, name.replace("hard_s", "hards"))
+            attention = activate(project(s, "gate/"), **options)
             gamma, beta = attention @ weights["gamma"], attention @ weights["beta"]
-            return gamma[..., None, None] * batch_norm(x) + beta[..., None, None]
+            grouped = layer.normalization == "group"
+            x = group_norm(x) if grouped else batch_norm(x, affine=False)
+            return gamma[..., None, None] * x + beta[..., None, None]

@@ -63,6 +63,7 @@ def transition(x, norm: Norms, stage: int, name: str):
     return layers.AveragePooling2D(2, name=f"{name}_pool")(x)
 
 
+KERAS = "keras.applications.DenseNet{}, with another epsilon and momentum"
 # Huang et al., table 1; 161 has growth 48.
 TABLE = {
     121: {"depths": (6, 12, 24, 16)},
@@ -75,8 +76,8 @@ SPECS = {
         num_components=(10, 10, 20, 20),
         block_norms=2,
         lineage="Huang et al. 2017; AN as in the authors' iVMCL-Release",
-        counterpart=f"DenseNet{depth}" if depth != 161 else None,
         **row,
+        **({"counterpart": KERAS.format(depth)} if depth != 161 else {}),
     )
     for depth, row in TABLE.items()
 }

@@ -102,7 +102,10 @@ SPECS = {
         num_components=(5, 5, 5, 5, 10, 10, 10),
         dropout=0.2,
         lineage="Sandler et al. 2018; AN as in Li et al. 2020",
-        counterpart="MobileNetV2",
+        counterpart=(
+            "keras.applications.MobileNetV2, with uneven padding, rounded channels, "
+            "another epsilon and momentum"
+        ),
     )
 }
 

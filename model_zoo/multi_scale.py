@@ -5,13 +5,7 @@ import math
 import keras
 from keras import layers
 
-ACTIVATIONS = (
-    layers.Activation,
-    layers.ReLU,
-    layers.LeakyReLU,
-    layers.PReLU,
-    layers.ELU,
-)
+ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
 
 
 def multi_scale(
@@ -23,6 +17,9 @@ def multi_scale(
     the end of a stage of a ResNet, the activation before the pooling of a DenseNet's
     transition, the expansion before the strided convolution of a MobileNetV2.
 
+    Strides are those that layers name (`strides`, `UpSampling2D.size`); other ways to
+    change the size, as `Resizing`, are not followed.
+
     Args:
         model: a functional model of one image input, with or without its head.
         levels: 2 is a quarter of the image's height and width, 5 a 32nd.
@@ -32,17 +29,25 @@ def multi_scale(
         rounded as the network does.
 
     Raises:
-        ValueError: a model without a map of some level, or with several inputs.
+        ValueError: a model without a map of some level, with several inputs, or with
+            other models inside.
     """
-    if not isinstance(model, keras.Model) or len(model.inputs) != 1:
+    if not getattr(model, "built", False) or len(getattr(model, "inputs", ())) != 1:
         raise ValueError(
             f"`model` must be a functional model of one input. Received: {model}."
         )
+    nested = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
+    if nested:
+        raise ValueError(
+            f"`model` must be one graph of layers. Received: {model.name}, which holds "
+            f"the model {nested[0]}."
+        )
     maps = {}
-    for layer, stride in _trunk(model):
+    for operation, stride in _trunk(model):
         level = math.log2(stride)
-        if len(layer.output.shape) == 4 and _is_activation(layer) and level % 1 == 0:
-            maps[int(level)] = layer.output
+        if _is_activation(operation) and level % 1 == 0:
+            maps[int(level)] = operation.output
+    levels = tuple(levels) if isinstance(levels, (tuple, list)) else (levels,)
     if not levels or not set(levels) <= set(maps):
         raise ValueError(
             f"`levels` must be some of {sorted(maps)} in {model.name}. "
@@ -53,39 +58,42 @@ def multi_scale(
 
 
 def _trunk(model):
-    """(layer, stride of its output) where all paths from input to output go through."""
-    order = [
-        layer for layer in model.layers if not isinstance(layer, layers.InputLayer)
-    ]
-    position = {id(layer.output): i for i, layer in enumerate(order)}
+    """(operation, stride of its output) where all paths from input to output pass."""
+    if isinstance(model, keras.Sequential):
+        model = keras.Model(model.inputs, model.outputs)
+    order = [op for op in model.operations if not isinstance(op, layers.InputLayer)]
+    position = {id(out): i for i, op in enumerate(order) for out in _list(op.output)}
     strides, last_use = [], [0] * len(order)
-    for i, layer in enumerate(order):
-        before = [position[key] for key in map(id, _inputs(layer)) if key in position]
-        strides.append(_stride(layer) * (strides[before[0]] if before else 1))
+    for i, operation in enumerate(order):
+        inputs = map(id, _list(operation.input))
+        before = [position[key] for key in inputs if key in position]
+        own = _stride(operation)
+        strides.append(own * (strides[before[0]] if before else 1))
         for each in before:
             last_use[each] = i
     in_use_until = 0
-    for i, layer in enumerate(order):
+    for i, operation in enumerate(order):
         if in_use_until <= i:
-            yield layer, strides[i]
+            yield operation, strides[i]
         in_use_until = max(in_use_until, last_use[i])
 
 
-def _inputs(layer):
-    return layer.input if isinstance(layer.input, list) else [layer.input]
+def _list(tensors) -> list:
+    return keras.tree.flatten(tensors)
 
 
-def _stride(layer) -> float:
-    if isinstance(layer, keras.Sequential):
-        return math.prod(map(_stride, layer.layers))
-    if isinstance(layer, layers.UpSampling2D):
-        return 1 / layer.size[0]
-    stride = getattr(layer, "strides", 1)
+def _stride(operation) -> float:
+    if isinstance(operation, layers.UpSampling2D):
+        return 1 / operation.size[0]
+    stride = getattr(operation, "strides", 1)
     stride = stride[0] if isinstance(stride, tuple) else stride
-    return 1 / stride if isinstance(layer, layers.Conv2DTranspose) else stride
+    return 1 / stride if isinstance(operation, layers.Conv2DTranspose) else stride
 
 
-def _is_activation(layer) -> bool:
-    activation = getattr(layer, "activation", keras.activations.linear)
-    nonlinear = activation not in (None, keras.activations.linear)
-    return nonlinear or isinstance(layer, ACTIVATIONS)
+def _is_activation(operation) -> bool:
+    if len(getattr(operation.output, "shape", ())) != 4:
+        return False
+    linear = (None, keras.activations.linear)
+    if getattr(operation, "activation", None) not in linear:
+        return True
+    return isinstance(operation, ACTIVATIONS)

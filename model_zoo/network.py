@@ -18,7 +18,8 @@ class NetworkSpec:
 
     Attributes:
         lineage: whose network it is, of which paper and section.
-        counterpart: the network of Keras Applications that comes nearest.
+        counterpart: the network of Keras Applications that comes nearest, and what is
+            different there.
         num_components: K of AN for each stage.
         position: the norm of a block that is AN.
         block_norms: how many norms a block has.
@@ -30,7 +31,7 @@ class NetworkSpec:
     """
 
     lineage: str
-    counterpart: str | None
+    counterpart: str = "none in Keras Applications"
     num_components: tuple[int, ...]
     position: str = "norm2"
     block_norms: int = 3
@@ -96,20 +97,15 @@ def build_network(
 
 def register_network(name: str, family: str, spec: NetworkSpec, attentive: bool):
     """Registers `build_network` of a row, with what was published of it."""
-    other = "none in Keras Applications"
-    if spec.counterpart:
-        other = (
-            f"keras.applications.{spec.counterpart}, which differs in padding, biases, "
-            "epsilon or the place of strides"
-        )
-    lineage = f"{spec.lineage}; the other lineage: {other}."
+    lineage = f"{spec.lineage}. The other lineage: {spec.counterpart}."
 
     def build(weights=None, **kwargs):
         if isinstance(weights, str) and weights in zoo_weights.tags(name):
             record = zoo_weights.TAGS[name, weights]
-            kwargs.setdefault("classes", record.classes)
-            if kwargs.get("input_tensor") is None:
-                kwargs.setdefault("input_shape", data_format(record.input_shape))
+            if kwargs.get("classes") is None:
+                kwargs["classes"] = record.classes
+            if kwargs.get("input_tensor") is None and not kwargs.get("input_shape"):
+                kwargs["input_shape"] = data_format(record.input_shape)
             weights = zoo_weights.verified_file(name, weights)
         options = {key: kwargs.pop(key) for key in spec.options if key in kwargs}
         row = dataclasses.replace(spec, **options)

@@ -1,14 +1,17 @@
 """What norm goes where: its kind, K of each stage and its place in the block."""
 
+import itertools
 import math
-import re
+import numbers
 
 import keras
 
 from an_keras import AttentiveNormalization, BatchNormalization
+from model_zoo.blocks import channel_axis
 
 BACKBONES = ("batch", "group")
 OUTSIDE_BLOCKS = ("stem", "shortcut", "transition", "last")
+MOMENTUM, EPSILON = 0.9, 1e-5  # of every published network
 ZERO_TABLES = {"gamma_initializer": "zeros", "beta_initializer": "zeros"}
 
 
@@ -26,7 +29,6 @@ class Norms:
         synchronized: batch statistics over all replicas.
         norm_options: further arguments of every `AttentiveNormalization`; a tuple holds
             one value for each stage.
-        momentum, epsilon: of every norm.
 
     Raises:
         ValueError: a position that the block does not have, another number of K than
@@ -44,16 +46,19 @@ class Norms:
         normalization: str = "batch",
         synchronized: bool = False,
         norm_options: dict | None = None,
-        momentum: float = 0.9,
-        epsilon: float = 1e-5,
     ):
         if normalization not in BACKBONES:
             raise ValueError(
                 f"`normalization` must be one of {', '.join(map(repr, BACKBONES))}. "
                 f"Received: normalization={normalization!r}."
             )
-        if isinstance(num_components, int):
-            num_components = (num_components,) * stages
+        if not isinstance(num_components, (tuple, list)):
+            num_components = (num_components,) * stages  # AN checks what it is
+        if not all(isinstance(k, numbers.Integral) for k in num_components):
+            raise TypeError(
+                "`num_components` must be an int or one int for each stage. "
+                f"Received: num_components={num_components}."
+            )
         if len(num_components) != stages:
             raise ValueError(
                 f"`num_components` must be an int or one int for each of the {stages} "
@@ -71,66 +76,55 @@ class Norms:
         self._normalization = normalization
         self._synchronized = synchronized
         self._norm_options = dict(norm_options or {})
-        self._shared = {"momentum": momentum, "epsilon": epsilon}
 
     def __call__(self, x, place: str, stage: int, name: str, zero: bool = False):
         """Applies the norm of `place` ("norm1", "stem", ...) in `stage`, from 0.
 
         With `zero` its output starts at 0: the scale, or both tables of an AN.
         """
-        axis = -1 if keras.config.image_data_format() == "channels_last" else 1
-        groups = math.gcd(32, x.shape[axis])
+        shared = {"axis": channel_axis(), "epsilon": EPSILON, "name": name}
+        groups = math.gcd(32, x.shape[channel_axis()])
+        batch = {"momentum": MOMENTUM, "synchronized": self._synchronized}
         if place in self._attentive_places:
-            num_components = self._num_components[stage]
             options = {
-                "num_components": num_components,
+                "num_components": self._num_components[stage],
                 "normalization": self._normalization,
                 "groups": groups,
-                "axis": axis,
-                "synchronized": self._synchronized,
-                # The square of the gain at initialization. Training never sees it; with
-                # 1, the outputs of a deep untrained network overflow in inference.
-                "moving_variance_initializer": keras.initializers.Constant(
-                    (num_components / 2) ** 2
-                ),
-                **self._shared,
+                **shared,
+                **batch,
                 **(ZERO_TABLES if zero else {}),
                 **{
                     option: value[stage] if isinstance(value, (tuple, list)) else value
                     for option, value in self._norm_options.items()
                 },
             }
-            return AttentiveNormalization(name=name, **options)(x)
-        gamma_initializer = "zeros" if zero else "ones"
+            # The square of the gain at initialization. Training does not use it; with
+            # 1, the outputs of a deep untrained network overflow in inference.
+            gain = options["num_components"] / 2
+            options.setdefault(
+                "moving_variance_initializer", keras.initializers.Constant(gain**2)
+            )
+            return AttentiveNormalization(**options)(x)
+        shared["gamma_initializer"] = "zeros" if zero else "ones"
         if self._normalization == "group":
-            epsilon = self._shared["epsilon"]
-            return keras.layers.GroupNormalization(
-                groups=groups,
-                axis=axis,
-                epsilon=epsilon,
-                gamma_initializer=gamma_initializer,
-                name=name,
-            )(x)
-        return BatchNormalization(
-            axis=axis,
-            synchronized=self._synchronized,
-            gamma_initializer=gamma_initializer,
-            name=name,
-            **self._shared,
-        )(x)
+            return keras.layers.GroupNormalization(groups=groups, **shared)(x)
+        return BatchNormalization(**shared, **batch)(x)
 
 
 def _places(position: str, block_norms: int) -> frozenset[str]:
-    inside = [f"norm{i + 1}" for i in range(block_norms)]
     if position == "all":
+        inside = (f"norm{i + 1}" for i in range(block_norms))
         return frozenset([*inside, *OUTSIDE_BLOCKS])
-    digits = re.fullmatch(r"norm([1-9]+)", str(position))
-    places = [f"norm{digit}" for digit in digits[1]] if digits else []
-    if not places or not set(places) <= set(inside) or places != sorted(set(places)):
-        combined = "norm" + "".join(str(i + 1) for i in range(block_norms))
-        expected = ", ".join(map(repr, [*inside, combined]))
-        raise ValueError(
-            f"`position` must be one of {expected} or 'all' in this network. "
-            f"Received: position={position!r}."
+    combinations = {
+        "norm" + "".join(str(i + 1) for i in chosen): frozenset(
+            f"norm{i + 1}" for i in chosen
         )
-    return frozenset(places)
+        for size in range(1, block_norms + 1)
+        for chosen in itertools.combinations(range(block_norms), size)
+    }
+    if position not in list(combinations):
+        raise ValueError(
+            f"`position` must be one of {', '.join(map(repr, combinations))} or 'all' "
+            f"in this network. Received: position={position!r}."
+        )
+    return combinations[position]

@@ -35,6 +35,12 @@ class Preprocessing:
     crop: int
     shorter_side: int
 
+    def affine(self) -> tuple[np.ndarray, np.ndarray]:
+        """Scale and offset of images of 0 to 255, broadcast to their channels."""
+        shape = (-1,) if channel_axis() == -1 else (-1, 1, 1)
+        mean, std = (np.reshape(v, shape) for v in (self.mean, self.std))
+        return (1 / (255 * std)).astype("float32"), (-mean / std).astype("float32")
+
 
 IMAGENET = Preprocessing(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=224, shorter_side=256
@@ -73,15 +79,15 @@ def preprocess_input(images, name: str):
         ValueError: unknown name, or another number of channels.
     """
     how = preprocessing(name)
-    axis = channel_axis() if channel_axis() == -1 else -3
+    images = images if hasattr(images, "shape") else np.asarray(images)
+    axis = -1 if channel_axis() == -1 else -3
     if len(images.shape) < 3 or len(how.mean) not in (1, images.shape[axis]):
         raise ValueError(
             f"`images` must be (..., H, W, {len(how.mean)}) for {name}. "
             f"Received: shape {tuple(images.shape)}."
         )
-    shape = (-1,) if axis == -1 else (-1, 1, 1)
-    mean, std = (np.reshape(v, shape).astype("float32") for v in (how.mean, how.std))
-    outputs = (ops.cast(images, "float32") / 255.0 - mean) / std
+    scale, offset = how.affine()
+    outputs = ops.cast(images, "float32") * scale + offset
     return ops.convert_to_numpy(outputs) if isinstance(images, np.ndarray) else outputs
 
 
@@ -102,11 +108,9 @@ def resize_and_crop(images, shorter_side: int = 256, crop: int = 224):
     Raises:
         ValueError: another rank, or a crop larger than the image that it is cut out of.
     """
-    if not 1 <= crop <= shorter_side:
-        raise ValueError(
-            "`crop` must be from 1 to `shorter_side`. "
-            f"Received: crop={crop}, shorter_side={shorter_side}."
-        )
+    _check_sizes(shorter_side, crop)
+    if isinstance(images, keras.KerasTensor):
+        return ResizeAndCrop(shorter_side, crop)(images)
     rank = len(images.shape)
     if rank not in (3, 4):
         raise ValueError(
@@ -129,12 +133,21 @@ def resize_and_crop(images, shorter_side: int = 256, crop: int = 224):
     )
 
 
+def _check_sizes(shorter_side, crop):
+    if not 1 <= crop <= shorter_side:
+        raise ValueError(
+            "`crop` must be from 1 to `shorter_side`. "
+            f"Received: crop={crop}, shorter_side={shorter_side}."
+        )
+
+
 @keras.saving.register_keras_serializable(package="model_zoo")
 class ResizeAndCrop(keras.layers.Layer):
     """`resize_and_crop` as a layer: (N, H, W, C) -> (N, crop, crop, C), float32."""
 
     def __init__(self, shorter_side: int = 256, crop: int = 224, **kwargs):
         super().__init__(**{"dtype": "float32", "trainable": False, **kwargs})
+        _check_sizes(shorter_side, crop)
         self.shorter_side = shorter_side
         self.crop = crop
 
@@ -155,20 +168,17 @@ class ResizeAndCrop(keras.layers.Layer):
 def preprocessing_layers(name: str) -> keras.Sequential:
     """Resize, crop and normalization of a network: images of 0 to 255 -> its input.
 
+    (N, H, W, C) of any size -> (N, crop, crop, C), float32.
+
     Raises:
         ValueError: unknown name.
     """
     how = preprocessing(name)
-    mean, std = (np.asarray(v, "float64") for v in (how.mean, how.std))
+    scale, offset = (array.tolist() for array in how.affine())
     return keras.Sequential(
         [
             ResizeAndCrop(how.shorter_side, how.crop, name="resize_and_crop"),
-            keras.layers.Rescaling(
-                scale=list(1 / (255 * std)),
-                offset=list(-mean / std),
-                dtype="float32",
-                name="normalize",
-            ),
+            keras.layers.Rescaling(scale, offset, dtype="float32", name="normalize"),
         ],
         name="preprocessing",
     )

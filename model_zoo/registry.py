@@ -73,11 +73,14 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def model_info(name: str) -> ModelInfo:
-    """The record of a network.
+    """The record of a network; of `"NAME.TAG"`, that of the network NAME.
 
     Raises:
         ValueError: unknown name; the message lists the nearest ones.
     """
+    name, dot, tag = name.partition(".")
+    if dot and name in _MODELS:
+        zoo_weights.record(name, tag)
     if name not in _MODELS:
         near = difflib.get_close_matches(name, _MODELS, n=5, cutoff=0.4)
         expected = f"one like {', '.join(near)}" if near else "a name of list_models()"
@@ -85,7 +88,7 @@ def model_info(name: str) -> ModelInfo:
     return _MODELS[name]
 
 
-def create_model(name: str, **kwargs) -> keras.Model:
+def create_model(name: str, /, **kwargs) -> keras.Model:
     """Builds a network by name.
 
     Args:
@@ -108,15 +111,22 @@ def create_model(name: str, **kwargs) -> keras.Model:
         synchronized: batch statistics over all replicas.
         norm_options: further arguments of every `AttentiveNormalization`; a tuple holds
             one value for each stage, as `{"gate_hidden_units": (20, 20, 40, 40)}`.
-        **kwargs: all of the above but `name`. MobileNetV2 takes `width_multiplier=1.0`
-            and `round_channels=False` (to multiples of 8) besides; `name` of the Keras
-            model is that of the network.
+        **kwargs: all of the above. MobileNetV2 takes `width_multiplier=1.0`
+            and `round_channels=False` (to multiples of 8) besides. `name=` is the name
+            of the Keras model, by default that of the network. `position`,
+            `num_components` and `norm_options` change nothing in networks without AN.
 
     Raises:
         ValueError: unknown name (the message lists the nearest ones), arguments outside
             of these ranges, or weights that are damaged or of another network.
     """
+    info = model_info(name)
     name, dot, tag = name.partition(".")
     if dot:
-        kwargs = {"weights": tag, **kwargs}
-    return model_info(name).build(**kwargs)
+        if "weights" in kwargs:
+            raise ValueError(
+                f"Weights must be named once. Received: {name}.{tag} and "
+                f"weights={kwargs['weights']!r}."
+            )
+        kwargs["weights"] = tag
+    return info.build(**kwargs)

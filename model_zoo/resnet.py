@@ -136,6 +136,7 @@ def identity(x, filters: int, stride: int, norm: Norms, stage: int, name: str):
     return x
 
 
+KERAS_RESNET = "with strides in 1x1 convolutions, biases, another epsilon"
 PAPER = "He et al. 2016; AN as in Li et al. 2020"
 STEM_A = {"stem": stem_7x7, "shortcut": projection, "num_components": (10, 10, 20, 20)}
 STEM_B = {**STEM_A, "stem": stem_3x3, "shortcut": pooled_projection}
@@ -164,7 +165,6 @@ SPECS = {
         smallest=8,
         classes=10,
         lineage="He et al. 2016, section 4.2 (small images, option A shortcuts)",
-        counterpart=None,
     )
     for n in (3, 5, 7, 9)
 }
@@ -175,7 +175,6 @@ SPECS |= {
         block=basic_block,
         block_norms=2,
         lineage=PAPER,
-        counterpart=None,
         **STEM_A,
     )
     for depth in (18, 34)
@@ -185,13 +184,18 @@ SPECS |= {
         depths=DEPTHS[depth],
         block=bottleneck,
         lineage=PAPER + about,
-        counterpart=f"ResNet{depth}",
+        counterpart=f"keras.applications.ResNet{depth}, {KERAS_RESNET}{more}",
         **stem,
     )
     for depth in (50, 101, 152)
-    for suffix, stem, about in (
-        ("", STEM_A, ""),
-        ("d", STEM_B, ", 200 epochs: 3x3 stem, averaged shortcuts"),
+    for suffix, stem, about, more in (
+        ("", STEM_A, "", ""),
+        (
+            "d",
+            STEM_B,
+            ", 200 epochs: 3x3 stem, averaged shortcuts",
+            ", a 7x7 stem and strided shortcuts",
+        ),
     )
 }
 SPECS |= {
@@ -201,7 +205,6 @@ SPECS |= {
         groups=groups,
         width_per_group=width,
         lineage="Xie et al. 2017; AN as in the authors' code, without a result",
-        counterpart=None,
         **STEM_A,
     )
     for depth, groups, width in ((50, 32, 4), (101, 32, 8), (101, 64, 4))

@@ -146,7 +146,10 @@ def load_torch_checkpoint(
             continue
         path = next((path for path in paths if path in variables), None)
         if path is None:
-            problems.append(f"{key}: the network has no such variable")
+            hint = ""
+            if paths and paths[0].startswith(f"{HEAD}/"):
+                hint = '; head="new" leaves it out'
+            problems.append(f"{key}: the network has no such variable{hint}")
         elif path in loaded:
             problems.append(f"{key}: {path} is filled by {loaded[path]} already")
         else:
@@ -173,9 +176,8 @@ def state_dict(checkpoint: Mapping) -> dict[str, np.ndarray]:
     Raises:
         ValueError: there are none, or values that are no arrays.
     """
-    for name in CONTAINERS:
-        if isinstance(checkpoint.get(name), Mapping):
-            checkpoint = checkpoint[name]
+    while inner := [n for n in CONTAINERS if isinstance(checkpoint.get(n), Mapping)]:
+        checkpoint = checkpoint[inner[0]]
     arrays = {str(key): value for key, value in checkpoint.items()}
     strange = [key for key, value in arrays.items() if not hasattr(value, "shape")]
     if strange or not arrays:
@@ -183,9 +185,8 @@ def state_dict(checkpoint: Mapping) -> dict[str, np.ndarray]:
             "A checkpoint must hold arrays by name. "
             f"Received: {', '.join(strange[:5]) or 'nothing'}."
         )
-    for prefix in PREFIXES:
-        while all(key.startswith(prefix) for key in arrays):
-            arrays = {key.removeprefix(prefix): arrays[key] for key in arrays}
+    while prefix := [p for p in PREFIXES if all(key.startswith(p) for key in arrays)]:
+        arrays = {key.removeprefix(prefix[0]): arrays[key] for key in arrays}
     return {key: _to_numpy(value) for key, value in arrays.items()}
 
 
@@ -248,19 +249,28 @@ def to_keras(array: np.ndarray, variable) -> np.ndarray:
     """A checkpoint's array in the layout of a variable.
 
     Raises:
-        ValueError: it does not fit, or holds numbers that are not finite.
+        ValueError: it does not fit, holds something else than finite numbers, or
+            negative variances.
     """
     expected, received = tuple(variable.shape), array.shape
+    if not np.issubdtype(array.dtype, np.floating):
+        raise ValueError(f"holds {array.dtype}, expected floating point")
     if variable.name.endswith("kernel"):
-        if len(expected) == 2:  # linear, or a 1x1 convolution of the gate
-            array = array.reshape(received[:2]).T if array.ndim > 1 else array
-        elif array.ndim == 4:
+        if len(expected) == 2 and "/gate/" in variable.path and received[2:] == (1, 1):
+            array = array[:, :, 0, 0]  # the gate's projection is a 1x1 convolution
+        if array.ndim == 4:
             depthwise = received[1] == 1 and expected[-1] == 1
             array = array.transpose((2, 3, 0, 1) if depthwise else (2, 3, 1, 0))
+        elif array.ndim == 2:
+            array = array.T
     if array.shape != expected:
         raise ValueError(f"shape {received} does not fit {variable.path} {expected}")
+    with np.errstate(over="ignore"):
+        array = array.astype(keras.backend.standardize_dtype(variable.dtype))
     if not np.isfinite(array).all():
         raise ValueError("holds numbers that are not finite")
+    if variable.name.endswith("moving_variance") and (array < 0).any():
+        raise ValueError("holds variances below 0")
     return array
 
 

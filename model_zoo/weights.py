@@ -130,7 +130,7 @@ def verified_file(model_name: str, tag: str) -> pathlib.Path:
 def load(model: keras.Model, weights: str | os.PathLike | None) -> None:
     """Loads a `.weights.h5` file of the same network; `None` leaves it initialized.
 
-    If the file has a head for another number of classes, or the model has none, all
+    If one of file and model has no head, or one for another number of classes, all
     other weights are loaded, and one line of the log says so.
 
     Raises:
@@ -139,39 +139,39 @@ def load(model: keras.Model, weights: str | os.PathLike | None) -> None:
     if weights is None:
         return
     path = os.fspath(weights)
-    if not os.path.isfile(path):
+    if not path.endswith(".weights.h5") or not os.path.isfile(path):
         raise ValueError(
             "`weights` must be None, the path of a .weights.h5 file, or a tag of "
             f"`model_info`. Received: weights={path!r}."
         )
     try:
         received, classes = _contents(path)
-        target = _with_head(model, classes)
-        expected = {each.name: len(each.weights) for each in target.layers}
-        differing = {
-            f"{name} ({received[name]} arrays, expected {expected.get(name, 0)})"
-            for name in expected.keys() | received
-            if received[name] != expected.get(name, 0)
-        }
-        if differing:
-            raise ValueError("; ".join(sorted(differing)[:3]))
-        with warnings.catch_warnings(action="ignore"):  # one error says it all
-            target.load_weights(path)
-    except ValueError as error:
-        raise ValueError(
-            f"{path!r} holds the weights of another network than {model.name}: {error}"
-        ) from error
     except OSError as error:
         raise ValueError(
-            f"`weights` must be the path of a .weights.h5 file. Received: {path!r}, "
-            f"which is none or is damaged: {error}"
+            f"{path!r} is no .weights.h5 file or is damaged: {error}"
         ) from error
+    target = _with_head(model, classes)
+    expected = {each.name: len(each.weights) for each in target.layers}
+    differences = [
+        f"{name} ({received[name]} arrays, expected {expected.get(name, 0)})"
+        for name in sorted(expected.keys() | received)
+        if received[name] != expected.get(name, 0)
+    ]
+    try:
+        if not differences:
+            with warnings.catch_warnings(action="ignore"):  # one error says it all
+                target.load_weights(path)
+    except (ValueError, OSError) as error:
+        differences = [" ".join(str(error).split())]
+    if differences:
+        raise ValueError(
+            f"{path!r} holds the weights of another network than {model.name}: "
+            f"{'; '.join(differences[:3])}"
+        )
     if target is not model:
+        head = f"is for {classes} classes" if classes else "is missing"
         logging.getLogger(__name__).warning(
-            "%s: loaded all but the head of %d classes in %s",
-            model.name,
-            classes,
-            path,
+            "%s: loaded all but the head, which %s in %s", model.name, head, path
         )
 
 
@@ -186,8 +186,9 @@ def _contents(path) -> tuple[collections.Counter, int]:
         if not isinstance(item, h5py.Dataset):
             return
         # layers/dense_1/vars/0, or deeper; layers/dense_1/vars has the layer's name.
-        group = file["/".join([*path.split("/")[:2], "vars"])]
-        name = str(group.attrs.get("name", group.name))
+        group = "/".join([*path.split("/")[:2], "vars"])
+        attributes = file[group].attrs if group in file else {}
+        name = str(attributes.get("name", path))
         arrays[name] += 1
         if name == HEAD:
             classes = item.shape[-1]
@@ -198,15 +199,14 @@ def _contents(path) -> tuple[collections.Counter, int]:
 
 
 def _with_head(model, classes):
-    """The model, with a head of that many classes; its other layers are shared."""
-    names = [layer.name for layer in model.layers]
-    if not classes or (HEAD in names and model.output_shape[-1] == classes):
+    """The model with a head of that many classes (0: none); other layers are shared."""
+    has_head = HEAD in [layer.name for layer in model.layers]
+    if classes == (model.output_shape[-1] if has_head else 0):
         return model
-    if HEAD in names:
-        features = model.get_layer(HEAD).input
-    else:
-        features = model.output
-        if len(features.shape) == 4:
-            features = keras.layers.GlobalAveragePooling2D()(features)
+    features = model.get_layer(HEAD).input if has_head else model.output
+    if not classes:
+        return keras.Model(model.inputs, features)
+    if len(features.shape) == 4:
+        features = keras.layers.GlobalAveragePooling2D()(features)
     head = keras.layers.Dense(classes, dtype=features.dtype, name=HEAD)(features)
     return keras.Model(model.inputs, head)

@@ -1,9 +1,11 @@
 """The published networks as their authors' code ran them: weights and inputs."""
 
 import json
+import re
 
 import numpy as np
 from golden import GOLDEN, weights_rule
+from keras import ops
 
 import model_zoo
 
@@ -55,7 +57,7 @@ def fill(model) -> None:
             "bias": "bias",
             "moving_mean": "running_mean",
             "moving_variance": "running_var",
-        }[role]
+        }[role.removeprefix("hidden_")]
         key = f"{'.'.join(module)}.{leaf}"
         if len(shape) == 4:
             variable.assign(
@@ -65,7 +67,45 @@ def fill(model) -> None:
                     2, 3, 0, 1
                 )
             )
-        elif role == "kernel":
+        elif role.endswith("kernel"):
             variable.assign(weights_rule.tensor(key, shape[::-1]).T)
         else:
             variable.assign(weights_rule.tensor(key, shape))
+
+
+def as_checkpoint(model):
+    """The weights of a ResNet of basic blocks as AOGNet-v2 would name and lay them."""
+    leaves = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
+    leaves |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
+    state = {}
+    for variable in model.weights:
+        layer, *gate, name = variable.path.split("/")
+        array = ops.convert_to_numpy(variable)
+        layer = re.sub(r"^stem_(conv|norm)$", r"\g<1>1", layer)
+        layer = re.sub(
+            r"^stage(\d)_block(\d+)_",
+            lambda m: f"layer{m[1]}.{int(m[2]) - 1}.",
+            layer,
+        )
+        layer = layer.replace("norm", "bn").replace("predictions", "fc")
+        layer = layer.replace("shortcut_conv", "downsample.0")
+        layer = layer.replace("shortcut_bn", "downsample.1")
+        if gate:
+            owner = model.get_layer(variable.path.split("/")[0])
+            hidden = owner.gate.hidden_units
+            first = name.startswith("hidden_") or not hidden
+            name = name.removeprefix("hidden_")
+            norm = name not in ("kernel", "bias")
+            normalized = owner.gate.normalization is not None
+            index = norm if first else (4 if norm else 3 if normalized else 2)
+            leaf = f"attention_weights.attention.{int(index)}.{leaves[name]}"
+            if name == "kernel":
+                array = array.T[:, :, None, None]
+        else:
+            leaf = leaves[name] + ("_" if array.ndim == 2 and name != "kernel" else "")
+            if array.ndim == 4:
+                array = array.transpose(3, 2, 0, 1)
+            elif name == "kernel":
+                array = array.T
+        state[f"{layer}.{leaf}"] = array
+    return state

@@ -10,8 +10,10 @@ from golden import weights_rule
 
 import model_zoo
 from model_zoo.__main__ import main
+from model_zoo.convert import layer_differences
 from model_zoo.torch_checkpoint import read_torch_file
 from tests.model_zoo import reference
+from tests.model_zoo.reference import as_checkpoint
 
 pytestmark = pytest.mark.slow
 
@@ -102,6 +104,53 @@ def test_convert_takes_the_classes_of_the_checkpoint(torch, tensors, tmp_path, c
         == 0
     )
     assert "with 7 classes" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"normalization": "group"},
+        {"norm_options": {"gate_hidden_units": 20}},
+        {"norm_options": {"gate_normalization": None, "gate_activation": "sigmoid"}},
+        {"norm_options": {"gate_activation": "softmax"}, "position": "all"},
+        {"normalization": "group", "position": "norm12", "num_components": 3},
+    ],
+)
+def test_every_variant_is_compared_with_pytorch(options):
+    arguments = {"input_shape": (33, 33, 3), "classifier_activation": None, **options}
+    model = model_zoo.create_model("resnet18_an", **arguments)
+    reference.fill(model)
+    arrays = as_checkpoint(model)
+    report = model_zoo.load_torch_checkpoint(model, arrays)
+    differences = layer_differences(model, report, arrays)
+    assert differences.keys() == {layer.name for layer in model.layers if layer.weights}
+    assert max(differences.values()) < 1e-5
+
+
+def test_a_wrong_layout_is_found():
+    model = model_zoo.create_model(
+        "resnet18_an", input_shape=(33, 33, 3), classifier_activation=None
+    )
+    arrays = as_checkpoint(model)
+    report = model_zoo.load_torch_checkpoint(model, arrays)
+    kernel = model.get_layer("stage1_block1_conv1").kernel
+    kernel.assign(np.swapaxes(kernel.numpy(), 0, 1))
+    differences = layer_differences(model, report, arrays)
+    assert {name for name, value in differences.items() if value > 1e-5} == {
+        "stage1_block1_conv1"
+    }
+
+
+def test_arguments_of_the_network_are_passed_on(torch, tmp_path, capsys):
+    model = model_zoo.create_model("resnet18_an", position="norm12", classes=3)
+    state = {k: torch.from_numpy(v.copy()) for k, v in as_checkpoint(model).items()}
+    source, out = tmp_path / "a.pth", tmp_path / "a.weights.h5"
+    torch.save(state, source)
+    command = ["convert", str(source), "--model=resnet18_an", f"--out={out}"]
+    assert main(command) == 1
+    assert "is not one of resnet18_an" in capsys.readouterr().err
+    assert main([*command, "--set=position=norm12"]) == 0
+    assert "resnet18_an with 3 classes" in capsys.readouterr().out
 
 
 def test_another_network_writes_nothing(torch, tensors, tmp_path, capsys):

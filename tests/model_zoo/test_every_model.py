@@ -81,8 +81,7 @@ def test_mixed_precision_keeps_variables_and_head_in_float32(name, policy):
 
 @every_model
 def test_every_weight_gets_a_gradient(name, policy):
-    # A gradient of a grouped convolution exists on a CPU in float32 only.
-    policy("float32" if "resnext" in name else "float64")
+    policy("float64")
     model = model_zoo.create_model(
         name, input_shape=(65, 65, 3), classifier_activation=None
     )

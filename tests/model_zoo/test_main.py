@@ -1,6 +1,10 @@
 """python -m model_zoo: tables, and exit codes of what goes wrong."""
 
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT
 
 import model_zoo
 from model_zoo.__main__ import main
@@ -18,7 +22,7 @@ def test_list_takes_a_pattern(capsys):
     assert main(["list", "densenet1?1_an"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["densenet121_an", "8,342,288", "224x224", "77.4"]
-    assert main(["list", "vgg*"]) == 1
+    assert main(["list", "vgg*"]) == 2
     assert "No network's name matches 'vgg*'" in capsys.readouterr().err
 
 
@@ -28,11 +32,13 @@ def test_info_tells_all(capsys):
     for text in ("25,755,420", "78.4 / 94.1", "78.41 / 94.12", "He et al. 2016", "120"):
         assert text in out
     assert main(["info", "resnet20_an"]) == 0
-    assert "fashion_mnist" in capsys.readouterr().out
+    out = capsys.readouterr().out
+    for text in ("fashion_mnist", "test_top1 0.9338", "sha256", "Apache-2.0"):
+        assert text in out
 
 
 def test_unknown_names_get_the_nearest(capsys):
-    assert main(["info", "resnet50_am"]) == 1
+    assert main(["info", "resnet50_am"]) == 2
     assert "one like resnet50_an" in capsys.readouterr().err
 
 
@@ -42,6 +48,21 @@ def test_usage_errors_exit_with_2(arguments, capsys):
         main(arguments)
     assert stop.value.code == 2
     assert "usage: python -m model_zoo" in capsys.readouterr().err
+
+
+def test_arguments_of_convert_are_assignments(capsys):
+    arguments = ["convert", "x", "--model=resnet18_an", "--out=a.weights.h5", "--set=a"]
+    assert main(arguments) == 2
+    assert "Expected --set=NAME=VALUE. Received: 'a'" in capsys.readouterr().err
+
+
+def test_a_reader_that_has_enough_is_no_error():
+    command = f"{sys.executable} -m model_zoo list | head -1; echo ${{PIPESTATUS[0]}}"
+    done = subprocess.run(
+        ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[1] == "0"
+    assert "error:" not in done.stderr
 
 
 @pytest.mark.parametrize("out", ["a.h5", "no/such/directory/a.weights.h5", "there"])

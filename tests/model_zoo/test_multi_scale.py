@@ -53,6 +53,37 @@ def test_networks_of_keras_applications_work_too():
     assert [x.shape[-1] for x in maps.values()] == [256, 512, 1024, 2048]
 
 
+def conv(x, filters):
+    return layers.Conv2D(filters, 3, 2, padding="same", activation="relu")(x)
+
+
+def test_operations_that_are_no_layers_are_followed():
+    inputs = keras.Input((64, 64, 3))
+    x = conv(inputs, 4)
+    model = keras.Model(inputs, conv(ops.add(x, ops.relu(x)), 8))
+    maps = model_zoo.multi_scale(model, levels=(1, 2))(np.zeros((1, 64, 64, 3)))
+    assert {k: tuple(v.shape) for k, v in maps.items()} == {
+        "1": (1, 32, 32, 4),
+        "2": (1, 16, 16, 8),
+    }
+
+
+def test_models_that_hold_models_are_refused():
+    inputs = keras.Input((64, 64, 3))
+    inner = keras.Model(inputs, conv(inputs, 4), name="inner")
+    with pytest.raises(ValueError, match="one graph of layers.*the model inner"):
+        model_zoo.multi_scale(keras.Model(inputs, conv(inner(inputs), 8)))
+
+
+def test_a_sequential_model_is_one_graph():
+    options = {"padding": "same", "activation": "relu"}
+    model = keras.Sequential(
+        [keras.Input((64, 64, 3)), layers.Conv2D(4, 3, 4, **options)]
+    )
+    maps = model_zoo.multi_scale(model, levels=[2])(np.zeros((1, 64, 64, 3)))
+    assert maps["2"].shape == (1, 16, 16, 4)
+
+
 def test_layers_are_shared_with_the_model():
     model = model_zoo.create_model("resnet18_an", input_shape=(32, 32, 3))
     shared = model_zoo.multi_scale(model)
@@ -71,3 +102,5 @@ def test_other_models_are_refused():
     a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
     with pytest.raises(ValueError, match="functional model of one input"):
         model_zoo.multi_scale(keras.Model([a, b], layers.Add()([a, b])))
+    with pytest.raises(ValueError, match="functional model of one input"):
+        model_zoo.multi_scale(keras.Sequential([layers.Conv2D(3, 3)]))

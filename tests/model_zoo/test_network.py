@@ -197,6 +197,14 @@ def test_options_reach_every_attentive_layer_and_tuples_each_stage():
     assert {layer.num_components for layer in layers} == {4}
 
 
+def test_untrained_gain_is_in_the_moving_variances():
+    options = {"norm_options": {"num_components": (4, 4, 8, 8)}, **SMALL}
+    for arguments, expected in ((options, {4.0, 16.0}), (SMALL, {25.0, 100.0})):
+        model = model_zoo.create_model("resnet18_an", **arguments)
+        layers = (model.get_layer(f"stage{i}_block1_norm1") for i in (1, 2, 3, 4))
+        assert {float(layer.moving_variance[0]) for layer in layers} == expected
+
+
 def test_synchronized_reaches_every_norm():
     model = model_zoo.create_model("resnet50_an", synchronized=True, **SMALL)
     assert all(layer.synchronized for layer in model.layers if "norm" in layer.name)
@@ -213,10 +221,13 @@ def test_images_of_any_size_and_number_of_channels():
 @pytest.mark.parametrize(
     ("arguments", "error", "words"),
     [
-        ({"position": "norm4"}, ValueError, "'norm1', 'norm2', 'norm3', 'norm123'"),
+        ({"position": "norm4"}, ValueError, "'norm13', 'norm23', 'norm123' or 'all'"),
         ({"position": "stem"}, ValueError, "Received: position='stem'"),
         ({"num_components": (10, 20)}, ValueError, "each of the 7 stages"),
         ({"norm_options": {"groups": (1, 2)}}, ValueError, "Received: groups=\\(1, 2"),
+        ({"num_components": 2.5}, TypeError, r"Received: num_components=\(2.5"),
+        ({"pooling": "mean"}, ValueError, "Received: pooling='mean'"),
+        ({"classes": True}, ValueError, "Received: classes=True"),
         ({"norm_options": {"gruops": 1}}, ValueError, "gruops"),
         ({"width_multiplier": 0}, ValueError, "Received: width_multiplier=0"),
         ({"input_shape": (31, 64, 3)}, ValueError, "at least 32 pixels"),
@@ -257,6 +268,35 @@ class TestGroupedConvolution:
             results.append((y, tape.gradient(loss, layer.kernel.value)))
         for a, b in zip(*results, strict=True):
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
+
+    @pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
+    def test_gradients_exist_in_every_type(self, dtype):
+        options = {"groups": 4, "use_bias": False}
+        layer = GroupedConv2D(16, 3, dtype=dtype, **options)
+        plain = keras.layers.Conv2D(16, 3, **options)
+        for each in (layer, plain):
+            each.build((None, 9, 9, 8))
+        plain.kernel.assign(tf.cast(layer.kernel.value, "float32"))
+        x = tf.cast(np.random.default_rng(0).normal(size=(2, 9, 9, 8)), dtype)
+        gradients = []
+        for each, inputs in ((layer, x), (plain, tf.cast(x, "float32"))):
+            with tf.GradientTape() as tape:
+                tape.watch(inputs)
+                loss = tf.reduce_sum(each(inputs) ** 2)
+            gradients.append(tape.gradient(loss, [inputs, each.kernel.value]))
+        for a, b in zip(*gradients, strict=True):
+            error = np.abs(tf.cast(a, "float32") - b).max() / np.abs(b).max()
+            assert error < {"bfloat16": 0.03, "float16": 4e-3, "float64": 1e-5}[dtype]
+
+    def test_dilation_is_that_of_keras(self):
+        options = {"groups": 2, "dilation_rate": 2}
+        ours = GroupedConv2D(4, 3, **options)
+        plain = keras.layers.Conv2D(4, 3, **options)
+        x = np.random.default_rng(0).normal(size=(1, 8, 8, 4)).astype("float32")
+        for layer in (ours, plain):
+            layer.build(x.shape)
+        plain.set_weights(ours.get_weights())
+        np.testing.assert_allclose(ours(x), plain(x), rtol=1e-4, atol=1e-5)
 
     def test_nothing_must_be_compiled(self, layers):
         def operations(layer):

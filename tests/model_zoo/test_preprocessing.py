@@ -4,6 +4,7 @@ import keras
 import numpy as np
 import PIL.Image
 import pytest
+import tensorflow as tf
 from keras import ops
 
 import model_zoo
@@ -94,6 +95,49 @@ def test_layers_keep_float32_under_mixed_precision():
     assert ops.dtype(layers(picture(30, 30)[None])) == "float32"
 
 
+def test_channels_may_come_first():
+    image = picture(60, 97)
+    expected = preprocessing.preprocessing_layers("resnet50_an")(image[None])
+    keras.config.set_image_data_format("channels_first")
+    try:
+        layers = preprocessing.preprocessing_layers("resnet50_an")
+        outputs = layers(image.transpose(2, 0, 1)[None])
+        functions = model_zoo.preprocess_input(
+            preprocessing.resize_and_crop(image.transpose(2, 0, 1)), "resnet50_an"
+        )
+    finally:
+        keras.config.set_image_data_format("channels_last")
+    expected = ops.transpose(expected, (0, 3, 1, 2))
+    np.testing.assert_allclose(outputs, expected, atol=1e-5)
+    np.testing.assert_allclose(functions, expected[0], atol=1e-5)
+
+
+def test_symbolic_images_of_unknown_size():
+    inputs = keras.Input((None, None, 3), dtype="uint8")
+    model = keras.Model(inputs, preprocessing.resize_and_crop(inputs, 64, 56))
+    image = picture(90, 70)
+    expected = preprocessing.resize_and_crop(image[None], 64, 56)
+    np.testing.assert_allclose(model(image[None]), expected)
+
+
+def test_functions_work_in_tf_data_on_images_of_any_size():
+    images = [picture(60, 80), picture(90, 70)]
+    spec = tf.TensorSpec((None, None, 3), tf.uint8)
+    dataset = tf.data.Dataset.from_generator(lambda: images, output_signature=spec)
+    dataset = dataset.map(preprocessing.resize_and_crop)
+    for image, output in zip(images, dataset, strict=True):
+        expected = preprocessing.resize_and_crop(image)
+        np.testing.assert_allclose(output, expected, atol=1e-3)
+
+
+def test_pillow_images_and_lists_are_taken():
+    image = picture(9, 9)
+    expected = model_zoo.preprocess_input(image, "resnet50_an")
+    for other in (PIL.Image.fromarray(image), image.tolist()):
+        outputs = model_zoo.preprocess_input(other, "resnet50_an")
+        np.testing.assert_array_equal(outputs, expected)
+
+
 def test_layer_knows_its_output_shape():
     layer = preprocessing.ResizeAndCrop(64, 56)
     assert layer.compute_output_shape((None, None, None, 3)) == (None, 56, 56, 3)
@@ -105,6 +149,10 @@ def test_layer_knows_its_output_shape():
         (
             lambda: preprocessing.resize_and_crop(picture(30, 30), 224, 256),
             "`crop` must be from 1 to `shorter_side`. Received: crop=256",
+        ),
+        (
+            lambda: preprocessing.ResizeAndCrop(100, 224),
+            "`crop` must be from 1 to `shorter_side`. Received: crop=224",
         ),
         (
             lambda: preprocessing.resize_and_crop(np.zeros((30, 30))),

@@ -9,6 +9,7 @@ from keras import ops
 import model_zoo
 from model_zoo.torch_checkpoint import number_of_classes, state_dict
 from tests.model_zoo import reference
+from tests.model_zoo.reference import as_checkpoint
 
 SMALL = {"input_shape": (64, 64, 3), "classifier_activation": None}
 
@@ -117,44 +118,6 @@ def test_gates_of_all_published_modes_are_read(options, indices):
         np.testing.assert_array_equal(a, b)
 
 
-def as_checkpoint(model):
-    """The weights of a ResNet of basic blocks as AOGNet-v2 would name and lay them."""
-    leaves = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
-    leaves |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
-    state = {}
-    for variable in model.weights:
-        layer, *gate, name = variable.path.split("/")
-        array = ops.convert_to_numpy(variable)
-        layer = re.sub(r"^stem_(conv|norm)$", r"\g<1>1", layer)
-        layer = re.sub(
-            r"^stage(\d)_block(\d+)_",
-            lambda m: f"layer{m[1]}.{int(m[2]) - 1}.",
-            layer,
-        )
-        layer = layer.replace("norm", "bn").replace("predictions", "fc")
-        layer = layer.replace("shortcut_conv", "downsample.0")
-        layer = layer.replace("shortcut_bn", "downsample.1")
-        if gate:
-            owner = model.get_layer(variable.path.split("/")[0])
-            hidden = owner.gate.hidden_units
-            first = name.startswith("hidden_") or not hidden
-            name = name.removeprefix("hidden_")
-            norm = name not in ("kernel", "bias")
-            normalized = owner.gate.normalization == "batch"
-            index = norm if first else (4 if norm else 3 if normalized else 2)
-            leaf = f"attention_weights.attention.{int(index)}.{leaves[name]}"
-            if name == "kernel":
-                array = array.T[:, :, None, None]
-        else:
-            leaf = leaves[name] + ("_" if array.ndim == 2 and name != "kernel" else "")
-            if array.ndim == 4:
-                array = array.transpose(3, 2, 0, 1)
-            elif name == "kernel":
-                array = array.T
-        state[f"{layer}.{leaf}"] = array
-    return state
-
-
 @pytest.fixture(scope="module")
 def small():
     return model_zoo.create_model("resnet18_an", **SMALL)
@@ -176,9 +139,9 @@ def test_containers_prefixes_and_half_precision_are_taken_off(small):
     model_zoo.load_torch_checkpoint(other, packed)
     for a, b in zip(small.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a.astype("float16").astype("float32"), b)
-    assert (
-        state_dict({"model": packed["state_dict"], "epoch": 1}).keys() == state.keys()
-    )
+    for around in ("model", "state_dict"):
+        packed = {around: packed, "epoch": 1}
+        assert state_dict(packed).keys() == state.keys()
     assert number_of_classes(state) == 1000
 
 
@@ -231,6 +194,22 @@ def change(state, key, value):
             lambda s: change(s, "bn1.bias", np.full(64, np.nan)),
             "bn1.bias: holds numbers that are not finite",
         ),
+        (
+            lambda s: change(s, "bn1.bias", np.full(64, 1e300)),
+            "bn1.bias: holds numbers that are not finite",
+        ),
+        (
+            lambda s: change(s, "bn1.running_var", np.full(64, -1.0)),
+            "bn1.running_var: holds variances below 0",
+        ),
+        (
+            lambda s: change(s, "bn1.bias", np.zeros(64, "complex64")),
+            "bn1.bias: holds complex64, expected floating point",
+        ),
+        (
+            lambda s: change(s, "fc.weight", s["fc.weight"][..., None, None]),
+            "fc.weight: shape \\(1000, 512, 1, 1\\) does not fit",
+        ),
         (lambda s: change(s, "lr", 0.1), "must hold arrays by name. Received: lr"),
         (lambda s: {}, "Received: nothing"),
     ],
@@ -242,6 +221,35 @@ def test_a_checkpoint_that_does_not_fit_changes_nothing(small, spoil, words):
         model_zoo.load_torch_checkpoint(other, spoil(as_checkpoint(small)))
     for a, b in zip(before, other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
+
+
+def test_group_normalization_is_read_from_both_code_bases():
+    options = {"normalization": "group", "position": "norm2", **SMALL}
+    model = model_zoo.create_model("resnet18_an", **options)
+    state = as_checkpoint(model)
+    assert not any("running" in key for key in state)
+    assert "layer1.0.bn2.attention_weights.attention.0.bias" in state
+    release = {
+        re.sub(r"bn(\d)\.(weight_|bias_|att)", r"AttnGN\1.\2", key).replace(
+            ".bn", ".gn"
+        ): v
+        for key, v in state.items()
+    }
+    assert "layer1.0.AttnGN2.weight_" in release and "layer1.0.gn1.weight" in release
+    other = model_zoo.create_model("resnet18_an", **options)
+    model_zoo.load_torch_checkpoint(other, release)
+    for a, b in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+
+
+def test_a_network_without_the_top_hints_at_the_new_head(small):
+    features = model_zoo.create_model(
+        "resnet18_an", include_top=False, input_shape=(64, 64, 3)
+    )
+    with pytest.raises(ValueError, match='fc.bias: .*; head="new" leaves it out'):
+        model_zoo.load_torch_checkpoint(features, as_checkpoint(small))
+    report = model_zoo.load_torch_checkpoint(features, as_checkpoint(small), head="new")
+    assert report.skipped == ["fc.weight", "fc.bias"]
 
 
 def test_the_twin_with_other_norms_is_refused(small):

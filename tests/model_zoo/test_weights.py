@@ -2,7 +2,7 @@
 
 import logging
 
-import keras
+import h5py
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -87,10 +87,22 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
 
 
 def test_unknown_tags_are_named():
-    with pytest.raises(
-        ValueError, match="or a tag of `model_info`. Received: .*'mnist'"
-    ):
-        model_zoo.create_model("resnet20_an.mnist")
+    words = "tags: \\('fashion_mnist',\\). Received: 'mnist'"
+    for call in (model_zoo.create_model, model_zoo.model_info):
+        with pytest.raises(ValueError, match=words):
+            call("resnet20_an.mnist")
+
+
+def test_weights_are_named_once(file):
+    with pytest.raises(ValueError, match="must be named once"):
+        model_zoo.create_model("resnet20_an.fashion_mnist", weights=file[1])
+
+
+def test_none_stands_for_the_shape_and_classes_of_the_tag():
+    model = model_zoo.create_model(
+        "resnet20_an.fashion_mnist", input_shape=None, classes=None, name="clothes"
+    )
+    assert (model.input_shape, model.name) == ((None, 28, 28, 1), "clothes")
 
 
 def test_file_of_the_same_network_loads(file):
@@ -104,7 +116,7 @@ def test_other_classes_get_a_new_head_and_a_line_in_the_log(file, caplog):
     with caplog.at_level(logging.INFO):
         other = model_zoo.create_model("resnet18_an", classes=3, weights=path, **SMALL)
     assert [record.getMessage() for record in caplog.records] == [
-        f"resnet18_an: loaded all but the head of 7 classes in {path}"
+        f"resnet18_an: loaded all but the head, which is for 7 classes in {path}"
     ]
     assert_equal(backbone(model), backbone(other))
     assert other.output_shape == (None, 3)
@@ -132,11 +144,13 @@ def test_a_tag_without_the_top_takes_images_of_any_size():
     assert features(np.zeros((1, 40, 36, 1))).shape == (1, 64)
 
 
-def test_a_file_without_the_top_does_not_fill_a_network_with_it(tmp_path):
+def test_a_file_without_the_top_leaves_the_head_new(tmp_path, caplog):
     path = tmp_path / "features.weights.h5"
-    model_zoo.create_model("resnet18_an", include_top=False, **SMALL).save_weights(path)
-    with pytest.raises(ValueError, match="weights of another network than resnet18_an"):
-        model_zoo.create_model("resnet18_an", weights=path, **SMALL)
+    features = model_zoo.create_model("resnet18_an", include_top=False, **SMALL)
+    features.save_weights(path)
+    whole = model_zoo.create_model("resnet18_an", weights=path, **SMALL)
+    assert_equal(backbone(features), backbone(whole))
+    assert "all but the head, which is missing in" in caplog.text
 
 
 @pytest.mark.parametrize(
@@ -163,14 +177,14 @@ def test_weights_of_another_network_are_refused(file, name, options, classes):
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "a.weights.h5"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="which is none or is damaged"):
+    with pytest.raises(ValueError, match="is no .weights.h5 file or is damaged"):
         model_zoo.create_model("resnet18_an", weights=path, **SMALL)
 
 
 def test_a_truncated_file_is_refused(file):
     _, path = file
     path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(ValueError, match="which is none or is damaged"):
+    with pytest.raises(ValueError, match="is no .weights.h5 file or is damaged"):
         model_zoo.create_model("resnet18_an", classes=7, weights=path, **SMALL)
 
 
@@ -179,8 +193,18 @@ def test_a_missing_file_is_named(tmp_path):
         model_zoo.create_model("resnet18_an", weights=tmp_path / "no.weights.h5")
 
 
-def test_a_whole_model_file_is_no_weights_file(tmp_path):
-    path = tmp_path / "model.keras"
-    keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)]).save(path)
-    with pytest.raises(ValueError, match="which is none or is damaged"):
+@pytest.mark.parametrize("name", ["model.keras", "model.h5"])
+def test_files_of_whole_models_are_no_weights_files(name, tmp_path):
+    path = tmp_path / name
+    path.write_bytes(b"")
+    with pytest.raises(ValueError, match="must be None, the path of a .weights.h5"):
+        model_zoo.create_model("resnet18_an", weights=path, **SMALL)
+
+
+def test_other_hdf5_files_are_refused(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    with h5py.File(path, "w") as file:
+        file["a"] = np.zeros(3)
+        file["layers/b/c/0"] = np.zeros(3)
+    with pytest.raises(ValueError, match="weights of another network than resnet18_an"):
         model_zoo.create_model("resnet18_an", weights=path, **SMALL)
