@@ -1,5 +1,6 @@
 """Attentive normalization: feature normalization and feature attention in one layer."""
 
+import math
 import numbers
 
 import keras
@@ -311,24 +312,82 @@ class AttentiveNormalization(keras.layers.Layer):
         return channels
 
     def call(self, inputs, training=None, mask=None):
+        if mask is None and self._has_kernels(inputs, training):
+            return self._call_kernels(inputs, training)
         x, mask = self._computable(inputs, mask)
         moments = self._instance_moments(x, mask)
-        attention = self.gate(
-            self._describe(x, mask, moments),
-            training=training,
-            weight=self._counting(mask, moments),
-        )
+        weight = self._counting(mask, moments)
+        descriptor = self._describe(x, mask, moments)
+        gamma, beta = self._mixture(descriptor, training, weight)
+        if self.normalization == "layer":
+            mean = ops.mean(x, axis=self.axis, keepdims=True)
+            variance = ops.mean(ops.square(x - mean), axis=self.axis, keepdims=True)
+            x = (x - mean) * ops.rsqrt(variance + self.epsilon)
+        elif self.normalization is not None:
+            count = None if mask is None else moments[2]
+            mean, variance = self._statistics(moments, count, training)
+            x = x - self._broadcast(x)(mean)
+            gamma = gamma * ops.rsqrt(variance + self.epsilon)
+        gamma, beta = self._broadcast(x)(gamma), self._broadcast(x)(beta)
+        return ops.cast(gamma * x + beta, self.compute_dtype)
+
+    def _has_kernels(self, inputs, training):
+        if (
+            keras.backend.backend() != "tensorflow"
+            or self.normalization == "layer"
+            or self.descriptor == "mean_plus_max"
+            or self.axis not in (-1, len(inputs.shape) - 1)
+        ):
+            return False
+        from an_keras import kernels_tf
+
+        return kernels_tf.apply_here(inputs, training and self.trainable)
+
+    def _call_kernels(self, inputs, training):
+        """`call` with the large passes of `kernels_tf`; the rest is the same code."""
+        from an_keras import kernels_tf
+
+        trained = self.trainable_variables
+        fixed = [v for v in self.weights if all(v is not other for other in trained)]
+        values = kernels_tf.read(fixed)
+        changed = []
+
+        def affine(mean, variance, *parameters):
+            moments = (
+                mean,
+                variance,
+                ops.cast(math.prod(inputs.shape[1:-1]), mean.dtype),
+            )
+            mapping = [*zip(trained, parameters, strict=True)]
+            mapping += zip(fixed, values, strict=True)
+            with keras.StatelessScope(mapping) as scope:
+                descriptor = self._describe(None, None, moments)
+                gamma, beta = self._mixture(descriptor, training)
+                if self.normalization is not None:
+                    centre, variance = self._statistics(moments, None, training)
+                    gamma = gamma * ops.rsqrt(variance + self.epsilon)
+                    beta = beta + gamma * (mean - centre)
+                else:
+                    beta = beta + gamma * mean
+            new = [scope.get_current_value(variable) for variable in fixed]
+            changed[:] = [i for i, value in enumerate(values) if new[i] is not value]
+            return gamma, beta, [new[i] for i in changed]
+
+        parameters = kernels_tf.read(trained)
+        outputs, updates = kernels_tf.normalize(inputs, affine, parameters)
+        for i, value in zip(changed, updates, strict=True):
+            fixed[i].assign(value)
+        return outputs
+
+    def _mixture(self, descriptor, training, weight=None):
+        """Scale and offset of each sample, (N, C)."""
+        attention = self.gate(descriptor, training=training, weight=weight)
         if self.observer is not None:
             self.observer(self, attention)
-        gamma, beta = functional.mix(
-            attention, ops.cast(self.gamma, x.dtype), ops.cast(self.beta, x.dtype)
+        dtype = attention.dtype
+        return functional.mix(
+            attention, ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype)
         )
-        gamma, beta = self._broadcast(x)(gamma), self._broadcast(x)(beta)
-        if self.normalization is not None:
-            mean, variance = self._statistics(x, mask, moments, training)
-            x = x - mean
-            gamma = gamma * ops.rsqrt(variance + self.epsilon)
-        return ops.cast(gamma * x + beta, self.compute_dtype)
 
     def attention(self, inputs, training=False, mask=None):
         """Weights of the K components for each sample, (N, K); updates no statistics.
@@ -394,27 +453,23 @@ class AttentiveNormalization(keras.layers.Layer):
             return mean + functional.maximum(x, self._position_axes(x), mask)
         return mean
 
-    def _statistics(self, x, mask, moments, training):
-        """Mean and variance of the backbone, ready to broadcast against `x`."""
-        if self.normalization == "layer":
-            mean = ops.mean(x, axis=self.axis, keepdims=True)
-            return mean, ops.mean(ops.square(x - mean), axis=self.axis, keepdims=True)
-        mean, variance, count = moments
-        if self.normalization == "batch":
-            if training and self.trainable:
-                weight = None if mask is None else count
-                mean, variance = functional.batch_moments(
-                    mean, variance, weight, self.synchronized
-                )
-                samples, rate = ops.shape(x)[0], self.momentum
-                functional.update_moving(self.moving_mean, mean, rate, samples)
-                functional.update_moving(self.moving_variance, variance, rate, samples)
-            else:
-                mean = ops.cast(self.moving_mean, x.dtype)
-                variance = ops.cast(self.moving_variance, x.dtype)
-        elif self.normalization == "group":
-            mean, variance = functional.group_moments(mean, variance, self.groups)
-        return self._broadcast(x)(mean), self._broadcast(x)(variance)
+    def _statistics(self, moments, count, training):
+        """Mean and variance of the backbone, (C,) or (N, C)."""
+        mean, variance, _ = moments
+        if self.normalization == "group":
+            return functional.group_moments(mean, variance, self.groups)
+        if self.normalization == "instance":
+            return mean, variance
+        if training and self.trainable:
+            samples, rate = ops.shape(mean)[0], self.momentum
+            mean, variance = functional.batch_moments(
+                mean, variance, count, self.synchronized
+            )
+            functional.update_moving(self.moving_mean, mean, rate, samples)
+            functional.update_moving(self.moving_variance, variance, rate, samples)
+            return mean, variance
+        dtype = mean.dtype
+        return ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)
 
     def compute_output_shape(self, input_shape):
         self._channels(input_shape)

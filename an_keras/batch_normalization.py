@@ -3,6 +3,8 @@
 import keras
 from keras import ops
 
+from an_keras import functional
+
 
 @keras.saving.register_keras_serializable(package="an_keras")
 class BatchNormalization(keras.layers.BatchNormalization):
@@ -15,6 +17,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     apart and saves those of the first; here every update is averaged over the replicas,
     so that a model scores the same before and after saving.
 
+    On TensorFlow images with the channels last go through TensorFlow's fused operation
+    (several times as fast on a CPU; converters and runtimes fold it into convolutions).
+
     The moving variance is the biased one, as everywhere in Keras (PyTorch stores the
     unbiased one).
 
@@ -25,6 +30,38 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if not kwargs.get("trainable", True):
             kwargs["aggregation"] = "mean"
         return super().add_weight(*args, **kwargs)
+
+    def call(self, inputs, training=None, mask=None):
+        if mask is not None or not self._is_fused(inputs):
+            return super().call(inputs, training=training, mask=mask)
+        from an_keras import kernels_tf
+
+        moving = [self.moving_mean.value, self.moving_variance.value]
+        gamma = self.gamma.value if self.scale else ops.ones_like(moving[0])
+        beta = self.beta.value if self.center else ops.zeros_like(moving[0])
+        training = bool(training) and self.trainable
+        outputs, *moments = kernels_tf.fused_batch_norm(
+            inputs, gamma, beta, *moving, self.epsilon, training
+        )
+        if training:
+            samples = ops.shape(inputs)[0]
+            for variable, moment in zip(
+                (self.moving_mean, self.moving_variance), moments, strict=True
+            ):
+                functional.update_moving(variable, moment, self.momentum, samples)
+        return outputs
+
+    def _is_fused(self, inputs):
+        if (
+            keras.backend.backend() != "tensorflow"
+            or self.synchronized
+            or self.axis not in (-1, len(inputs.shape) - 1)
+            or self.moving_mean.dtype != "float32"
+        ):
+            return False
+        from an_keras import kernels_tf
+
+        return kernels_tf.has_fused_batch_norm(inputs)
 
     def _moments(self, inputs, mask):
         """A replica without samples has no say in the average."""

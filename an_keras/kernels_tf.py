@@ -1,0 +1,225 @@
+"""The large passes of attentive normalization on TensorFlow, compiled, in closed form.
+
+x: (N, P, C), P positions. All that attention and normalization need of it is of shape
+(N, C), written (N, 1, C) here:
+
+    m, v = mean and variance of x over positions                        one pass
+    y    = a * (x - m) + b        a, b = f(m, v, parameters)            one pass
+    S, T = sums of dy and of dy * (x - m) over positions                one pass
+    dx   = a * dy + p * (x - m) + q                                     one pass
+           p = 2/P * df/dv,  q = 1/P * (df/dm - a * S)
+
+f is differentiated by TensorFlow, from db = S and da = T. Of the size of x only x
+itself is kept for the gradient. Sums are in float32, of values centred in groups of up
+to 16 positions. XLA's own reductions are slow on a CPU when something is computed on
+the way: the terms of a group are added one by one, a product with ones adds the groups.
+"""
+
+import contextlib
+import math
+
+import tensorflow as tf
+
+MODES = ("training", "always", "never")
+GROUP = 16
+_mode = "training"
+
+
+@contextlib.contextmanager
+def kernels(mode: str):
+    """Where layers that are called (or traced) inside use the compiled passes.
+
+    Args:
+        mode: `"training"` (the default outside): in training mode only, so that no
+            export holds a compiled function, which TensorFlow Serving refuses;
+            `"always"`: in inference too; `"never"`: plain operations everywhere.
+
+    Raises:
+        ValueError: another mode.
+    """
+    global _mode
+    if mode not in MODES:
+        raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode!r}.")
+    before, _mode = _mode, mode
+    try:
+        yield
+    finally:
+        _mode = before
+
+
+def apply_here(x, training) -> bool:
+    """Whether the compiled passes are for this call of a layer on (N, positions, C)."""
+    if _mode == "never" or not (training or _mode == "always"):
+        return False
+    return (
+        isinstance(x, tf.Tensor)
+        and x.dtype in (tf.float32, tf.float16, tf.bfloat16)
+        and x.shape.rank is not None
+        and x.shape.rank > 2
+        and None not in x.shape[1:]
+        and math.prod(x.shape[1:-1]) > 1
+    )
+
+
+def has_fused_batch_norm(x) -> bool:
+    """Whether TensorFlow's fused operation is for (N, H, W, C) like this."""
+    return (
+        _mode != "never"
+        and isinstance(x, tf.Tensor)
+        and x.shape.rank == 4
+        and x.dtype in (tf.float32, tf.float16, tf.bfloat16)
+    )
+
+
+def fused_batch_norm(x, gamma, beta, mean, variance, epsilon, training):
+    """TensorFlow's fused batch normalization; no compiled function.
+
+    Args:
+        x: (N, H, W, C).
+        gamma, beta, mean, variance: (C,), float32; the moments are those that inference
+            uses.
+
+    Returns:
+        y, and the moments that were used, (C,): in training those of the batch, with
+        the biased variance (the operation's own is n/(n-1) times as much).
+    """
+    nothing = tf.zeros((0,))
+    y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+        x=x,
+        scale=gamma,
+        offset=beta,
+        mean=nothing if training else mean,
+        variance=nothing if training else variance,
+        epsilon=epsilon,
+        is_training=training,
+    )
+    if not training:
+        return y, mean, variance
+    n = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
+    return y, batch_mean, batch_variance * (tf.maximum(n - 1.0, 1.0) / n)
+
+
+def read(variables) -> list:
+    """Values of Keras variables, as tensors."""
+    return [tf.convert_to_tensor(variable.value) for variable in variables]
+
+
+def normalize(x, affine, parameters: list):
+    """y = a * (x - m) + b with the moments m and v of each channel of each sample.
+
+    Args:
+        x: (N, positions..., C), float32 or half precision, static positions.
+        affine: function (m, v, *parameters) -> a, b, others; m, v, a, b are of shape
+            (N, C), `others` a list of tensors. It reads no variable that is trained.
+        parameters: tensors that `affine` is differentiated for.
+
+    Returns:
+        y, of the shape and type of x, and the others, without gradients.
+    """
+    positions = math.prod(x.shape[1:-1])
+
+    @tf.custom_gradient
+    def function(x, *parameters):
+        # Persistent: its gradient is asked for again by a gradient of the gradient.
+        with tf.GradientTape(persistent=True) as tape:
+            mean, variance = _moments(x)
+            tape.watch([mean, variance, *parameters])
+            scale, offset, others = affine(mean[:, 0], variance[:, 0], *parameters)
+            scale, offset = scale[:, None], offset[:, None]
+        y = _transform(x, mean, scale, offset)
+
+        def gradient(dy, *_):
+            total, moment = _sums(x, dy, mean)
+            dmean, dvariance, *dparameters = tape.gradient(
+                [scale, offset],
+                [mean, variance, *parameters],
+                [moment, total],
+                unconnected_gradients="zero",
+            )
+            slope = dvariance * (2.0 / positions)
+            shift = (dmean - scale * total) * (1.0 / positions)
+            dx = _input_gradient(x, dy, mean, scale, slope, shift)
+            return (dx, *dparameters)
+
+        return (y, *map(tf.stop_gradient, others)), gradient
+
+    shape = tf.shape(x)
+    y, *others = function(tf.reshape(x, (-1, positions, x.shape[-1])), *parameters)
+    return tf.ensure_shape(tf.reshape(y, shape), x.shape), others
+
+
+def _groups(x):
+    """Positions in groups: lists of up to 16 terms (N, positions / 16, C), float32."""
+    positions = x.shape[1]
+    size = max(d for d in range(1, GROUP + 1) if positions % d == 0)
+    if size < 4 < positions:  # a number with large factors: groups of 16 and a rest
+        size = min(GROUP, positions)
+    whole = positions - positions % size
+    parts = [(x[:, :whole], size), (x[:, whole:], positions - whole)]
+    for part, size in parts:
+        if size:
+            split = tf.reshape(part, (-1, part.shape[1] // size, size, x.shape[2]))
+            yield [tf.cast(split[:, :, i], tf.float32) for i in range(size)]
+
+
+def _add(terms):
+    """Sum by pairs: less rounding, and independent additions for the processor."""
+    while len(terms) > 1:
+        pairs = zip(terms[::2], terms[1::2], strict=False)
+        rest = terms[-1:] if len(terms) % 2 else []
+        terms = [a + b for a, b in pairs] + rest
+    return terms[0]
+
+
+def _sum(x, like):
+    """Over the middle axis, as a product with ones that XLA does not know to be 1."""
+    positive = tf.reduce_max(tf.cast(like[:1, :1, :1], tf.float32)) > 0.0
+    one = tf.cast(positive, tf.float32) + tf.cast(tf.logical_not(positive), tf.float32)
+    return tf.matmul(tf.fill((tf.shape(x)[0], 1, x.shape[1]), one), x)
+
+
+def compiled(function):
+    return tf.function(function, jit_compile=True, autograph=False)
+
+
+@compiled
+def _moments(x):
+    mean = squares = count = None
+    for terms in _groups(x):
+        size, groups = len(terms), terms[0].shape[1]
+        centre = _add(terms) * (1.0 / size)
+        spread = _add([tf.square(term - centre) for term in terms])
+        mean_here = _sum(centre, x) * (1.0 / groups)
+        squares_here = _sum(
+            spread + size * tf.math.squared_difference(centre, mean_here), x
+        )
+        if mean is None:
+            mean, squares, count = mean_here, squares_here, size * groups
+            continue
+        distance = mean_here - mean  # Chan, Golub and LeVeque 1979
+        weight = size * groups / (count + size * groups)
+        squares += squares_here + tf.square(distance) * (count * weight)
+        mean += distance * weight
+    return mean, squares * (1.0 / x.shape[1])
+
+
+@compiled
+def _transform(x, mean, scale, offset):
+    return tf.cast((tf.cast(x, tf.float32) - mean) * scale + offset, x.dtype)
+
+
+@compiled
+def _sums(x, dy, mean):
+    total, moment = [], []
+    for terms, gradients in zip(_groups(x), _groups(dy), strict=True):
+        total.append(_sum(_add(list(gradients)), x))
+        products = [g * (t - mean) for t, g in zip(terms, gradients, strict=True)]
+        moment.append(_sum(_add(products), x))
+    return _add(total), _add(moment)
+
+
+@compiled
+def _input_gradient(x, dy, mean, scale, slope, shift):
+    x, dtype = tf.cast(x, tf.float32), x.dtype
+    dx = tf.cast(dy, tf.float32) * scale + (x - mean) * slope + shift
+    return tf.cast(dx, dtype)

@@ -1,0 +1,248 @@
+"""The compiled passes: which path runs, and that both compute the same."""
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+import model_zoo
+from an_keras import AttentiveNormalization, BatchNormalization
+from an_keras.kernels_tf import kernels
+
+CONFIGURATIONS = {
+    "batch": {},
+    "group": {"normalization": "group", "groups": 4},
+    "instance": {"normalization": "instance"},
+    "none": {"normalization": None},
+    "mean": {"descriptor": "mean"},
+    "hidden": {"gate_hidden_units": 6},
+    "softmax": {"gate_activation": "softmax", "gate_normalization": None},
+}
+# 49 = 7 x 7, 53 is prime, 51 = 3 x 17: groups of 7, of 16 and a rest; 2 and 5 are few.
+SHAPES = [(7, 7), (53, 1), (17, 3), (2, 1), (5,), (3, 4, 5), (16, 16)]
+
+
+def step(layer, x, dy, mode):
+    """Output, gradients and statistics of one training step, and its graph."""
+    layer.build(x.shape)
+
+    def run(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = layer(x, training=True)
+        variables = [variable.value for variable in layer.trainable_variables]
+        return [y, *tape.gradient(y, [x, *variables], tf.cast(dy, y.dtype))]
+
+    with kernels(mode):
+        function = tf.function(run).get_concrete_function(x)
+    results = [tf.cast(array, tf.float64).numpy() for array in function(x)]
+    results += [variable.numpy() for variable in layer.non_trainable_variables]
+    return results, str(function.graph.as_graph_def())
+
+
+def both(make, shape, dtype="float32", shift=0.3, scale=2.0):
+    """The same step by the compiled passes and by plain operations."""
+    rng = np.random.default_rng(0)
+    x = tf.cast(rng.normal(shift, scale, shape), dtype)
+    dy = rng.normal(size=shape)
+    outcomes = []
+    for mode in ("training", "never"):
+        keras.utils.set_random_seed(0)
+        outcomes.append(step(make(), x, dy, mode))
+    return outcomes
+
+
+def assert_close(a, b, tolerance):
+    assert len(a) == len(b) > 0
+    for x, y in zip(a, b, strict=True):
+        assert np.abs(x - y).max() <= tolerance * max(np.abs(y).max(), 1e-3)
+
+
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.parametrize("name", CONFIGURATIONS)
+def test_both_paths_compute_the_same(name, shape):
+    (fast, graph), (plain, plain_graph) = both(
+        lambda: AttentiveNormalization(3, **CONFIGURATIONS[name]), (5, *shape, 8)
+    )
+    assert "_XlaMustCompile" in graph and "_XlaMustCompile" not in plain_graph
+    assert_close(fast, plain, 1e-5)
+
+
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        {"normalization": "layer"},
+        {"descriptor": "mean_plus_max"},
+        {"axis": 1},
+        {"dtype": "float64"},
+        {"trainable": False},
+    ],
+    ids=str,
+)
+def test_what_has_no_kernels_takes_the_plain_path(arguments):
+    layer = AttentiveNormalization(3, **arguments)
+    x = tf.ones((3, 4, 5, 6), layer.compute_dtype)
+    function = tf.function(lambda x: layer(x, training=True))
+    assert "Xla" not in str(function.get_concrete_function(x).graph.as_graph_def())
+
+
+@pytest.mark.parametrize("spec", [(None, 6, 5, 4), (None, None, None, 4)])
+def test_unknown_sizes_give_the_same(spec):
+    layer = AttentiveNormalization(3)
+    layer.build(spec)
+    x = np.random.default_rng(0).normal(size=(4, 6, 5, 4)).astype("float32")
+    start = layer.get_weights()
+    function = tf.function(
+        lambda x: layer(x, training=True), input_signature=[tf.TensorSpec(spec)]
+    )
+    y, statistics = function(x), layer.get_weights()
+    layer.set_weights(start)
+    with kernels("never"):
+        np.testing.assert_allclose(y, layer(x, training=True), atol=1e-5)
+    for a, b in zip(statistics, layer.get_weights(), strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
+def test_half_precision_is_computed_in_float32(dtype):
+    compute = keras.DTypePolicy(dtype).compute_dtype
+    (fast, graph), (plain, _) = both(
+        lambda: AttentiveNormalization(3, dtype=dtype), (4, 7, 7, 8), compute
+    )
+    assert "_XlaMustCompile" in graph
+    assert_close(fast[2:], plain[2:], 1e-2)  # sums of rounded gradients
+    assert_close(fast, plain, 2e-2)
+
+
+def test_a_large_mean_costs_no_digits():
+    (fast, _), (plain, _) = both(
+        lambda: AttentiveNormalization(3), (4, 9, 9, 8), shift=1000.0, scale=1.0
+    )
+    # at a mean of 1000 the inputs themselves have 6e-5 of a standard deviation
+    assert_close(fast[:2], plain[:2], 1e-3)
+    statistics = [a for a in fast[2:] if a.shape == (8,)]
+    np.testing.assert_allclose(statistics[0], 100.0, rtol=1e-3)  # 0.1 * the mean
+    np.testing.assert_allclose(statistics[1], 1.0, atol=0.05)
+
+
+def test_inference_is_plain_unless_asked_for():
+    layer = AttentiveNormalization(3)
+    layer.build((None, 6, 6, 4))
+    x = tf.constant(np.random.default_rng(0).normal(size=(3, 6, 6, 4)), tf.float32)
+
+    def trace(mode):
+        with kernels(mode):
+            function = tf.function(layer).get_concrete_function(x)
+        return function(x), "Xla" in str(function.graph.as_graph_def())
+
+    plain, is_compiled = trace("training")
+    assert not is_compiled
+    fast, is_compiled = trace("always")
+    assert is_compiled
+    np.testing.assert_allclose(fast, plain, atol=1e-5)
+
+
+def test_unknown_mode_is_named():
+    with (
+        pytest.raises(ValueError, match="Received: mode='sometimes'"),
+        kernels("sometimes"),
+    ):
+        pass
+
+
+@pytest.mark.parametrize("arguments", [{}, {"normalization": "group", "groups": 2}])
+def test_second_order_gradients_are_those_of_plain_operations(arguments):
+    rng = np.random.default_rng(0)
+    x = tf.constant(rng.normal(size=(4, 5, 5, 4)), tf.float32)
+    weight = tf.constant(rng.normal(size=(4, 5, 5, 4)), tf.float32)
+    layer = AttentiveNormalization(3, **arguments)
+    layer.build(x.shape)
+    outcomes = []
+    for mode in ("training", "never"):
+
+        @tf.function
+        def second(x):
+            with tf.GradientTape() as outer:
+                outer.watch(x)
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    y = tf.reduce_sum(tf.sin(layer(x, training=True)) * weight)
+                first = tf.reduce_sum(inner.gradient(y, x) ** 2)
+            return outer.gradient(
+                first, [x, layer.gamma.value, layer.gate.kernel.value]
+            )
+
+        with kernels(mode):
+            outcomes.append([array.numpy() for array in second(x)])
+    for a, b in zip(*outcomes, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
+
+
+def test_an_empty_batch_leaves_the_statistics():
+    layer = AttentiveNormalization(3)
+    layer.build((None, 4, 4, 6))
+    before = layer.get_weights()
+    assert layer(np.zeros((0, 4, 4, 6), "float32"), training=True).shape == (0, 4, 4, 6)
+    for old, new in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("name", ["resnet20_an", "resnext50_32x4d_an"])
+def test_exports_hold_no_compiled_function(name, tmp_path):
+    model = model_zoo.create_model(name, input_shape=(32, 32, 3))
+    model(np.zeros((2, 32, 32, 3), "float32"), training=True)
+    model.export(tmp_path / "model", verbose=False)
+    graph = (tmp_path / "model" / "saved_model.pb").read_bytes()
+    assert b"FusedBatchNormV3" in graph
+    assert b"XlaMustCompile" not in graph
+
+
+class TestFusedBatchNormalization:
+    """Our BatchNormalization is TensorFlow's fused operation with Keras' results."""
+
+    @pytest.mark.parametrize(
+        "shape", [(4, 5, 5, 6), (1, 1, 1, 3), (2, 3, 1, 4)], ids=str
+    )
+    @pytest.mark.parametrize("arguments", [{}, {"scale": False}, {"center": False}])
+    def test_training_step_equals_that_of_keras(self, arguments, shape):
+        makes = (BatchNormalization, keras.layers.BatchNormalization)
+        rng = np.random.default_rng(0)
+        x = tf.constant(rng.normal(3.0, 2.0, shape), tf.float32)
+        dy = rng.normal(size=shape)
+        (fused, graph), (keras_own, _) = (
+            step(make(**arguments), x, dy, "training") for make in makes
+        )
+        assert "FusedBatchNormV3" in graph and "Xla" not in graph
+        assert_close(fused, keras_own, 1e-5)
+
+    def test_inference_equals_that_of_keras(self):
+        x = np.random.default_rng(0).normal(3.0, 2.0, (4, 5, 5, 6)).astype("float32")
+        ours, theirs = BatchNormalization(), keras.layers.BatchNormalization()
+        for layer in (ours, theirs):
+            layer.build(x.shape)
+            layer.moving_mean.assign(np.arange(6))
+            layer.moving_variance.assign(np.arange(6) + 1e-6)  # epsilon matters
+        for training in (False, None):
+            np.testing.assert_allclose(
+                ours(x, training=training),
+                theirs(x, training=training),
+                rtol=1e-5,
+                atol=1e-6,
+            )
+        ours.trainable = False
+        frozen = ours(x, training=True)
+        np.testing.assert_allclose(frozen, theirs(x), rtol=1e-5, atol=1e-6)
+
+    def test_switch_forces_the_operations_of_keras(self):
+        layer = BatchNormalization()
+        with kernels("never"):
+            function = tf.function(layer).get_concrete_function(tf.ones((2, 3, 3, 4)))
+        assert "FusedBatchNorm" not in str(function.graph.as_graph_def())
+
+    def test_an_empty_batch_leaves_the_statistics(self):
+        layer = BatchNormalization()
+        layer.build((None, 2, 2, 4))
+        before = layer.get_weights()
+        layer(np.zeros((0, 2, 2, 4), "float32"), training=True)
+        for old, new in zip(before, layer.get_weights(), strict=True):
+            np.testing.assert_array_equal(old, new)
