@@ -326,8 +326,11 @@ class AttentiveNormalization(keras.layers.Layer):
         elif self.normalization is not None:
             count = None if mask is None else moments[2]
             mean, variance = self._statistics(moments, count, training)
-            x = x - self._broadcast(x)(mean)
             gamma = gamma * ops.rsqrt(variance + self.epsilon)
+            if training and self.trainable:
+                x = x - self._broadcast(x)(mean)
+            else:  # one multiply-add
+                beta = beta - gamma * mean
         gamma, beta = self._broadcast(x)(gamma), self._broadcast(x)(beta)
         return ops.cast(gamma * x + beta, self.compute_dtype)
 

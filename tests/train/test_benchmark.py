@@ -1,0 +1,104 @@
+"""The benchmark: fair variants, medians and ratios, its files."""
+
+import csv
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from an_keras import AttentiveNormalization
+from train import benchmark, benchmark_cases, command
+
+
+def run(*arguments):
+    return subprocess.run(
+        [sys.executable, "-m", "train.benchmark", *arguments],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_every_variant_is_called_in_every_round():
+    counts = {"a": 0, "b": 0}
+
+    def call(name):
+        counts[name] += 1
+
+    times = benchmark.measure({n: lambda n=n: call(n) for n in counts}, rounds=5)
+    assert counts == dict.fromkeys("ab", benchmark.WARM_UP + 5)
+    assert times.keys() == counts.keys() and min(times.values()) > 0
+
+
+def test_ratios_are_taken_within_a_process():
+    def process(reference, other):
+        common = {"case": "c", "phase": "training"}
+        return [
+            {**common, "variant": "Keras BN", "value": reference},
+            {**common, "variant": "AN", "value": other},
+        ]
+
+    rows = benchmark.summarize("layer", [process(1, 2), process(10, 5), process(3, 3)])
+    (row,) = (row for row in rows if row["variant"] == "AN")
+    assert (row["ratio"], row["ratio_min"], row["ratio_max"]) == (1, 0.5, 2)
+    assert row["value"] == 3000 and row["unit"] == "ms"
+
+
+def test_the_composite_is_attentive_normalization():
+    ours, composite = AttentiveNormalization(4), benchmark_cases.Composite(4)
+    rng = np.random.default_rng(0)
+    x = rng.normal(1.0, 2.0, (5, 6, 6, 8)).astype("float32")
+    for layer in (ours, composite):
+        layer.build(x.shape)
+    composite.gamma.assign(ours.gamma)
+    composite.beta.assign(ours.beta)
+    composite.kernel.assign(ours.gate.kernel)
+    for _ in range(2):
+        a, b = (layer(x, training=True) for layer in (ours, composite))
+        np.testing.assert_allclose(a, b, atol=1e-4)
+    np.testing.assert_allclose(ours(x), composite(x), atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Expected one of layer, network, memory. Received: none"),
+        (["speed"], "Received: speed"),
+        (["network", "--networks=resnet51"], "Received: resnet51"),
+        (["layer", "--rounds=0"], "rounds"),
+    ],
+)
+def test_usage_errors_exit_with_2(arguments, words):
+    done = run(*arguments)
+    assert done.returncode == command.USAGE
+    assert words in done.stderr
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("kind", "flags", "cases"),
+    [
+        ("layer", ["--batch=2"], 4),
+        ("network", ["--networks=resnet20"], 1),
+        ("memory", ["--batch=2"], 1),
+    ],
+)
+def test_table_and_file_hold_every_variant(kind, flags, cases, tmp_path):
+    path = tmp_path / "benchmark.csv"
+    flags = [*flags, "--processes=1", "--rounds=1", f"--csv={path}"]
+    done = run(kind, *flags)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(path.read_text().splitlines()))
+    assert len({row["case"] for row in rows}) == cases
+    variants = {row["variant"] for row in rows}
+    assert {"AN", "BN", "Keras BN"} <= variants
+    for name in variants:
+        assert name in done.stdout
+    for row in rows:
+        assert float(row["value"]) > 0
+        if row["variant"] == benchmark.REFERENCE[kind]:
+            assert float(row["ratio"]) == 1
+        assert row["tensorflow"] and row["date"] and row["machine"]

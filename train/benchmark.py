@@ -1,0 +1,217 @@
+"""python -m train.benchmark layer|network|memory: what attention costs, side by side.
+
+layer    one layer on four shapes of a ResNet-50: forward and backward, and inference
+network  training step and inference of networks: AN, BN, and BN by Keras' own layer
+memory   what one layer keeps for the gradient, in arrays of the size of its input
+
+All variants run in one process, in shuffled order, after a warm-up; their median over
+the rounds is one measurement, and `--processes` fresh processes give the median and the
+range in the table. Only ratios within a process are compared: machines are shared.
+"""
+
+import csv
+import datetime
+import importlib.metadata
+import json
+import math
+import os
+import pathlib
+import platform
+import random
+import statistics
+import subprocess
+import sys
+import time
+
+import rich.console
+import rich.table
+from absl import flags
+
+from train import command
+
+NETWORKS = ("resnet50", "mobilenetv2", "densenet121", "resnet20")
+CHAINS = ("BN", "Keras BN", "AN", "AN plain", "AN composite")
+REFERENCE = {"layer": "Keras BN", "network": "BN", "memory": "BN"}
+SETTINGS = "AN_KERAS_BENCHMARK"  # of a measuring process, in its environment
+WARM_UP = 3
+
+
+def measure(calls: dict, rounds: int) -> dict:
+    """Median seconds of each call; in every round all of them, shuffled."""
+    times = {name: [] for name in calls}
+    for _ in range(WARM_UP):
+        for call in calls.values():
+            call()
+    for _ in range(rounds):
+        for name in random.sample(list(calls), len(calls)):
+            start = time.perf_counter()
+            calls[name]()
+            times[name].append(time.perf_counter() - start)
+    return {name: statistics.median(values) for name, values in times.items()}
+
+
+def measuring_process(settings: dict) -> list[dict]:
+    """What a fresh process measures: rows of case, variant, phase and value."""
+    import tensorflow as tf
+
+    tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
+    from train import benchmark_cases
+
+    if settings["kind"] == "peak":
+        return [benchmark_cases.peak(settings)]
+    rows = []
+    for case, calls in getattr(benchmark_cases, settings["kind"])(settings):
+        for (variant, phase), seconds in measure(calls, settings["rounds"]).items():
+            rows.append({**case, "variant": variant, "phase": phase, "value": seconds})
+    return rows
+
+
+def spawn(settings: dict) -> list[dict]:
+    """The rows of a fresh process.
+
+    Raises:
+        RunError: it failed.
+    """
+    done = subprocess.run(
+        [sys.executable, "-m", "train.benchmark"],
+        env={**os.environ, SETTINGS: json.dumps(settings)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    if done.returncode:
+        raise command.RunError(f"A measuring process failed: {done.stderr[-1000:]}")
+    return json.loads(done.stdout.splitlines()[-1])
+
+
+def kept_arrays(settings: dict) -> list[dict]:
+    """Growth of the peak of memory with the depth of a chain, in arrays of x's size."""
+    few, many, rows = 4, 24, []
+    for variant in CHAINS:
+        shallow, deep = (
+            spawn({**settings, "kind": "peak", "variant": variant, "layers": layers})[0]
+            for layers in (few, many)
+        )
+        kept = (deep["peak"] - shallow["peak"]) / (many - few) / deep["size"]
+        common = {"case": deep["case"], "phase": "training"}
+        rows.append({**common, "variant": variant, "value": kept})
+    return rows
+
+
+def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
+    """One row for each case, phase and variant: medians and ranges over processes."""
+    values, ratios = {}, {}
+    for rows in runs:
+        reference = {
+            (row["case"], row["phase"]): row["value"]
+            for row in rows
+            if row["variant"] == REFERENCE[kind]
+        }
+        for row in rows:
+            key = row["case"], row["phase"], row["variant"]
+            values.setdefault(key, []).append(row["value"])
+            ratios.setdefault(key, []).append(row["value"] / reference[key[:2]])
+    return [
+        {
+            "kind": kind,
+            "case": case,
+            "phase": phase,
+            "variant": variant,
+            "unit": "arrays" if kind == "memory" else "ms",
+            "value": statistics.median(values[key]) * (1 if kind == "memory" else 1e3),
+            "reference": REFERENCE[kind],
+            "ratio": statistics.median(ratios[key]),
+            "ratio_min": min(ratios[key]),
+            "ratio_max": max(ratios[key]),
+        }
+        for key in values
+        for case, phase, variant in [key]
+    ]
+
+
+def environment(settings: dict) -> dict:
+    """What a number depends on, as columns."""
+    packages = {}
+    for name in ("keras", "tensorflow", "torch"):
+        try:
+            packages[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            packages[name] = ""
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short", "HEAD"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return {
+        "processes": settings["processes"],
+        "rounds": settings["rounds"],
+        "threads": settings["threads"],
+        "machine": f"{os.cpu_count()} x {platform.machine()}, no GPU",
+        "python": platform.python_version(),
+        **packages,
+        "commit": commit.stdout.strip(),
+        "date": datetime.date.today().isoformat(),
+    }
+
+
+def show(rows: list[dict]) -> None:
+    """A table for each phase: variants by cases, ratios to the reference."""
+    console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
+    for phase in dict.fromkeys(row["phase"] for row in rows):
+        here = [row for row in rows if row["phase"] == phase]
+        cases = list(dict.fromkeys(row["case"] for row in here))
+        title = f"{phase}, {here[0]['unit']} of {here[0]['reference']} = 1"
+        table = rich.table.Table("variant", *cases, "geometric mean", title=title)
+        for variant in dict.fromkeys(row["variant"] for row in here):
+            mine = {row["case"]: row for row in here if row["variant"] == variant}
+            cells = [
+                f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
+                for row in (mine[case] for case in cases)
+            ]
+            logs = [math.log(max(mine[case]["ratio"], 1e-9)) for case in cases]
+            mean = math.exp(statistics.fmean(logs))
+            table.add_row(variant, *cells, f"{mean:.2f}")
+        console.print(table)
+
+
+def define_flags():
+    flags.DEFINE_integer("processes", 3, "Fresh processes.", lower_bound=1)
+    flags.DEFINE_integer("rounds", 20, "Calls of each variant.", lower_bound=1)
+    flags.DEFINE_integer("threads", os.cpu_count(), "Of the kernels.", lower_bound=1)
+    flags.DEFINE_integer("batch", 16, "Images, for layer and memory.", lower_bound=2)
+    flags.DEFINE_list("networks", list(NETWORKS), "For network.")
+    flags.DEFINE_string("csv", None, "File to write.")
+
+
+def main(arguments):
+    if SETTINGS in os.environ:
+        print(json.dumps(measuring_process(json.loads(os.environ[SETTINGS]))))
+        return
+    if len(arguments) != 1 or arguments[0] not in REFERENCE:
+        raise command.UsageError(
+            f"Expected one of {', '.join(REFERENCE)}. "
+            f"Received: {' '.join(arguments) or 'none'}."
+        )
+    kind = arguments[0]
+    names = ("processes", "rounds", "threads", "batch", "networks")
+    settings = {"kind": kind} | {name: getattr(flags.FLAGS, name) for name in names}
+    unknown = set(settings["networks"]) - set(NETWORKS)
+    if unknown:
+        raise command.UsageError(
+            f"--networks must be some of {', '.join(NETWORKS)}. "
+            f"Received: {', '.join(sorted(unknown))}."
+        )
+    once = kept_arrays if kind == "memory" else spawn
+    rows = summarize(kind, [once(settings) for _ in range(settings["processes"])])
+    show(rows)
+    if flags.FLAGS.csv:
+        facts = environment(settings)
+        with pathlib.Path(flags.FLAGS.csv).open("w", newline="") as file:
+            writer = csv.DictWriter(file, [*rows[0], *facts])
+            writer.writeheader()
+            writer.writerows({**row, **facts} for row in rows)
+
+
+if __name__ == "__main__":
+    command.run(main, define_flags)

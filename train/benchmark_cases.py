@@ -1,0 +1,245 @@
+"""What `train.benchmark` measures: calls of layers and networks, by variant and phase.
+
+Each function yields (case, {(variant, phase): call}); TensorFlow variants are traced
+once, PyTorch variants run eagerly.
+"""
+
+import functools
+import importlib.util
+import resource
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+import model_zoo
+from an_keras import AttentiveNormalization, BatchNormalization
+from an_keras.kernels_tf import kernels
+
+# (height and width, channels) of the 3x3 convolutions of a ResNet-50, and K there.
+SHAPES = {(56, 64): 10, (28, 128): 10, (14, 256): 20, (7, 512): 20}
+NETWORKS = {
+    "resnet50": (128, 16),  # pixels, images
+    "mobilenetv2": (128, 16),
+    "densenet121": (128, 8),
+    "resnet20": (32, 128),
+}
+
+
+class Composite(keras.layers.Layer):
+    """Attentive normalization as its equations read, in TensorFlow's operations."""
+
+    def __init__(self, num_components):
+        super().__init__()
+        self.num_components = num_components
+        self.normalize = keras.layers.BatchNormalization(
+            momentum=0.9, epsilon=1e-5, center=False, scale=False
+        )
+        self.gate_norm = keras.layers.BatchNormalization(momentum=0.9, epsilon=1e-5)
+
+    def build(self, shape):
+        table = (self.num_components, shape[-1])
+        self.gamma = self.add_weight(shape=table, initializer="ones")
+        self.beta = self.add_weight(shape=table, initializer="zeros")
+        self.kernel = self.add_weight(shape=table[::-1], initializer="he_normal")
+        self.normalize.build(shape)
+        self.gate_norm.build((None, self.num_components))
+
+    def call(self, x, training=None):
+        mean, variance = ops.moments(x, axes=[1, 2])
+        positions = x.shape[1] * x.shape[2]
+        unbiased = variance * (positions / (positions - 1))
+        logits = ops.matmul(mean * ops.rsqrt(unbiased + 1e-3), self.kernel)
+        attention = ops.hard_sigmoid(self.gate_norm(logits, training=training))
+        gamma, beta = attention @ self.gamma, attention @ self.beta
+        x = self.normalize(x, training=training)
+        return gamma[:, None, None] * x + beta[:, None, None]
+
+
+def layer(settings):
+    """One normalization layer, forward and backward, and inference."""
+    for (size, channels), components in SHAPES.items():
+        shape = (settings["batch"], size, size, channels)
+        rng = np.random.default_rng(0)
+        x, dy = (rng.normal(size=shape).astype("float32") for _ in range(2))
+        plain_bn = functools.partial(
+            keras.layers.BatchNormalization, momentum=0.9, epsilon=1e-5
+        )
+        variants = {
+            "Keras BN": (plain_bn(), "training"),
+            "BN": (BatchNormalization(momentum=0.9, epsilon=1e-5), "training"),
+            "AN": (AttentiveNormalization(components), "training"),
+            "AN compiled": (AttentiveNormalization(components), "always"),
+            "AN plain": (AttentiveNormalization(components), "never"),
+            "AN composite": (Composite(components), "training"),
+        }
+        calls = {}
+        for name, (each, mode) in variants.items():
+            calls |= _tensorflow_calls(name, each, mode, x, dy)
+        if importlib.util.find_spec("torch"):
+            calls |= _pytorch_calls(x, dy, components, settings["threads"])
+        yield {"case": f"{size}x{size}x{channels}"}, calls
+
+
+def _tensorflow_calls(name, each, mode, x, dy):
+    x, dy = tf.constant(x), tf.constant(dy)
+    with kernels(mode):
+        each.build(x.shape)
+        variables = [variable.value for variable in each.trainable_variables]
+
+        @tf.function
+        def train(x, dy):
+            with tf.GradientTape() as tape:
+                tape.watch(x)
+                y = each(x, training=True)
+            return tape.gradient(y, [x, *variables], dy)
+
+        @tf.function
+        def infer(x):
+            return each(x, training=False)
+
+        train(x, dy), infer(x)
+    return {
+        (name, "training"): lambda: train(x, dy)[0].numpy(),
+        (name, "inference"): lambda: infer(x).numpy(),
+    }
+
+
+def _pytorch_calls(x, dy, components, threads):
+    """The same layers in eager PyTorch, channels first as its users have them."""
+    import torch
+    from torch.nn import functional
+
+    torch.set_num_threads(threads)
+    x, dy = (torch.from_numpy(a.transpose(0, 3, 1, 2).copy()) for a in (x, dy))
+    channels = x.shape[1]
+
+    def parameter(*shape):
+        return torch.randn(*shape, requires_grad=True)
+
+    statistics, gate_statistics = (
+        (torch.zeros(size), torch.ones(size)) for size in (channels, components)
+    )
+    gamma, beta = parameter(channels), parameter(channels)
+    gammas, betas = parameter(components, channels), parameter(components, channels)
+    kernel = parameter(components, channels)
+    gate_gamma, gate_beta = parameter(components), parameter(components)
+
+    def batch(x, training):
+        return functional.batch_norm(x, *statistics, gamma, beta, training)
+
+    def attentive(x, training):
+        variance, mean = torch.var_mean(x, (2, 3))
+        logits = functional.linear(mean * torch.rsqrt(variance + 1e-3), kernel)
+        logits = functional.batch_norm(
+            logits, *gate_statistics, gate_gamma, gate_beta, training
+        )
+        attention = functional.hardsigmoid(logits)
+        x = functional.batch_norm(x, *statistics, training=training)
+        scale, offset = attention @ gammas, attention @ betas
+        return scale[..., None, None] * x + offset[..., None, None]
+
+    def train(forward):
+        inputs = x.requires_grad_()
+        inputs.grad = None
+        forward(inputs, True).backward(dy)
+
+    def infer(forward):
+        with torch.no_grad():
+            forward(x, False)
+
+    return {
+        (name, phase): functools.partial(run, forward)
+        for name, forward in (("PyTorch BN", batch), ("PyTorch AN", attentive))
+        for phase, run in (("training", train), ("inference", infer))
+    }
+
+
+def network(settings):
+    """Training step (SGD with momentum) and inference of whole networks."""
+    for name in settings["networks"]:
+        size, batch = NETWORKS[name]
+        options = {"input_shape": (size, size, 3), "classes": 100}
+        rng = np.random.default_rng(0)
+        images = tf.constant(rng.normal(size=(batch, size, size, 3)), tf.float32)
+        labels = tf.constant(rng.integers(0, 100, batch))
+        bn = model_zoo.create_model(f"{name}_bn", **options)
+        models = {
+            "BN": bn,
+            "AN": model_zoo.create_model(f"{name}_an", **options),
+            "Keras BN": keras.models.clone_model(bn, clone_function=_stock),
+        }
+        calls = {}
+        for variant, model in models.items():
+            calls |= _network_calls(variant, model, images, labels)
+        parameters = {
+            f"parameters {variant}": model.count_params()
+            for variant, model in models.items()
+        }
+        yield {"case": f"{name}, {size} px, batch {batch}", **parameters}, calls
+
+
+def _stock(each):
+    """The same layer, our BatchNormalization as Keras' own."""
+    if isinstance(each, BatchNormalization):
+        return keras.layers.BatchNormalization.from_config(each.get_config())
+    return each.__class__.from_config(each.get_config())
+
+
+def _network_calls(variant, model, images, labels):
+    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
+    optimizer.build(model.trainable_variables)
+    variables = [variable.value for variable in model.trainable_variables]
+
+    @tf.function
+    def train(images, labels):
+        with tf.GradientTape() as tape:
+            probabilities = model(images, training=True)
+            losses = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
+            loss = tf.reduce_mean(losses)
+        gradients = tape.gradient(loss, variables)
+        optimizer.apply(gradients, model.trainable_variables)
+        return loss
+
+    @tf.function
+    def infer(images):
+        return model(images, training=False)
+
+    return {
+        (variant, "training"): lambda: train(images, labels).numpy(),
+        (variant, "inference"): lambda: infer(images).numpy(),
+    }
+
+
+def peak(settings):
+    """Peak memory of the process after one training step of a chain of layers."""
+    size, channels = 56, 64
+    x = tf.random.normal((settings["batch"], size, size, channels))
+    make, mode = {
+        "AN": (AttentiveNormalization, "training"),
+        "AN plain": (AttentiveNormalization, "never"),
+        "AN composite": (lambda: Composite(10), "training"),
+        "BN": (BatchNormalization, "training"),
+        "Keras BN": (keras.layers.BatchNormalization, "training"),
+    }[settings["variant"]]
+    chain = [make() for _ in range(settings["layers"])]
+    for each in chain:
+        each.build(x.shape)
+
+    @tf.function
+    def step(x):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = x
+            for each in chain:
+                y = each(y, training=True)
+        return tape.gradient(y, x)
+
+    with kernels(mode):
+        step(x).numpy()
+    return {
+        "case": f"{size}x{size}x{channels}, batch {settings['batch']}",
+        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "size": x.shape.num_elements() * 4,
+    }
