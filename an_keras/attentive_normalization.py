@@ -337,7 +337,6 @@ class AttentiveNormalization(keras.layers.Layer):
     def _has_kernels(self, inputs, training):
         if (
             keras.backend.backend() != "tensorflow"
-            or self.normalization == "layer"
             or self.descriptor == "mean_plus_max"
             or self.axis not in (-1, len(inputs.shape) - 1)
         ):
@@ -366,18 +365,21 @@ class AttentiveNormalization(keras.layers.Layer):
             with keras.StatelessScope(mapping) as scope:
                 descriptor = self._describe(None, None, moments)
                 gamma, beta = self._mixture(descriptor, training)
-                if self.normalization is not None:
+                if self.normalization is None:
+                    beta = beta + gamma * mean
+                elif self.normalization != "layer":
                     centre, variance = self._statistics(moments, None, training)
                     gamma = gamma * ops.rsqrt(variance + self.epsilon)
                     beta = beta + gamma * (mean - centre)
-                else:
-                    beta = beta + gamma * mean
             new = [scope.get_current_value(variable) for variable in fixed]
             changed[:] = [i for i, value in enumerate(values) if new[i] is not value]
             return gamma, beta, [new[i] for i in changed]
 
         parameters = kernels_tf.read(trained)
-        outputs, updates = kernels_tf.normalize(inputs, affine, parameters)
+        layer_epsilon = self.epsilon if self.normalization == "layer" else None
+        outputs, updates = kernels_tf.normalize(
+            inputs, affine, parameters, layer_epsilon
+        )
         for i, value in zip(changed, updates, strict=True):
             fixed[i].assign(value)
         return outputs

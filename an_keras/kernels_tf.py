@@ -9,10 +9,12 @@ x: (N, P, C), P positions. All that attention and normalization need of it is of
     dx   = a * dy + p * (x - m) + q                                     one pass
            p = 2/P * df/dv,  q = 1/P * (df/dm - a * S)
 
-f is differentiated by TensorFlow, from db = S and da = T. Of the size of x only x
-itself is kept for the gradient. Sums are in float32, of values centred in groups of up
-to 16 positions. XLA's own reductions are slow on a CPU when something is computed on
-the way: the terms of a group are added one by one, a product with ones adds the groups.
+With "layer" normalization z = (x - mean) / std over the channels of a position is in
+the place of x - m. f is differentiated by TensorFlow, from db = S and da = T. Of the
+size of x only x itself is kept for the gradient. Sums are in float32, of values centred
+in groups of up to 16 positions. XLA's own reductions are slow on a CPU when something
+is computed on the way: the terms of a group are added one by one, and a product with
+ones adds the groups.
 """
 
 import contextlib
@@ -104,19 +106,23 @@ def read(variables) -> list:
     return [tf.convert_to_tensor(variable.value) for variable in variables]
 
 
-def normalize(x, affine, parameters: list):
-    """y = a * (x - m) + b with the moments m and v of each channel of each sample.
+def normalize(x, affine, parameters: list, layer_epsilon: float | None = None):
+    """y = a * z + b; a and b from the moments m and v of each channel of each sample.
+
+    z is x - m, or, with `layer_epsilon`, each position standardized over its channels.
 
     Args:
         x: (N, positions..., C), float32 or half precision, static positions.
         affine: function (m, v, *parameters) -> a, b, others; m, v, a, b are of shape
             (N, C), `others` a list of tensors. It reads no variable that is trained.
         parameters: tensors that `affine` is differentiated for.
+        layer_epsilon: added to the variance over the channels of a position.
 
     Returns:
         y, of the shape and type of x, and the others, without gradients.
     """
     positions = math.prod(x.shape[1:-1])
+    over_channels = layer_epsilon is not None
 
     @tf.custom_gradient
     def function(x, *parameters):
@@ -126,10 +132,17 @@ def normalize(x, affine, parameters: list):
             tape.watch([mean, variance, *parameters])
             scale, offset, others = affine(mean[:, 0], variance[:, 0], *parameters)
             scale, offset = scale[:, None], offset[:, None]
-        y = _transform(x, mean, scale, offset)
+        if over_channels:
+            centre, rate = _layer_moments(x, tf.constant(layer_epsilon))
+            y = _layer_transform(x, centre, rate, scale, offset)
+        else:
+            y = _transform(x, mean, scale, offset)
 
         def gradient(dy, *_):
-            total, moment = _sums(x, dy, mean)
+            if over_channels:
+                total, moment = _layer_sums(x, dy, centre, rate)
+            else:
+                total, moment = _sums(x, dy, mean)
             dmean, dvariance, *dparameters = tape.gradient(
                 [scale, offset],
                 [mean, variance, *parameters],
@@ -137,8 +150,14 @@ def normalize(x, affine, parameters: list):
                 unconnected_gradients="zero",
             )
             slope = dvariance * (2.0 / positions)
-            shift = (dmean - scale * total) * (1.0 / positions)
-            dx = _input_gradient(x, dy, mean, scale, slope, shift)
+            if over_channels:
+                shift = dmean * (1.0 / positions)
+                dx = _layer_input_gradient(
+                    x, dy, centre, rate, mean, scale, slope, shift
+                )
+            else:
+                shift = (dmean - scale * total) * (1.0 / positions)
+                dx = _input_gradient(x, dy, mean, scale, slope, shift)
             return (dx, *dparameters)
 
         return (y, *map(tf.stop_gradient, others)), gradient
@@ -223,3 +242,44 @@ def _input_gradient(x, dy, mean, scale, slope, shift):
     x, dtype = tf.cast(x, tf.float32), x.dtype
     dx = tf.cast(dy, tf.float32) * scale + (x - mean) * slope + shift
     return tf.cast(dx, dtype)
+
+
+def _over_channels(x):
+    """Mean over the last axis, kept."""
+    return tf.reduce_mean(x, axis=-1, keepdims=True)
+
+
+@compiled
+def _layer_moments(x, epsilon):
+    x = tf.cast(x, tf.float32)
+    centre = _over_channels(x)
+    return centre, tf.math.rsqrt(_over_channels(tf.square(x - centre)) + epsilon)
+
+
+@compiled
+def _layer_transform(x, centre, rate, scale, offset):
+    z = (tf.cast(x, tf.float32) - centre) * rate
+    return tf.cast(z * scale + offset, x.dtype)
+
+
+@compiled
+def _layer_sums(x, dy, centre, rate):
+    total, moment = [], []
+    for terms, gradients, centres, rates in zip(
+        *map(_groups, (x, dy, centre, rate)), strict=True
+    ):
+        total.append(_sum(_add(list(gradients)), x))
+        products = [
+            g * ((t - c) * r)
+            for t, g, c, r in zip(terms, gradients, centres, rates, strict=True)
+        ]
+        moment.append(_sum(_add(products), x))
+    return _add(total), _add(moment)
+
+
+@compiled
+def _layer_input_gradient(x, dy, centre, rate, mean, scale, slope, shift):
+    x, dtype = tf.cast(x, tf.float32), x.dtype
+    dz, z = tf.cast(dy, tf.float32) * scale, (x - centre) * rate
+    dx = rate * (dz - _over_channels(dz) - z * _over_channels(dz * z))
+    return tf.cast(dx + (x - mean) * slope + shift, dtype)

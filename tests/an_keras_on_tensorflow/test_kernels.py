@@ -13,6 +13,7 @@ CONFIGURATIONS = {
     "batch": {},
     "group": {"normalization": "group", "groups": 4},
     "instance": {"normalization": "instance"},
+    "layer": {"normalization": "layer"},
     "none": {"normalization": None},
     "mean": {"descriptor": "mean"},
     "hidden": {"gate_hidden_units": 6},
@@ -71,7 +72,6 @@ def test_both_paths_compute_the_same(name, shape):
 @pytest.mark.parametrize(
     "arguments",
     [
-        {"normalization": "layer"},
         {"descriptor": "mean_plus_max"},
         {"axis": 1},
         {"dtype": "float64"},
