@@ -29,7 +29,7 @@ def test_flags_of_the_readme_exist():
 
 
 def test_results_are_those_of_the_files():
-    files = sorted((ROOT / "results").glob("*.csv"))
+    files = sorted((ROOT / "results").glob("*.csv"))  # results/benchmark/: below
     tables = [csv.DictReader(file.read_text().splitlines()) for file in files]
     rows = [row for table in tables for row in table]
     assert len(rows) == 6

@@ -1,8 +1,10 @@
-"""python -m train.benchmark layer|network|memory: what attention costs, side by side.
+"""python -m train.benchmark KIND: what attention costs, side by side.
 
 layer    one layer on four shapes of a ResNet-50: forward and backward, and inference
 network  training step and inference of networks: AN, BN, and BN by Keras' own layer
 memory   what one layer keeps for the gradient, in arrays of the size of its input
+scaling  how the time of a layer grows with N, H x W, C and K: exponents of a power law
+startup  seconds to import, to build a ResNet-20, to its first step, and to a new shape
 
 All variants run in one process, in shuffled order, after a warm-up; their median over
 the rounds is one measurement, and `--processes` fresh processes give the median and the
@@ -31,8 +33,17 @@ from train import command
 
 NETWORKS = ("resnet50", "mobilenetv2", "densenet121", "resnet20")
 CHAINS = ("BN", "Keras BN", "AN", "AN plain", "AN composite")
-REFERENCE = {"layer": "Keras BN", "network": "BN", "memory": "BN"}
+REFERENCE = {
+    "layer": "Keras BN",
+    "network": "BN",
+    "memory": "BN",
+    "scaling": None,
+    "startup": None,
+}
+UNIT = {"memory": "arrays", "scaling": "exponent", "startup": "s"}  # others: ms
 SETTINGS = "AN_KERAS_BENCHMARK"  # of a measuring process, in its environment
+# PyTorch's threads would spin for a while after each call, in the time of the next one.
+QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 WARM_UP = 3
 
 
@@ -55,10 +66,20 @@ def measuring_process(settings: dict) -> list[dict]:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
+    import keras  # noqa: F401  the time of the next line is ours
+
+    start = time.perf_counter()
+    import model_zoo  # noqa: F401
+
+    imported = time.perf_counter()
     from train import benchmark_cases
 
     if settings["kind"] == "peak":
         return [benchmark_cases.peak(settings)]
+    if settings["kind"] == "first":
+        phases = {"import": imported - start} | benchmark_cases.startup(settings)
+        common = {"case": "ResNet-20", "variant": settings["variant"]}
+        return [{**common, "phase": name, "value": phases[name]} for name in phases]
     rows = []
     for case, calls in getattr(benchmark_cases, settings["kind"])(settings):
         for (variant, phase), seconds in measure(calls, settings["rounds"]).items():
@@ -74,7 +95,7 @@ def spawn(settings: dict) -> list[dict]:
     """
     done = subprocess.run(
         [sys.executable, "-m", "train.benchmark"],
-        env={**os.environ, SETTINGS: json.dumps(settings)},
+        env={**os.environ, **QUIET_THREADS, SETTINGS: json.dumps(settings)},
         capture_output=True,
         text=True,
         check=False,
@@ -98,6 +119,35 @@ def kept_arrays(settings: dict) -> list[dict]:
     return rows
 
 
+def exponents(settings: dict) -> list[dict]:
+    """Slopes of log(time) over log(size), one for each axis."""
+    times = {}
+    for row in spawn(settings):
+        key = row["case"], row["phase"], row["variant"]
+        times.setdefault(key, []).append((math.log(row["at"]), math.log(row["value"])))
+    return [
+        {
+            "case": case,
+            "phase": phase,
+            "variant": variant,
+            "value": statistics.linear_regression(*zip(*points, strict=True)).slope,
+        }
+        for (case, phase, variant), points in times.items()
+    ]
+
+
+def first_steps(settings: dict) -> list[dict]:
+    """Rows of one fresh process for each variant."""
+    return [
+        row
+        for variant in ("BN", "AN", "AN plain")
+        for row in spawn({**settings, "kind": "first", "variant": variant})
+    ]
+
+
+ONCE = {"memory": kept_arrays, "scaling": exponents, "startup": first_steps}
+
+
 def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
     """One row for each case, phase and variant: medians and ranges over processes."""
     values, ratios = {}, {}
@@ -110,16 +160,17 @@ def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
         for row in rows:
             key = row["case"], row["phase"], row["variant"]
             values.setdefault(key, []).append(row["value"])
-            ratios.setdefault(key, []).append(row["value"] / reference[key[:2]])
+            ratio = row["value"] / reference.get(key[:2], 1.0)
+            ratios.setdefault(key, []).append(ratio)
     return [
         {
             "kind": kind,
             "case": case,
             "phase": phase,
             "variant": variant,
-            "unit": "arrays" if kind == "memory" else "ms",
-            "value": statistics.median(values[key]) * (1 if kind == "memory" else 1e3),
-            "reference": REFERENCE[kind],
+            "unit": UNIT.get(kind, "ms"),
+            "value": statistics.median(values[key]) * (1 if kind in UNIT else 1e3),
+            "reference": REFERENCE[kind] or "",
             "ratio": statistics.median(ratios[key]),
             "ratio_min": min(ratios[key]),
             "ratio_max": max(ratios[key]),
@@ -161,17 +212,22 @@ def show(rows: list[dict]) -> None:
     for phase in dict.fromkeys(row["phase"] for row in rows):
         here = [row for row in rows if row["phase"] == phase]
         cases = list(dict.fromkeys(row["case"] for row in here))
-        title = f"{phase}, {here[0]['unit']} of {here[0]['reference']} = 1"
-        table = rich.table.Table("variant", *cases, "geometric mean", title=title)
+        reference, unit = here[0]["reference"], here[0]["unit"]
+        title = (
+            f"{phase}, {unit} of {reference} = 1" if reference else f"{phase}, {unit}"
+        )
+        mean_of = ["geometric mean"] if reference else []
+        table = rich.table.Table("variant", *cases, *mean_of, title=title)
         for variant in dict.fromkeys(row["variant"] for row in here):
             mine = {row["case"]: row for row in here if row["variant"] == variant}
             cells = [
                 f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
                 for row in (mine[case] for case in cases)
             ]
-            logs = [math.log(max(mine[case]["ratio"], 1e-9)) for case in cases]
-            mean = math.exp(statistics.fmean(logs))
-            table.add_row(variant, *cells, f"{mean:.2f}")
+            if reference:
+                ratios = [max(mine[case]["ratio"], 1e-9) for case in cases]
+                cells.append(f"{statistics.geometric_mean(ratios):.2f}")
+            table.add_row(variant, *cells)
         console.print(table)
 
 
@@ -202,7 +258,7 @@ def main(arguments):
             f"--networks must be some of {', '.join(NETWORKS)}. "
             f"Received: {', '.join(sorted(unknown))}."
         )
-    once = kept_arrays if kind == "memory" else spawn
+    once = ONCE.get(kind, spawn)
     rows = summarize(kind, [once(settings) for _ in range(settings["processes"])])
     show(rows)
     if flags.FLAGS.csv:

@@ -7,6 +7,7 @@ once, PyTorch variants run eagerly.
 import functools
 import importlib.util
 import resource
+import time
 
 import keras
 import numpy as np
@@ -172,12 +173,65 @@ def network(settings):
         }
         calls = {}
         for variant, model in models.items():
-            calls |= _network_calls(variant, model, images, labels)
+            train, infer = _network_functions(model)
+            calls[variant, "training"] = functools.partial(train, images, labels)
+            calls[variant, "inference"] = functools.partial(infer, images)
         parameters = {
             f"parameters {variant}": model.count_params()
             for variant, model in models.items()
         }
         yield {"case": f"{name}, {size} px, batch {batch}", **parameters}, calls
+
+
+def scaling(settings):
+    """A layer of 16 images of 28 x 28 x 128, K = 10, and one of these at a time."""
+    base = {"N": 16, "H W": 28 * 28, "C": 128, "K": 10}
+    steps = {
+        "N": (4, 8, 16, 32),
+        "H W": (14 * 14, 20 * 20, 28 * 28, 40 * 40),
+        "C": (32, 64, 128, 256),
+        "K": (5, 10, 20, 40),
+    }
+    rng = np.random.default_rng(0)
+    for axis, values in steps.items():
+        for value in values:
+            sizes = {**base, axis: value}
+            size = round(sizes["H W"] ** 0.5)
+            shape = (sizes["N"], size, size, sizes["C"])
+            x, dy = (rng.normal(size=shape).astype("float32") for _ in range(2))
+            bn = BatchNormalization(momentum=0.9, epsilon=1e-5)
+            an = AttentiveNormalization(sizes["K"])
+            calls = _tensorflow_calls("BN", bn, "training", x, dy)
+            calls |= _tensorflow_calls("AN", an, "training", x, dy)
+            yield {"case": axis, "at": value}, calls
+
+
+def startup(settings):
+    """Seconds to build a ResNet-20 for 32 images, to its first steps, and of a step."""
+    clock = [time.perf_counter()]
+
+    def lap():
+        clock.append(time.perf_counter())
+        return clock[-1] - clock[-2]
+
+    kind, mode = {"BN": ("bn", "training"), "AN": ("an", "training")}.get(
+        settings["variant"], ("an", "never")
+    )
+    phases = {}
+    with kernels(mode):
+        model = model_zoo.create_model(f"resnet20_{kind}")
+        phases["build"] = lap()
+        train, _ = _network_functions(model)
+        for phase, batch in (
+            ("first step", 32),
+            ("step", 32),
+            ("first step of 24 images", 24),
+        ):
+            images, labels = tf.zeros((batch, 32, 32, 3)), tf.zeros(batch, tf.int32)
+            lap()
+            train(images, labels).numpy()
+            phases[phase] = lap()
+    return phases
 
 
 def _stock(each):
@@ -187,7 +241,7 @@ def _stock(each):
     return each.__class__.from_config(each.get_config())
 
 
-def _network_calls(variant, model, images, labels):
+def _network_functions(model):
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
     optimizer.build(model.trainable_variables)
     variables = [variable.value for variable in model.trainable_variables]
@@ -206,10 +260,7 @@ def _network_calls(variant, model, images, labels):
     def infer(images):
         return model(images, training=False)
 
-    return {
-        (variant, "training"): lambda: train(images, labels).numpy(),
-        (variant, "inference"): lambda: infer(images).numpy(),
-    }
+    return train, infer
 
 
 def peak(settings):
