@@ -1,11 +1,26 @@
 """What tests need to run the same on every backend of Keras."""
 
+import contextlib
+
 import keras
 import numpy as np
 from keras import ops
 
 # keras.ops keeps float64 on TensorFlow; on JAX and PyTorch it reduces in float32.
 KEEPS_DOUBLE = keras.backend.backend() == "tensorflow"
+
+
+# The compiled passes of TensorFlow, and plain operations.
+PATHS = ("always", "never") if keras.backend.backend() == "tensorflow" else ("plain",)
+
+
+def path(name):
+    """Context in which layers take one of `PATHS`."""
+    if name == "plain":
+        return contextlib.nullcontext()
+    from an_keras.kernels_tf import kernels
+
+    return kernels(name)
 
 
 def apply(layer, *args, **kwargs):

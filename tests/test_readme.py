@@ -4,6 +4,7 @@ import csv
 import importlib
 import inspect
 import re
+import statistics
 
 from conftest import ROOT
 
@@ -29,7 +30,7 @@ def test_flags_of_the_readme_exist():
 
 
 def test_results_are_those_of_the_files():
-    files = sorted((ROOT / "results").glob("*.csv"))  # results/benchmark/: below
+    files = sorted((ROOT / "results").glob("*.csv"))
     tables = [csv.DictReader(file.read_text().splitlines()) for file in files]
     rows = [row for table in tables for row in table]
     assert len(rows) == 6
@@ -38,3 +39,29 @@ def test_results_are_those_of_the_files():
             f"`{row['model']}` | {int(row['parameters']):,} | {float(row['top1']):.4f}"
         )
         assert cells in README
+
+
+def test_speed_table_is_that_of_the_files():
+    def read(name):
+        text = (ROOT / f"results/benchmark/{name}.csv").read_text()
+        return list(csv.DictReader(text.splitlines()))
+
+    def ratios(rows, **which):
+        return [
+            float(row["ratio"])
+            for row in rows
+            if all(row[key] == value for key, value in which.items())
+        ]
+
+    layer, network = read("layer"), read("network")
+    for variant in {row["variant"] for row in layer}:
+        training, inference = (
+            statistics.geometric_mean(ratios(layer, variant=variant, phase=phase))
+            for phase in ("training", "inference")
+        )
+        assert f" | {training:.2f} | {inference:.2f} |" in README
+    for case in {row["case"] for row in network}:
+        (training,) = ratios(network, case=case, variant="AN", phase="training")
+        (inference,) = ratios(network, case=case, variant="AN", phase="inference")
+        (stock,) = ratios(network, case=case, variant="Keras BN", phase="training")
+        assert f"| {case} | {training:.2f} | {inference:.2f} | {stock:.2f} |" in README

@@ -231,13 +231,49 @@ def show(rows: list[dict]) -> None:
         console.print(table)
 
 
+def plot(rows: list[dict], path: pathlib.Path) -> None:
+    """Bars of what `show` prints: variants by cases, with their ranges."""
+    import matplotlib.pyplot as plt
+
+    phases = list(dict.fromkeys(row["phase"] for row in rows))
+    variants = list(dict.fromkeys(row["variant"] for row in rows))
+    figure, axes = plt.subplots(
+        1,
+        len(phases),
+        figsize=(6 * len(phases), 4),
+        squeeze=False,
+        layout="constrained",
+    )
+    for axis, phase in zip(axes[0], phases, strict=True):
+        here = [row for row in rows if row["phase"] == phase]
+        cases = list(dict.fromkeys(row["case"] for row in here))
+        for i, variant in enumerate(variants):
+            mine = [row for row in here if row["variant"] == variant]
+            ratios = [row["ratio"] for row in mine]
+            below = [row["ratio"] - row["ratio_min"] for row in mine]
+            above = [row["ratio_max"] - row["ratio"] for row in mine]
+            width = 0.8 / len(variants)
+            places = [cases.index(row["case"]) + i * width for row in mine]
+            axis.bar(places, ratios, width, yerr=(below, above), label=variant)
+        middle = 0.4 - width / 2
+        ticks = [position + middle for position in range(len(cases))]
+        axis.set_xticks(ticks, [case.replace(", ", "\n") for case in cases], fontsize=8)
+        reference, unit = here[0]["reference"], here[0]["unit"]
+        axis.set_ylabel(f"{unit}, {reference} = 1" if reference else unit)
+        axis.set_title(phase)
+    axes[0][0].legend(fontsize=8)
+    figure.savefig(path, dpi=150)
+    plt.close(figure)
+
+
 def define_flags():
     flags.DEFINE_integer("processes", 3, "Fresh processes.", lower_bound=1)
     flags.DEFINE_integer("rounds", 20, "Calls of each variant.", lower_bound=1)
     flags.DEFINE_integer("threads", os.cpu_count(), "Of the kernels.", lower_bound=1)
     flags.DEFINE_integer("batch", 16, "Images, for layer and memory.", lower_bound=2)
     flags.DEFINE_list("networks", list(NETWORKS), "For network.")
-    flags.DEFINE_string("csv", None, "File to write.")
+    flags.DEFINE_string("csv", None, "Table to write.")
+    flags.DEFINE_string("plot", None, "Picture to write, .png or .svg.")
 
 
 def main(arguments):
@@ -261,6 +297,8 @@ def main(arguments):
     once = ONCE.get(kind, spawn)
     rows = summarize(kind, [once(settings) for _ in range(settings["processes"])])
     show(rows)
+    if flags.FLAGS.plot:
+        plot(rows, pathlib.Path(flags.FLAGS.plot))
     if flags.FLAGS.csv:
         facts = environment(settings)
         with pathlib.Path(flags.FLAGS.csv).open("w", newline="") as file:

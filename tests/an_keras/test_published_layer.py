@@ -110,9 +110,15 @@ def run(case, layer, dtype):
     return backends.run(layer, *inputs(case, dtype), CASES[case]["train"])
 
 
+@pytest.mark.parametrize("path", backends.PATHS)
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("case", CASES)
-def test_layer_equals_the_published_one(case, dtype):
+def test_layer_equals_the_published_one(case, dtype, path):
+    with backends.path(path):
+        check_layer(case, dtype)
+
+
+def check_layer(case, dtype):
     layer = build(case, dtype)
     x, _ = inputs(case, dtype)
     training = CASES[case]["train"]

@@ -93,9 +93,12 @@ def test_usage_errors_exit_with_2(arguments, words):
 )
 def test_table_and_file_hold_every_variant(kind, flags, cases, tmp_path):
     path = tmp_path / "benchmark.csv"
+    picture = tmp_path / "benchmark.png"
     flags = [*flags, "--processes=1", "--rounds=1", f"--csv={path}"]
+    flags.append(f"--plot={picture}")
     done = run(kind, *flags)
     assert done.returncode == 0, done.stderr
+    assert picture.read_bytes().startswith(b"\x89PNG")
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert len({row["case"] for row in rows}) == cases
     variants = {row["variant"] for row in rows}
