@@ -24,6 +24,9 @@ import tensorflow as tf
 
 MODES = ("training", "always", "never")
 GROUP = 16
+# Numbers in an input from where on the compiled passes are faster on two CPU cores, and
+# the batch that stands for an unknown one.
+SMALLEST, USUAL_BATCH = 100_000, 16
 _mode = "training"
 
 
@@ -33,8 +36,9 @@ def kernels(mode: str):
 
     Args:
         mode: `"training"` (the default outside): in training mode only, so that no
-            export holds a compiled function, which TensorFlow Serving refuses;
-            `"always"`: in inference too; `"never"`: plain operations everywhere.
+            export holds a compiled function, which TensorFlow Serving refuses, and
+            where the input is large enough to pay for their launch; `"always"`: for
+            inputs of any size, in inference too; `"never"`: nowhere.
 
     Raises:
         ValueError: another mode.
@@ -53,14 +57,17 @@ def apply_here(x, training) -> bool:
     """Whether the compiled passes are for this call of a layer on (N, positions, C)."""
     if _mode == "never" or not (training or _mode == "always"):
         return False
-    return (
-        isinstance(x, tf.Tensor)
-        and x.dtype in (tf.float32, tf.float16, tf.bfloat16)
-        and x.shape.rank is not None
-        and x.shape.rank > 2
-        and None not in x.shape[1:]
-        and math.prod(x.shape[1:-1]) > 1
-    )
+    if (
+        not isinstance(x, tf.Tensor)
+        or x.dtype not in (tf.float32, tf.float16, tf.bfloat16)
+        or x.shape.rank is None
+        or x.shape.rank < 3
+        or None in x.shape[1:]
+        or math.prod(x.shape[1:-1]) == 1
+    ):
+        return False
+    size = (x.shape[0] or USUAL_BATCH) * math.prod(x.shape[1:])
+    return size >= SMALLEST or _mode == "always"
 
 
 def has_fused_batch_norm(x) -> bool:
