@@ -41,23 +41,26 @@ class WeightSet:
     licence: str
 
 
+FASHION_MNIST = (
+    "T-shirt/top",
+    "Trouser",
+    "Pullover",
+    "Dress",
+    "Coat",
+    "Sandal",
+    "Shirt",
+    "Sneaker",
+    "Bag",
+    "Ankle boot",
+)
+
+
 def _fashion_mnist(kind: str, sha256: str, top1: float, loss: float) -> WeightSet:
     return WeightSet(
         sha256=sha256,
         input_shape=(28, 28, 1),
         classes=10,
-        class_names=(
-            "T-shirt/top",
-            "Trouser",
-            "Pullover",
-            "Dress",
-            "Coat",
-            "Sandal",
-            "Shirt",
-            "Sneaker",
-            "Bag",
-            "Ankle boot",
-        ),
+        class_names=FASHION_MNIST,
         mean=(0.286,),
         std=(0.353,),
         recipe=(

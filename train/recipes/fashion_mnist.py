@@ -6,20 +6,8 @@ python -m train --recipe=fashion_mnist_resnet20_an \\
 
 import functools
 
+from model_zoo.weights import FASHION_MNIST
 from train.config import Data, Model, Optimizer, Recipe
-
-CLASS_NAMES = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
 
 
 def fashion_mnist(model: str) -> Recipe:
@@ -30,7 +18,7 @@ def fashion_mnist(model: str) -> Recipe:
             "fashion_mnist",
             mean=(0.286,),
             std=(0.353,),
-            class_names=CLASS_NAMES,
+            class_names=FASHION_MNIST,
             flip=True,
         ),
         optimizer=Optimizer(learning_rate=0.2, weight_decay=1e-4, warmup_epochs=0.3),
