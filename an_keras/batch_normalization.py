@@ -18,7 +18,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     so that a model scores the same before and after saving.
 
     On TensorFlow images with the channels last go through TensorFlow's fused operation
-    (several times as fast on a CPU; converters and runtimes fold it into convolutions).
+    (trains faster on a CPU; converters and runtimes fold it into convolutions).
 
     The moving variance is the biased one, as everywhere in Keras (PyTorch stores the
     unbiased one).

@@ -105,7 +105,10 @@ def convert(checkpoint, name: str, out, **options) -> Conversion:
             result.layer_difference <= TOLERANCE and result.file_difference <= limit
         ):
             raise ValueError(
-                f"The converted network differs; nothing written: {result}"
+                "The converted network differs; nothing written. Layer "
+                f"{result.layer}: {result.layer_difference:.1e}; logits of the file: "
+                f"{result.file_difference:.1e}; their standard deviation: "
+                f"{result.logits_std:.1e}."
             )
         os.replace(aside, out)
     return result

@@ -1,5 +1,6 @@
 """What all published networks share: a row of a table and the arguments of Keras."""
 
+import abc
 import dataclasses
 from typing import ClassVar
 
@@ -13,7 +14,7 @@ from model_zoo.registry import register_model
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
-class NetworkSpec:
+class NetworkSpec(abc.ABC):
     """A row of a family's table; the family adds its own fields and `features`.
 
     Attributes:
@@ -41,9 +42,9 @@ class NetworkSpec:
     dropout: float = 0.0
     options: ClassVar[tuple[str, ...]] = ()
 
+    @abc.abstractmethod
     def features(self, x, norm: Norms):
         """From the images to the last activation."""
-        raise NotImplementedError
 
     def classifier_initializers(self) -> tuple | None:
         """Of kernel and bias; `None` for those of `blocks.head`."""

@@ -176,11 +176,7 @@ def network(settings):
             train, infer = _network_functions(model)
             calls[variant, "training"] = functools.partial(train, images, labels)
             calls[variant, "inference"] = functools.partial(infer, images)
-        parameters = {
-            f"parameters {variant}": model.count_params()
-            for variant, model in models.items()
-        }
-        yield {"case": f"{name}, {size} px, batch {batch}", **parameters}, calls
+        yield {"case": f"{name}, {size} px, batch {batch}"}, calls
 
 
 def scaling(settings):
