@@ -1,7 +1,11 @@
 """python -m train.benchmark KIND: what attention costs, side by side.
 
 layer    one layer on four shapes of a ResNet-50: forward and backward, and inference
-network  training step and inference of networks: AN, BN, and BN by Keras' own layer
+network  training step and inference of networks: AN, BN, and BN by Keras' own layer;
+         their parameters, and how far a training step raises the peak of memory
+passes   where the time of a layer goes: each compiled pass alone, beside the simplest
+         operations that read and write as much
+size     compiled and plain operations side by side, by the size of the input
 memory   what one layer keeps for the gradient, in arrays of the size of its input
 scaling  how the time of a layer grows with N, H x W, C and K: exponents of a power law
 startup  seconds to import, to build a ResNet-20, to its first step, and to a new shape
@@ -32,16 +36,23 @@ from absl import flags
 
 from train import command
 
-NETWORKS = ("resnet50", "mobilenetv2", "densenet121", "resnet20")
+NETWORKS = {
+    "resnet50": (128, 16),  # pixels, images
+    "mobilenetv2": (128, 16),
+    "densenet121": (128, 8),
+    "resnet20": (32, 128),
+}
+NETWORK_VARIANTS = ("BN", "AN", "Keras BN")
 CHAINS = ("BN", "Keras BN", "AN", "AN plain", "AN composite")
 REFERENCE = {
     "layer": "Keras BN",
     "network": "BN",
+    "passes": "AN",
+    "size": "AN plain",
     "memory": "BN",
     "scaling": None,
     "startup": None,
 }
-UNIT = {"memory": "arrays", "scaling": "exponent", "startup": "s"}  # others: ms
 SETTINGS = "AN_KERAS_BENCHMARK"  # of a measuring process, in its environment
 # PyTorch's threads would spin for a while after each call, in the time of the next one.
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
@@ -75,14 +86,17 @@ def measuring_process(settings: dict) -> list[dict]:
 
     if settings["kind"] == "peak":
         return [benchmark_cases.peak(settings)]
+    if settings["kind"] == "footprint":
+        return benchmark_cases.footprint(settings)
     if settings["kind"] == "first":
         phases = {"import": imported - start} | benchmark_cases.startup(settings)
-        common = {"case": "ResNet-20", "variant": settings["variant"]}
+        common = {"case": "ResNet-20", "variant": settings["variant"], "unit": "s"}
         return [{**common, "phase": name, "value": phases[name]} for name in phases]
     rows = []
     for case, calls in getattr(benchmark_cases, settings["kind"])(settings):
         for (variant, phase), seconds in measure(calls, settings["rounds"]).items():
-            rows.append({**case, "variant": variant, "phase": phase, "value": seconds})
+            time_of = {"variant": variant, "phase": phase, "value": seconds * 1e3}
+            rows.append({**case, **time_of, "unit": "ms"})
     return rows
 
 
@@ -113,7 +127,7 @@ def kept_arrays(settings: dict) -> list[dict]:
             for layers in (few, many)
         )
         kept = (deep["peak"] - shallow["peak"]) / (many - few) / deep["size"]
-        common = {"case": deep["case"], "phase": "training"}
+        common = {"case": deep["case"], "phase": "training", "unit": "arrays"}
         rows.append({**common, "variant": variant, "value": kept})
     return rows
 
@@ -129,6 +143,7 @@ def exponents(settings: dict) -> list[dict]:
             "case": case,
             "phase": phase,
             "variant": variant,
+            "unit": "exponent",
             "value": statistics.linear_regression(*zip(*points, strict=True)).slope,
         }
         for (case, phase, variant), points in times.items()
@@ -144,12 +159,27 @@ def first_steps(settings: dict) -> list[dict]:
     ]
 
 
-ONCE = {"memory": kept_arrays, "scaling": exponents, "startup": first_steps}
+def networks(settings: dict) -> list[dict]:
+    """Times in one process, parameters and memory in one for each variant."""
+    rows = spawn(settings)
+    for name in settings["networks"]:
+        for variant in NETWORK_VARIANTS:
+            footprint = {"kind": "footprint", "network": name, "variant": variant}
+            rows += spawn({**settings, **footprint})
+    return rows
+
+
+ONCE = {
+    "network": networks,
+    "memory": kept_arrays,
+    "scaling": exponents,
+    "startup": first_steps,
+}
 
 
 def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
     """One row for each case, phase and variant: medians and ranges over processes."""
-    values, ratios = {}, {}
+    values, ratios, units = {}, {}, {}
     for rows in runs:
         reference = {
             (row["case"], row["phase"]): row["value"]
@@ -158,6 +188,7 @@ def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
         }
         for row in rows:
             key = row["case"], row["phase"], row["variant"]
+            units[key] = row["unit"]
             values.setdefault(key, []).append(row["value"])
             ratio = row["value"] / reference.get(key[:2], 1.0)
             ratios.setdefault(key, []).append(ratio)
@@ -167,8 +198,8 @@ def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
             "case": case,
             "phase": phase,
             "variant": variant,
-            "unit": UNIT.get(kind, "ms"),
-            "value": statistics.median(values[key]) * (1 if kind in UNIT else 1e3),
+            "unit": units[key],
+            "value": statistics.median(values[key]),
             "reference": REFERENCE[kind] or "",
             "ratio": statistics.median(ratios[key]),
             "ratio_min": min(ratios[key]),
@@ -285,14 +316,15 @@ def main(arguments):
             f"Received: {' '.join(arguments) or 'none'}."
         )
     kind = arguments[0]
-    names = ("processes", "rounds", "threads", "batch", "networks")
+    names = ("processes", "rounds", "threads", "batch")
     settings = {"kind": kind} | {name: getattr(flags.FLAGS, name) for name in names}
-    unknown = set(settings["networks"]) - set(NETWORKS)
+    unknown = set(flags.FLAGS.networks) - set(NETWORKS)
     if unknown:
         raise command.UsageError(
             f"--networks must be some of {', '.join(NETWORKS)}. "
             f"Received: {', '.join(sorted(unknown))}."
         )
+    settings["networks"] = {name: NETWORKS[name] for name in flags.FLAGS.networks}
     once = ONCE.get(kind, spawn)
     rows = summarize(kind, [once(settings) for _ in range(settings["processes"])])
     show(rows)

@@ -15,17 +15,12 @@ import tensorflow as tf
 from keras import ops
 
 import model_zoo
-from an_keras import AttentiveNormalization, BatchNormalization
+from an_keras import AttentiveNormalization, BatchNormalization, kernels_tf
 from an_keras.kernels_tf import kernels
+from train import benchmark
 
 # (height and width, channels) of the 3x3 convolutions of a ResNet-50, and K there.
 SHAPES = {(56, 64): 10, (28, 128): 10, (14, 256): 20, (7, 512): 20}
-NETWORKS = {
-    "resnet50": (128, 16),  # pixels, images
-    "mobilenetv2": (128, 16),
-    "densenet121": (128, 8),
-    "resnet20": (32, 128),
-}
 
 
 class Composite(keras.layers.Layer):
@@ -102,8 +97,8 @@ def _tensorflow_calls(name, each, mode, x, dy):
 
         train(x, dy), infer(x)
     return {
-        (name, "training"): lambda: train(x, dy)[0].numpy(),
-        (name, "inference"): lambda: infer(x).numpy(),
+        (name, "training"): functools.partial(train, x, dy),
+        (name, "inference"): functools.partial(infer, x),
     }
 
 
@@ -158,25 +153,99 @@ def _pytorch_calls(x, dy, components, threads):
 
 
 def network(settings):
-    """Training step (SGD with momentum) and inference of whole networks."""
-    for name in settings["networks"]:
-        size, batch = NETWORKS[name]
-        options = {"input_shape": (size, size, 3), "classes": 100}
-        rng = np.random.default_rng(0)
-        images = tf.constant(rng.normal(size=(batch, size, size, 3)), tf.float32)
-        labels = tf.constant(rng.integers(0, 100, batch))
-        bn = model_zoo.create_model(f"{name}_bn", **options)
-        models = {
-            "BN": bn,
-            "AN": model_zoo.create_model(f"{name}_an", **options),
-            "Keras BN": keras.models.clone_model(bn, clone_function=_stock),
-        }
+    """Training step and inference of whole networks, with 100 classes."""
+    for name, (size, batch) in settings["networks"].items():
+        images, labels = _examples(size, batch)
         calls = {}
-        for variant, model in models.items():
-            train, infer = _network_functions(model)
+        for variant in benchmark.NETWORK_VARIANTS:
+            train, infer = _network_functions(_network(name, size, variant))
             calls[variant, "training"] = functools.partial(train, images, labels)
             calls[variant, "inference"] = functools.partial(infer, images)
-        yield {"case": f"{name}, {size} px, batch {batch}"}, calls
+        yield {"case": _case(name, size, batch)}, calls
+
+
+def footprint(settings):
+    """Parameters of a network, and the peak of memory above that of the imports."""
+    name, variant = settings["network"], settings["variant"]
+    size, batch = settings["networks"][name]
+    before = _peak_of_memory()
+    model = _network(name, size, variant)
+    train, _ = _network_functions(model)
+    for _ in range(2):
+        train(*_examples(size, batch)).numpy()
+    peak = (_peak_of_memory() - before) / 2**20
+    common = {"case": _case(name, size, batch), "variant": variant}
+    return [
+        {**common, "phase": "parameters", "unit": "", "value": model.count_params()},
+        {**common, "phase": "peak memory", "unit": "MiB", "value": peak},
+    ]
+
+
+def _case(name, size, batch):
+    return f"{name}, {size} px, batch {batch}"
+
+
+def _examples(size, batch):
+    rng = np.random.default_rng(0)
+    images = tf.constant(rng.normal(size=(batch, size, size, 3)), tf.float32)
+    return images, tf.constant(rng.integers(0, 100, batch))
+
+
+def _network(name, size, variant):
+    options = {"input_shape": (size, size, 3), "classes": 100}
+    if variant == "AN":
+        return model_zoo.create_model(f"{name}_an", **options)
+    bn = model_zoo.create_model(f"{name}_bn", **options)
+    if variant == "BN":
+        return bn
+    return keras.models.clone_model(bn, clone_function=_stock)
+
+
+def passes(settings):
+    """The compiled passes of a layer beside TensorFlow's simplest operations."""
+    for (size, channels), components in SHAPES.items():
+        x, dy = (
+            tf.random.normal((settings["batch"], size * size, channels))
+            for _ in range(2)
+        )
+        small = [tf.random.normal((settings["batch"], 1, channels)) for _ in range(4)]
+        functions = {
+            "empty call": lambda x, dy: x,
+            "one sum": lambda x, dy: tf.reduce_sum(x, axis=1),  # least of one read,
+            "one negation": lambda x, dy: -x,  # of one read and one write,
+            "one addition": lambda x, dy: x + dy,  # of two reads and one write
+            "moments": lambda x, dy: kernels_tf._moments(x),
+            "transform": lambda x, dy, s=small: kernels_tf._transform(x, *s[:3]),
+            "sums": lambda x, dy, s=small: kernels_tf._sums(x, dy, s[0]),
+            "input gradient": lambda x, dy, s=small: kernels_tf._input_gradient(
+                x, dy, *s
+            ),
+        }
+        calls = {
+            (name, "training"): functools.partial(tf.function(function), x, dy)
+            for name, function in functions.items()
+        }
+        image = (settings["batch"], size, size, channels)
+        x, dy = tf.reshape(x, image), tf.reshape(dy, image)
+        for name, each in (
+            ("AN", AttentiveNormalization(components)),
+            ("BN", BatchNormalization(momentum=0.9, epsilon=1e-5)),
+        ):
+            both = _tensorflow_calls(name, each, "always", x, dy)
+            calls[name, "training"] = both[name, "training"]
+        yield {"case": f"{size}x{size}x{channels}"}, calls
+
+
+def size(settings):
+    """Compiled and plain operations on 7 x 7 positions of more and more channels."""
+    for channels in (32, 64, 128, 256, 512):
+        shape = (settings["batch"], 7, 7, channels)
+        x, dy = (tf.random.normal(shape) for _ in range(2))
+        calls = {}
+        for name, mode in (("AN plain", "never"), ("AN compiled", "always")):
+            both = _tensorflow_calls(name, AttentiveNormalization(10), mode, x, dy)
+            calls[name, "training"] = both[name, "training"]
+        yield {"case": f"{x.shape.num_elements():,} numbers"}, calls
 
 
 def scaling(settings):
@@ -287,6 +356,11 @@ def peak(settings):
         step(x).numpy()
     return {
         "case": f"{size}x{size}x{channels}, batch {settings['batch']}",
-        "peak": resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024,
+        "peak": _peak_of_memory(),
         "size": x.shape.num_elements() * 4,
     }
+
+
+def _peak_of_memory():
+    """Bytes that this process has had in memory at most."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
