@@ -1,12 +1,11 @@
 """Attentive normalization: feature normalization and feature attention in one layer."""
 
 import math
-import numbers
 
 import keras
 from keras import ops
 
-from an_keras import functional
+from an_keras import arguments, functional
 from an_keras.attention_gate import AttentionGate
 
 NORMALIZATIONS = ("batch", "group", "instance", "layer", None)
@@ -150,33 +149,21 @@ class AttentiveNormalization(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
-        _require_positive_integer("num_components", num_components)
-        _require_positive_integer("groups", groups)
+        arguments.require_positive_integer("num_components", num_components)
+        arguments.require_positive_integer("groups", groups)
         if gate_hidden_units is not None:
-            _require_positive_integer("gate_hidden_units", gate_hidden_units)
-        _require_member("normalization", normalization, NORMALIZATIONS)
-        _require_member("descriptor", descriptor, DESCRIPTORS)
-        _require_member("gate_normalization", gate_normalization, GATE_NORMALIZATIONS)
-        _require_integer("axis", axis)
-        _require_number("momentum", momentum)
-        if not 0.0 <= momentum <= 1.0:
-            raise ValueError(
-                f"`momentum` must be in [0, 1]. Received: momentum={momentum}."
-            )
-        for name, value in (
-            ("epsilon", epsilon),
-            ("descriptor_epsilon", descriptor_epsilon),
+            arguments.require_positive_integer("gate_hidden_units", gate_hidden_units)
+        for name, value, members in (
+            ("normalization", normalization, NORMALIZATIONS),
+            ("descriptor", descriptor, DESCRIPTORS),
+            ("gate_normalization", gate_normalization, GATE_NORMALIZATIONS),
         ):
-            _require_number(name, value)
-            if not 0.0 < value < float("inf"):
-                raise ValueError(
-                    f"`{name}` must be > 0 and finite. Received: {name}={value}."
-                )
-        if not isinstance(synchronized, bool):
-            raise TypeError(
-                "`synchronized` must be a boolean. "
-                f"Received: synchronized={synchronized!r}."
-            )
+            arguments.require_member(name, value, members)
+        arguments.require_integer("axis", axis)
+        arguments.require_fraction("momentum", momentum)
+        arguments.require_positive_number("epsilon", epsilon)
+        arguments.require_positive_number("descriptor_epsilon", descriptor_epsilon)
+        arguments.require_boolean("synchronized", synchronized)
         if synchronized and keras.backend.backend() not in ("tensorflow", "jax"):
             raise ValueError(
                 "`synchronized=True` is supported on TensorFlow and JAX only. "
@@ -506,27 +493,3 @@ class AttentiveNormalization(keras.layers.Layer):
                 name = f"{what}_{kind}"
                 config[name] = serialize(getattr(self, name))
         return {**super().get_config(), **config}
-
-
-def _require_integer(name, value):
-    if not isinstance(value, numbers.Integral) or isinstance(value, bool):
-        raise TypeError(f"`{name}` must be an integer. Received: {name}={value!r}.")
-
-
-def _require_number(name, value):
-    if not isinstance(value, numbers.Real) or isinstance(value, bool):
-        raise TypeError(f"`{name}` must be a number. Received: {name}={value!r}.")
-
-
-def _require_positive_integer(name, value):
-    _require_integer(name, value)
-    if value < 1:
-        raise ValueError(f"`{name}` must be >= 1. Received: {name}={value}.")
-
-
-def _require_member(name, value, members):
-    if not (value is None or isinstance(value, str)) or value not in members:
-        expected = ", ".join(repr(member) for member in members)
-        raise ValueError(
-            f"`{name}` must be one of {expected}. Received: {name}={value!r}."
-        )

@@ -234,14 +234,19 @@ def _transform(x, mean, scale, offset):
     return tf.cast((tf.cast(x, tf.float32) - mean) * scale + offset, x.dtype)
 
 
-@compiled
-def _sums(x, dy, mean):
+def _sums_with(x, dy, z):
+    """Sums of dy and of dy * z over positions, (N, 1, C); z in groups as `_groups`."""
     total, moment = [], []
-    for terms, gradients in zip(_groups(x), _groups(dy), strict=True):
+    for terms, gradients in zip(z, _groups(dy), strict=True):
         total.append(_sum(_add(list(gradients)), x))
-        products = [g * (t - mean) for t, g in zip(terms, gradients, strict=True)]
+        products = [g * t for t, g in zip(terms, gradients, strict=True)]
         moment.append(_sum(_add(products), x))
     return _add(total), _add(moment)
+
+
+@compiled
+def _sums(x, dy, mean):
+    return _sums_with(x, dy, ([t - mean for t in terms] for terms in _groups(x)))
 
 
 @compiled
@@ -271,17 +276,9 @@ def _layer_transform(x, centre, rate, scale, offset):
 
 @compiled
 def _layer_sums(x, dy, centre, rate):
-    total, moment = [], []
-    for terms, gradients, centres, rates in zip(
-        *map(_groups, (x, dy, centre, rate)), strict=True
-    ):
-        total.append(_sum(_add(list(gradients)), x))
-        products = [
-            g * ((t - c) * r)
-            for t, g, c, r in zip(terms, gradients, centres, rates, strict=True)
-        ]
-        moment.append(_sum(_add(products), x))
-    return _add(total), _add(moment)
+    groups = zip(*map(_groups, (x, centre, rate)), strict=True)
+    z = ([(t - c) * r for t, c, r in zip(*group, strict=True)] for group in groups)
+    return _sums_with(x, dy, z)
 
 
 @compiled
