@@ -1,8 +1,18 @@
-"""Looking inside a model: the attention of all its layers for given images."""
+"""Models in use: their attention, folded for inference, frozen for fine-tuning."""
 
 import keras
+from keras import ops
 
+from an_keras import graph
 from an_keras.attentive_normalization import AttentiveNormalization
+
+NORMS = (
+    AttentiveNormalization,
+    keras.layers.BatchNormalization,
+    keras.layers.GroupNormalization,
+    keras.layers.LayerNormalization,
+    keras.layers.RMSNormalization,
+)
 
 
 def attentive_layers(model: keras.Layer) -> list[AttentiveNormalization]:
@@ -51,3 +61,167 @@ def collect_attention(model: keras.Layer, inputs) -> dict:
         for layer in layers:
             layer.observer = None
     return collected
+
+
+def fold_for_inference(model: keras.Model) -> keras.Model:
+    """A copy of a model whose attentive normalization has no statistics to look up.
+
+    With a batch backbone, moving mean m and standard deviation d = sqrt(v + epsilon)
+
+    ```
+    gamma'[k, c] = gamma[k, c] / d[c]
+    beta'[k, c]  = beta[k, c] - gamma[k, c] * m[c] / d[c]        normalization=None
+    ```
+
+    and a batch norm of the gate goes into its kernel and a bias in the same way; other
+    backbones, which standardize each sample, keep theirs. Outputs in inference stay as
+    they were within rounding. Other layers, `BatchNormalization` among them, stay as
+    they are: converters and runtimes fold it into convolutions.
+
+    Args:
+        model: a built functional or Sequential model; it stays as it is.
+
+    Returns:
+        A normal, serializable model. It can be trained, but nothing standardizes any
+        more where the backbone was a batch norm.
+
+    Raises:
+        ValueError: the model is not a graph, has no `AttentiveNormalization`, or has
+            some inside a custom layer or of a class of their own. The message names
+            them.
+    """
+    graph.require_graph(model)
+    if not attentive_layers(model):
+        raise ValueError(
+            f"The model has no AttentiveNormalization. Received: {model.name!r}."
+        )
+    found = graph.calls(model)
+    inside = [
+        f"{owner}/{layer.name}"
+        for owner, _, layer in graph.hidden(model, found, AttentiveNormalization)
+    ]
+    inside += [
+        call.path
+        for call in found
+        if isinstance(call.operation, AttentiveNormalization)
+        and type(call.operation) is not AttentiveNormalization
+    ]
+    if inside:
+        raise ValueError(
+            "Every AttentiveNormalization must be a layer of the graph itself and no "
+            f"subclass. Received: {', '.join(inside)}."
+        )
+    folded = {}
+
+    def replace(layer):
+        if isinstance(layer, AttentiveNormalization):
+            folded[layer] = _without_statistics(layer)
+            return folded[layer]
+        return None
+
+    copy = graph.rebuild(model, replace)
+    for old, new in folded.items():
+        _fold(old, new)
+    return copy
+
+
+def _without_statistics(layer):
+    config = layer.get_config()
+    gate = layer.gate.normalization
+    config["gate_normalization"] = None if gate == "batch" else gate
+    if layer.normalization == "batch":
+        config["normalization"] = None
+    return AttentiveNormalization.from_config(config)
+
+
+def _fold(old, new):
+    gamma, beta = _wide(old.gamma), _wide(old.beta)
+    if old.normalization == "batch":
+        gamma = gamma * ops.rsqrt(_wide(old.moving_variance) + old.epsilon)
+        beta = beta - gamma * _wide(old.moving_mean)
+    new.gamma.assign(gamma)
+    new.beta.assign(beta)
+    for prefix in ("hidden_", "") if old.gate_hidden_units else ("",):
+        _fold_projection(prefix, old.gate, new.gate)
+
+
+def _wide(variable):
+    """In float32 or wider."""
+    return ops.cast(variable, keras.backend.result_type(variable.dtype, "float32"))
+
+
+def _fold_projection(prefix, old, new):
+    names = [
+        name
+        for name in (
+            "kernel",
+            "bias",
+            "gamma",
+            "beta",
+            "moving_mean",
+            "moving_variance",
+        )
+        if hasattr(old, prefix + name)
+    ]
+    weights = {name: _wide(getattr(old, prefix + name)) for name in names}
+    if old.normalization == "batch":
+        scale = weights["gamma"] * ops.rsqrt(weights["moving_variance"] + old.epsilon)
+        bias = weights["beta"] - weights["moving_mean"] * scale
+        weights = {"kernel": weights["kernel"] * scale, "bias": bias}
+    for name, value in weights.items():
+        getattr(new, prefix + name).assign(value)
+
+
+def freeze_normalization(model: keras.Layer) -> None:
+    """Fixes statistics and tables of every norm of a model, for tiny batches.
+
+    Sets `trainable=False` on every batch, group, layer, RMS and attentive
+    normalization, however deep: they work as in inference, in training too. Compile the
+    model again afterwards.
+
+    Raises:
+        ValueError: the model has no norm.
+    """
+    for layer in _norms(model):
+        layer.trainable = False
+
+
+def freeze_all_but_normalization(model: keras.Layer) -> None:
+    """Leaves only the norms of a model trainable, for cheap fine-tuning.
+
+    The tables, gates and statistics of its norms go on learning; these are about 1 % of
+    the weights. A new head has to be told apart:
+    `model.get_layer("predictions").trainable = True`. Compile the model again
+    afterwards.
+
+    Raises:
+        ValueError: the model has no norm.
+    """
+    _norms(model)
+    _freeze_others(model)
+
+
+def _norms(model):
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, NORMS)]
+    if not norms:
+        raise ValueError(
+            f"The model has no normalization layer. Received: {model.name!r}."
+        )
+    return norms
+
+
+def _freeze_others(layer):
+    """`trainable=False` of a layer hides what is inside, so it has to be more exact."""
+    inside = list(layer._flatten_layers(include_self=False))
+    if isinstance(layer, NORMS):
+        layer.trainable = True
+    elif not any(isinstance(each, NORMS) for each in inside):
+        layer.trainable = False
+    else:
+        layer.trainable = True
+        own = {id(v) for each in inside for v in each.variables}
+        for variable in layer.trainable_variables:
+            if id(variable) not in own:
+                variable.trainable = False
+        for each in layer._flatten_layers(include_self=False, recursive=False):
+            _freeze_others(each)

@@ -1,6 +1,6 @@
 """Networks that carry attentive normalization. Importing registers all of them."""
 
-from model_zoo import densenet, mobilenet_v2, resnet
+from model_zoo import applications, densenet, mobilenet_v2, resnet
 from model_zoo.multi_scale import multi_scale
 from model_zoo.preprocessing import decode_predictions, preprocess_input
 from model_zoo.registry import create_model, list_models, model_info
@@ -8,6 +8,7 @@ from model_zoo.torch_checkpoint import LoadReport, load_torch_checkpoint
 
 __all__ = [
     "LoadReport",
+    "applications",
     "create_model",
     "decode_predictions",
     "densenet",

@@ -13,8 +13,9 @@ import numpy as np
 from keras import ops
 
 from model_zoo import weights as zoo_weights
+from model_zoo.applications import MODES
 from model_zoo.blocks import channel_axis
-from model_zoo.registry import model_info
+from model_zoo.registry import model_info, split_name
 
 CLASS_NAMES_FILE = pathlib.Path(__file__).parent / "imagenet_classes.tsv"
 
@@ -28,12 +29,14 @@ class Preprocessing:
             all.
         crop: height and width after the centre crop, pixels.
         shorter_side: length that it is resized to before the crop, pixels.
+        reverse_channels: whether the network takes BGR; mean and std are in that order.
     """
 
     mean: tuple[float, ...]
     std: tuple[float, ...]
     crop: int
     shorter_side: int
+    reverse_channels: bool = False
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
         """Scale and offset of images of 0 to 255, broadcast to their channels."""
@@ -46,6 +49,13 @@ IMAGENET = Preprocessing(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=224, shorter_side=256
 )
 SMALL_IMAGES = Preprocessing(mean=(0.5,), std=(0.25,), crop=32, shorter_side=32)
+# Modes of Keras Applications: mean and std on the scale of 0 to 1.
+KERAS_MODES = {
+    "caffe": ((103.939 / 255, 116.779 / 255, 123.68 / 255), (1 / 255,) * 3),
+    "tf": ((0.5,) * 3, (0.5,) * 3),
+    "torch": (IMAGENET.mean, IMAGENET.std),
+    "none": ((0.0,) * 3, (1 / 255,) * 3),
+}
 
 
 def preprocessing(name: str) -> Preprocessing:
@@ -54,17 +64,25 @@ def preprocessing(name: str) -> Preprocessing:
     Raises:
         ValueError: unknown name.
     """
-    name, _, tag = name.partition(".")
     info = model_info(name)
+    name, tag = split_name(name)
     if tag:
         record = zoo_weights.record(name, tag)
         size = record.input_shape[0]
         return Preprocessing(record.mean, record.std, crop=size, shorter_side=size)
+    if name in MODES:
+        mode, size = MODES[name]
+        shorter_side = round(size / 0.875)
+        bgr = mode == "caffe"
+        return Preprocessing(*KERAS_MODES[mode], size, shorter_side, bgr)
     return IMAGENET if info.classes == 1000 else SMALL_IMAGES
 
 
 def preprocess_input(images, name: str):
     """(images / 255 - mean) / std: what the network takes.
+
+    For a network of `model_zoo.applications` the result is that of the original's
+    `preprocess_input`, of RGB images too where it makes them BGR.
 
     Args:
         images: (..., H, W, channels), or (..., channels, H, W) if that is Keras' image
@@ -87,7 +105,10 @@ def preprocess_input(images, name: str):
             f"Received: shape {tuple(images.shape)}."
         )
     scale, offset = how.affine()
-    outputs = ops.cast(images, "float32") * scale + offset
+    outputs = ops.cast(images, "float32")
+    if how.reverse_channels:
+        outputs = ops.flip(outputs, axis=axis)
+    outputs = outputs * scale + offset
     return ops.convert_to_numpy(outputs) if isinstance(images, np.ndarray) else outputs
 
 
@@ -175,13 +196,13 @@ def preprocessing_layers(name: str) -> keras.Sequential:
     """
     how = preprocessing(name)
     scale, offset = (array.tolist() for array in how.affine())
-    return keras.Sequential(
-        [
-            ResizeAndCrop(how.shorter_side, how.crop, name="resize_and_crop"),
-            keras.layers.Rescaling(scale, offset, dtype="float32", name="normalize"),
-        ],
-        name="preprocessing",
-    )
+    layers = [ResizeAndCrop(how.shorter_side, how.crop, name="resize_and_crop")]
+    if how.reverse_channels:
+        images = keras.Input((None, None, None))
+        flipped = ops.flip(images, axis=channel_axis())
+        layers.append(keras.Model(images, flipped, name="reverse_channels"))
+    normalize = keras.layers.Rescaling(scale, offset, dtype="float32", name="normalize")
+    return keras.Sequential([*layers, normalize], name="preprocessing")
 
 
 @functools.cache

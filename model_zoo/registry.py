@@ -10,6 +10,7 @@ import keras
 from model_zoo import weights as zoo_weights
 
 _MODELS: dict[str, "ModelInfo"] = {}
+_ABSENT: dict[str, str] = {}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -67,6 +68,17 @@ def register_model(name: str, **info) -> Callable:
     return register
 
 
+def register_absence(name: str, why: str) -> None:
+    """Says why there is no network of a name that somebody may look for."""
+    _ABSENT[name] = why
+
+
+def split_name(name: str) -> tuple[str, str]:
+    """ "NAME.TAG" -> name of the network, tag of its weights or ""."""
+    network, dot, tag = name.rpartition(".")
+    return (network, tag) if dot and network in _MODELS else (name, "")
+
+
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the registered networks that match a shell-style pattern, sorted."""
     return sorted(fnmatch.filter(_MODELS, pattern))
@@ -78,9 +90,11 @@ def model_info(name: str) -> ModelInfo:
     Raises:
         ValueError: unknown name; the message lists the nearest ones.
     """
-    name, dot, tag = name.partition(".")
-    if dot and name in _MODELS:
+    name, tag = split_name(name)
+    if tag:
         zoo_weights.record(name, tag)
+    if name in _ABSENT:
+        raise ValueError(f"{_ABSENT[name]}. Received: {name!r}.")
     if name not in _MODELS:
         near = difflib.get_close_matches(name, _MODELS, n=5, cutoff=0.4)
         expected = f"one like {', '.join(near)}" if near else "a name of list_models()"
@@ -111,7 +125,8 @@ def create_model(name: str, /, **kwargs) -> keras.Model:
         synchronized: batch statistics over all replicas.
         norm_options: further arguments of every `AttentiveNormalization`; a tuple holds
             one value for each stage, as `{"gate_hidden_units": (20, 20, 40, 40)}`.
-        **kwargs: all of the above. MobileNetV2 takes `width_multiplier=1.0`
+        **kwargs: all of the above; networks of `model_zoo.applications` take those of
+            their constructors. MobileNetV2 takes `width_multiplier=1.0`
             and `round_channels=False` (to multiples of 8) besides. `name=` is the name
             of the Keras model, by default that of the network. `position`,
             `num_components` and `norm_options` change nothing in networks without AN.
@@ -121,8 +136,8 @@ def create_model(name: str, /, **kwargs) -> keras.Model:
             of these ranges, or weights that are damaged or of another network.
     """
     info = model_info(name)
-    name, dot, tag = name.partition(".")
-    if dot:
+    name, tag = split_name(name)
+    if tag:
         if "weights" in kwargs:
             raise ValueError(
                 f"Weights must be named once. Received: {name}.{tag} and "

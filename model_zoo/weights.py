@@ -6,6 +6,7 @@ import hashlib
 import logging
 import os
 import pathlib
+import re
 import warnings
 
 import keras
@@ -142,23 +143,15 @@ def load(model: keras.Model, weights: str | os.PathLike | None) -> None:
     if weights is None:
         return
     path = os.fspath(weights)
-    if not path.endswith(".weights.h5") or not os.path.isfile(path):
-        raise ValueError(
-            "`weights` must be None, the path of a .weights.h5 file, or a tag of "
-            f"`model_info`. Received: weights={path!r}."
-        )
-    try:
-        received, classes = _contents(path)
-    except OSError as error:
-        raise ValueError(
-            f"{path!r} is no .weights.h5 file or is damaged: {error}"
-        ) from error
+    received, classes = _contents(path, HEAD)
     target = _with_head(model, classes)
-    expected = {each.name: len(each.weights) for each in target.layers}
+    expected = collections.Counter()
+    for each in target.layers:
+        expected[_stable_name(each.name)] += len(each.weights)
     differences = [
-        f"{name} ({received[name]} arrays, expected {expected.get(name, 0)})"
-        for name in sorted(expected.keys() | received)
-        if received[name] != expected.get(name, 0)
+        f"{name} ({received[name]} arrays, expected {expected[name]})"
+        for name in sorted(expected | received)
+        if received[name] != expected[name]
     ]
     try:
         if not differences:
@@ -178,8 +171,36 @@ def load(model: keras.Model, weights: str | os.PathLike | None) -> None:
         )
 
 
-def _contents(path) -> tuple[collections.Counter, int]:
+def classes_in(weights: str | os.PathLike, head: str) -> int:
+    """Classes of the head in a weights file, by the name of its layer; 0: no head.
+
+    Raises:
+        ValueError: no such file, or not a weights file.
+    """
+    return _contents(os.fspath(weights), head)[1]
+
+
+def _contents(path, head) -> tuple[collections.Counter, int]:
     """Arrays of each layer in a weights file, and classes of its head (0: no head)."""
+    if not path.endswith(".weights.h5") or not os.path.isfile(path):
+        raise ValueError(
+            "`weights` must be None, the path of a .weights.h5 file, or a tag of "
+            f"`model_info`. Received: weights={path!r}."
+        )
+    try:
+        return _read_contents(path, head)
+    except OSError as error:
+        raise ValueError(
+            f"{path!r} is no .weights.h5 file or is damaged: {error}"
+        ) from error
+
+
+def _stable_name(name):
+    """Without the counter that Keras adds to the names it makes up in a process."""
+    return re.sub(r"_\d+$", "", name)
+
+
+def _read_contents(path, head):
     import h5py  # comes with Keras
 
     arrays, classes = collections.Counter(), 0
@@ -192,8 +213,8 @@ def _contents(path) -> tuple[collections.Counter, int]:
         group = "/".join([*path.split("/")[:2], "vars"])
         attributes = file[group].attrs if group in file else {}
         name = str(attributes.get("name", path))
-        arrays[name] += 1
-        if name == HEAD:
+        arrays[_stable_name(name)] += 1
+        if name == head:
             classes = item.shape[-1]
 
     with h5py.File(path) as file:

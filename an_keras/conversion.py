@@ -1,0 +1,336 @@
+"""Attentive normalization in existing models, without changing what they compute."""
+
+import re
+from collections.abc import Callable
+from typing import NamedTuple
+
+import keras
+from keras import layers, ops
+
+from an_keras import arguments, graph
+from an_keras.attentive_normalization import AttentiveNormalization
+from an_keras.batch_normalization import BatchNormalization
+
+KINDS = {
+    layers.BatchNormalization: "batch",
+    BatchNormalization: "batch",
+    layers.GroupNormalization: "group",
+    layers.LayerNormalization: "layer",
+}
+NORMS = tuple(KINDS)
+# What may stand between a convolution and its norm.
+BETWEEN = (
+    layers.ZeroPadding1D,
+    layers.ZeroPadding2D,
+    layers.ZeroPadding3D,
+    layers.Dropout,
+    layers.SpatialDropout1D,
+    layers.SpatialDropout2D,
+    layers.SpatialDropout3D,
+    layers.GaussianDropout,
+    layers.GaussianNoise,
+    layers.AlphaDropout,
+    layers.Identity,
+)
+ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU)
+ACTIVATIONS += (layers.ELU,)
+
+
+class ConversionRow(NamedTuple):
+    """What became of a normalization layer.
+
+    Attributes:
+        layer: its name, after those of the models that it is nested in, joined by "/".
+        kind: "batch", "group" or "layer"; `None` for what is none of these.
+        num_components: K; `None` if it is not converted.
+        action: "converted", "kept" or "refused".
+        reason: why, in words.
+    """
+
+    layer: str
+    kind: str | None
+    num_components: int | None
+    action: str
+    reason: str
+
+
+def convert_normalization(
+    model: keras.Model,
+    where: str | Callable = "spatial",
+    num_components: int | dict | Callable | None = None,
+    noise: float = 0.1,
+    report: list | None = None,
+    input_tensors=None,
+) -> keras.Model:
+    """A copy of a model with attentive normalization in it, which computes the same.
+
+    `keras.layers.BatchNormalization`, `an_keras.BatchNormalization`,
+    `GroupNormalization` and `LayerNormalization` over the channels become
+    `AttentiveNormalization` of the same name, with the same backbone normalization,
+    axis, epsilon, momentum, synchronization, regularizers, constraints, dtype,
+    statistics and `trainable`. In a converted layer
+
+    ```
+    a[n, k]  = hard_sigmoid(s[n, :] @ 0 + 0) = 1/2       no norm in the gate
+    gamma[k] = 2/K * (gamma of the norm) + noise[k]      sum_k noise[k] = 0
+    beta[k]  = 2/K * (beta of the norm) + noise[k]
+    ```
+
+    so that outputs, in training and in inference, stay as they were within rounding.
+    The noise lets the components separate: equal rows would have equal gradients for
+    ever. The gate has no batch norm, because its logits, all 0, have no variance.
+
+    Args:
+        model: a built functional or Sequential model, models inside it included. It
+            stays as it is.
+        where: which norms. `"spatial"`: the published place, the norm after a
+            convolution, depthwise or separable ones included, with a kernel larger than
+            1x1 (padding, dropout or identity may be in between), except the network's
+            first convolution; where no norm follows such convolutions, as in a
+            DenseNet, the norm before them. `"all"`; a regular expression that is
+            searched in the names of layers; or a function layer -> bool.
+        num_components: K; an int, `{stride: K}`, or a function layer -> K. `None`: 10
+            up to stride 8, 20 above, as published.
+        noise: standard deviation of the noise relative to that of the rows, the root
+            mean square of the norm's gamma (1 if that is 0).
+        report: a list that is filled with one `ConversionRow` for each norm, those that
+            are kept included.
+        input_tensors: `None`, or the inputs to build the new model on, in the
+            structure of `model.input`.
+
+    Returns:
+        The new model, compiled as the old one is. Of a class of its own, as KerasHub's
+        backbones, it becomes a plain functional model.
+
+    Raises:
+        TypeError: for arguments of another type.
+        ValueError: for a model that is not a graph; where selected norms cannot become
+            AN: subclasses with unknown code, layers inside custom layers, norms over
+            other axes; where `where` selects none. The message names the layers.
+
+    Example:
+
+    >>> trained = keras.Sequential(
+    ...     [
+    ...         keras.Input((8, 8, 3)),
+    ...         keras.layers.Conv2D(4, 3),
+    ...         keras.layers.Conv2D(4, 3),
+    ...         keras.layers.BatchNormalization(),
+    ...     ]
+    ... )
+    >>> converted = convert_normalization(trained, num_components=5)
+    >>> type(converted.layers[-1]).__name__
+    'AttentiveNormalization'
+    """
+    graph.require_graph(model)
+    arguments.require_number("noise", noise)
+    if not 0.0 <= noise < float("inf"):
+        raise ValueError(f"`noise` must be >= 0 and finite. Received: noise={noise}.")
+    found = graph.calls(model)
+    selected, components = _selector(where, found), _components(num_components, found)
+    rows, made = [], []
+    for path, uses in _norms(found).items():
+        row, layer = _attentive(path, uses, selected, components)
+        rows.append(row)
+        if layer is not None:
+            made.append((uses[0].operation, layer))
+    for owner, custom, layer in graph.hidden(model, found, NORMS):
+        reason = (
+            f"a norm inside a custom layer, {type(custom).__name__}, which calls it"
+        )
+        action = "refused" if selected(layer, ()) else "kept"
+        row = ConversionRow(f"{owner}/{layer.name}", _kind(layer), None, action, reason)
+        rows.append(row)
+    if report is not None:
+        report[:] = rows
+    _require_convertible(model, where, rows)
+    new_layers = {id(old): new for old, new in made}
+    converted = graph.rebuild(
+        model, lambda layer: new_layers.get(id(layer)), input_tensors
+    )
+    for old, new in made:
+        _copy_weights(old, new, noise)
+    return converted
+
+
+def _norms(found):
+    """{path: calls} of each norm; one that is called at several places has the first
+    path."""
+    uses = {}
+    for call in found:
+        if isinstance(call.operation, NORMS):
+            uses.setdefault(id(call.operation), []).append(call)
+    return {calls[0].path: calls for calls in uses.values()}
+
+
+def _kind(layer):
+    return next(kind for norm, kind in KINDS.items() if isinstance(layer, norm))
+
+
+def _selector(where, found):
+    """Function (layer, its calls, none if it is hidden) -> whether it is selected."""
+    if callable(where):
+        return lambda layer, uses: bool(where(layer))
+    if not isinstance(where, str):
+        raise TypeError(
+            "`where` must be 'spatial', 'all', a regular expression or a function. "
+            f"Received: where={where!r}."
+        )
+    if where == "all":
+        return lambda layer, uses: True
+    if where == "spatial":
+        places = _published_places(found)
+        return lambda layer, uses: not uses or any(use in places for use in uses)
+    try:
+        pattern = re.compile(where)
+    except re.error as error:
+        raise ValueError(
+            f"`where` must be a regular expression: {error}. Received: where={where!r}."
+        ) from error
+    return lambda layer, uses: bool(pattern.search(layer.name))
+
+
+def _published_places(found):
+    """Calls of norms after, else before, convolutions that are not the first."""
+    behind = set()  # of another convolution
+    for call in found:
+        if any(each.is_convolution or each in behind for each in call.before):
+            behind.add(call)
+    convolutions = {call for call in found if call.is_spatial and call in behind}
+    norms = {call for call in found if isinstance(call.operation, NORMS)}
+    after = {call for call in norms if _origin(call, _is_between) in convolutions}
+    return after or norms & {_origin(call, _may_precede) for call in convolutions}
+
+
+def _origin(call, passes):
+    """The first call on the way back that does more than `passes`."""
+    while len(call.before) == 1:
+        call = call.before[0]
+        if not passes(call.operation):
+            return call
+    return None
+
+
+def _is_between(operation):
+    if isinstance(operation, layers.Activation):
+        return operation.activation is keras.activations.linear
+    return isinstance(operation, BETWEEN)
+
+
+def _may_precede(operation):
+    is_function = not isinstance(operation, (layers.Layer, type(None)))
+    return is_function or isinstance(operation, (*BETWEEN, *ACTIVATIONS))
+
+
+def _components(num_components, found):
+    """Function of a call -> K."""
+    strides = graph.strides(found)
+
+    def components(use):
+        if num_components is None:
+            return 10 if strides[use] <= 8 else 20
+        if isinstance(num_components, dict):
+            if strides[use] not in num_components:
+                raise ValueError(
+                    "`num_components` must have a K for every stride. Received: "
+                    f"{num_components}, and {use.path!r} at stride {strides[use]:g}."
+                )
+            return num_components[strides[use]]
+        if callable(num_components):
+            return num_components(use.operation)
+        return num_components
+
+    return components
+
+
+def _attentive(path, uses, selected, components):
+    """Row of the report, and the layer to take the place of a norm or `None`."""
+    layer = uses[0].operation
+    kind = _kind(layer)
+    if not selected(layer, uses):
+        return ConversionRow(path, kind, None, "kept", "not selected by `where`"), None
+
+    def refuse(reason):
+        return ConversionRow(path, kind, None, "refused", reason), None
+
+    places = [use for use in uses if selected(layer, [use])]
+    if len(places) < len(uses):
+        return refuse(
+            f"shared between {len(uses)} places, of which `where` selects {len(places)}"
+        )
+    if type(layer) not in KINDS:
+        return refuse(f"{type(layer).__name__}, a subclass with code of its own")
+    if kind == "layer" and (layer.rms_scaling or len(layer.axis) != 1):
+        return refuse(f"normalizes otherwise than over the channels, axis={layer.axis}")
+    num_components = components(uses[0])
+    arguments.require_positive_integer("num_components", num_components)
+    new = _with_same_backbone(layer, kind, num_components)
+    try:
+        new.compute_output_shape(layer.get_build_config()["input_shape"])
+    except ValueError as error:
+        return refuse(str(error))
+    reason = f"shared between {len(uses)} places" if len(uses) > 1 else "selected"
+    return ConversionRow(path, kind, num_components, "converted", reason), new
+
+
+def _with_same_backbone(layer, kind, num_components):
+    own = {
+        "batch": ("momentum", "synchronized"),
+        "group": ("groups",),
+        "layer": (),
+    }[kind]
+    same = ("name", "epsilon", "trainable", *own)
+    same += tuple(
+        f"{what}_{how}"
+        for what in ("gamma", "beta")
+        for how in ("regularizer", "constraint")
+    )
+    return AttentiveNormalization(
+        num_components,
+        normalization=kind,
+        axis=layer.axis[0] if kind == "layer" else layer.axis,
+        gate_normalization=None,
+        gate_initializer="zeros",
+        dtype=layer.dtype_policy,
+        **{name: getattr(layer, name) for name in same},
+    )
+
+
+def _require_convertible(model, where, rows):
+    refused = [row for row in rows if row.action == "refused"]
+    if refused:
+        listed = "; ".join(f"{row.layer} ({row.reason})" for row in refused[:10])
+        more = f"; and {len(refused) - 10} more" if len(refused) > 10 else ""
+        raise ValueError(
+            f"Some of the norms that where={where!r} selects in {model.name!r} cannot "
+            "become attentive; `where` can leave them out. "
+            f"Received: {listed}{more}."
+        )
+    if not any(row.action == "converted" for row in rows):
+        names = ", ".join(row.layer for row in rows[:5]) or "none"
+        raise ValueError(
+            f"`where` must select a normalization layer of {model.name!r}. "
+            f"Received: where={where!r}; its norms: {names}"
+            f"{', ...' if len(rows) > 5 else ''}."
+        )
+
+
+def _copy_weights(old, new, noise):
+    """Rows that add up to the norm's gamma and beta when every weight is 1/2."""
+    k, channels = new.gamma.shape
+    dtype = keras.backend.result_type(new.gamma.dtype, "float32")
+    ones, zeros = ops.ones(channels, dtype), ops.zeros(channels, dtype)
+    gamma = ones if old.gamma is None else ops.cast(old.gamma, dtype)
+    beta = zeros if old.beta is None else ops.cast(old.beta, dtype)
+    scale = ops.sqrt(ops.mean(ops.square(gamma)))
+    scale = ops.where(scale > 0, scale, 1.0) * noise * (2 / k)
+    for table, row in ((new.gamma, gamma), (new.beta, beta)):
+        draws = keras.random.normal((k, channels), dtype=dtype)
+        if k > 1:  # the spread that is lost with the mean
+            draws = (draws - ops.mean(draws, axis=0)) * (k / (k - 1)) ** 0.5
+        else:
+            draws = ops.zeros_like(draws)
+        table.assign(row * (2 / k) + draws * scale)
+    if new.normalization == "batch":
+        new.moving_mean.assign(old.moving_mean)
+        new.moving_variance.assign(old.moving_variance)

@@ -1,0 +1,190 @@
+"""Functional and Sequential models as graphs: the uses of their layers, and copies."""
+
+import dataclasses
+from collections.abc import Callable, Iterator
+
+import keras
+
+
+@dataclasses.dataclass(eq=False)
+class Call:
+    """One use of an operation in a model, those of nested models included.
+
+    Attributes:
+        operation: the layer or other operation; `None` for an input of the model.
+        path: names of the nested models and of the operation, joined by "/".
+        before: the calls that its inputs come from.
+    """
+
+    operation: keras.Operation | None = None
+    path: str = ""
+    before: list["Call"] = dataclasses.field(default_factory=list)
+
+    @property
+    def is_convolution(self) -> bool:
+        return hasattr(self.operation, "kernel_size")
+
+    @property
+    def is_spatial(self) -> bool:
+        """Whether it is a convolution with a kernel larger than 1x1."""
+        return self.is_convolution and max(_tuple(self.operation.kernel_size)) > 1
+
+
+def is_graph(model) -> bool:
+    """Whether a model is its graph: functional or Sequential, built, with no own call.
+
+    A class of its own is fine if it only makes the graph, as backbones of KerasHub do.
+    """
+    own = (c for c in type(model).__mro__ if not c.__module__.startswith("keras."))
+    return (
+        isinstance(model, (keras.Sequential, keras.Function))
+        and model.built
+        and not any("call" in vars(c) for c in own)
+    )
+
+
+def require_graph(model) -> None:
+    """Raises a ValueError that says what the model is instead."""
+    if is_graph(model):
+        return
+    if isinstance(model, keras.Sequential) and not model.built:
+        what = "a Sequential model that is not built: give it a keras.Input first"
+    else:
+        what = (
+            f"{model.name!r} of class {type(model).__name__}, whose layers are called "
+            "by its own Python code"
+            if isinstance(model, keras.Model)
+            else repr(model)
+        )
+    raise ValueError(
+        "`model` must be a built functional or Sequential model (a subclassed one "
+        f"cannot be taken apart). Received: {what}."
+    )
+
+
+def calls(model: keras.Model) -> list[Call]:
+    """Every use of an operation, in the order of computation."""
+    found = []
+
+    def run(model, sources, prefix):
+        graph = model._functional if isinstance(model, keras.Sequential) else model
+
+        def visit(operation, *args, **kwargs):
+            path = f"{prefix}{operation.name}"
+            before = [
+                each
+                for each in keras.tree.flatten((args, kwargs))
+                if isinstance(each, Call)
+            ]
+            if is_graph(operation):
+                return run(operation, before, f"{path}/")
+            found.append(Call(operation, path, before))
+            return [found[-1]] * len(keras.tree.flatten(operation.output))
+
+        return graph._run_through_graph(sources, call_fn=visit)
+
+    run(model, [Call() for _ in model.inputs], "")
+    return found
+
+
+def strides(found: list[Call]) -> dict[Call, float]:
+    """Stride of the output of each call against the inputs of the model.
+
+    Those that layers name count: `strides` of convolutions and pooling, the `size` of
+    upsampling.
+    """
+    result = {}
+    for call in found:
+        before = max((result.get(each, 1) for each in call.before), default=1)
+        result[call] = before * _stride(call.operation)
+    return result
+
+
+def _stride(operation):
+    if isinstance(operation, (keras.layers.UpSampling1D, keras.layers.UpSampling2D)):
+        return 1 / max(_tuple(operation.size))
+    stride = max(_tuple(getattr(operation, "strides", 1)))
+    transposed = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
+    return 1 / stride if isinstance(operation, transposed) else stride
+
+
+def _tuple(value):
+    return value if isinstance(value, (tuple, list)) else (value,)
+
+
+def hidden(model: keras.Model, found: list[Call], types) -> Iterator[tuple]:
+    """(path of the layer that hides it, that layer, hidden layer) for each of `types`.
+
+    Hidden are layers that another layer calls in its own code: they are not part of
+    the graph.
+    """
+    owners = {id(call.operation): call for call in found}.values()
+    for call in owners:
+        if isinstance(call.operation, types):
+            continue
+        if isinstance(call.operation, keras.Layer):
+            for each in call.operation._flatten_layers(include_self=False):
+                if isinstance(each, types):
+                    yield call.path, call.operation, each
+
+
+def rebuild(model: keras.Model, replace: Callable, input_tensors=None) -> keras.Model:
+    """A copy with its own weights, in which some layers are others.
+
+    Args:
+        model: a functional or Sequential model.
+        replace: function of a layer or operation; returns the layer to take its place,
+            of the same name, or `None` to copy it with its weights.
+        input_tensors: of `keras.models.clone_model`.
+
+    Returns:
+        The copy, with the old `trainable` of every layer, compiled if the model is.
+
+    Raises:
+        ValueError: a layer whose copy, made from its config, has other weights.
+    """
+    replaced = {}
+
+    def clone(layer):
+        other = replace(layer)
+        if other is None:
+            return layer.__class__.from_config(layer.get_config())
+        replaced[id(layer)] = other
+        return other
+
+    copy = keras.models.clone_model(
+        model, input_tensors, clone_function=clone, recursive=True
+    )
+    for old, new in _pairs(model, copy):
+        if id(old) in replaced:
+            continue
+        if new.trainable != old.trainable:
+            new.trainable = old.trainable
+        if not is_graph(old):
+            _copy_state(old, new)
+    return copy
+
+
+def _pairs(old, new):
+    """Layers and nested models of both, a model before what is in it."""
+    yield old, new
+    if is_graph(old):
+        for pair in zip(old.layers, new.layers, strict=True):
+            yield from _pairs(*pair)
+
+
+def _copy_state(old, new):
+    if [each.shape for each in old.variables] != [each.shape for each in new.variables]:
+        raise ValueError(
+            f"Layer {old.name!r} of class {type(old).__name__} must have the same "
+            "weights when it is made again from its config. "
+            f"Received: {len(new.variables)} arrays, expected {len(old.variables)}."
+        )
+    for source, target in zip(old.variables, new.variables, strict=True):
+        target.assign(source)
+    pairs = zip(old._flatten_layers(), new._flatten_layers(), strict=True)
+    for source, target in pairs:
+        if source.trainable != target.trainable:
+            target.trainable = source.trainable
+        if isinstance(target, keras.layers.Normalization):
+            target.finalize_state()

@@ -1,0 +1,337 @@
+"""The networks of Keras Applications with attentive normalization, by conversion.
+
+One constructor `AN<name>` for each of them that has a normalization layer, with the
+arguments of the original and three of `an_keras.convert_normalization`. With
+`weights="imagenet"` the weights that Keras hosts are loaded into the original, which is
+then converted: the network predicts what the original predicts.
+"""
+
+import dataclasses
+import inspect
+import logging
+import re
+from collections.abc import Callable
+
+import keras
+
+from an_keras import convert_normalization
+from model_zoo import weights as zoo_weights
+from model_zoo.registry import register_absence, register_model
+
+CLASSES = 1000
+# K by stride for networks with inverted bottlenecks; the paper's, for MobileNetV2, are
+# by row: 5 in the first four, 10 in the last three.
+MOBILE = {2: 5, 4: 5, 8: 5, 16: 10, 32: 10}
+OURS = {"where": "spatial", "num_components": None, "noise": 0.1}
+
+
+def mobilenet_v2_components(layer: keras.Layer) -> int:
+    """The published K of MobileNetV2, table 5.2: rows 1-4 end with block 9."""
+    block = re.match(r"block_(\d+)_", layer.name)
+    first = int(block[1]) <= 9 if block else layer.name != "Conv_1_bn"
+    return 5 if first else 10
+
+
+@dataclasses.dataclass(frozen=True)
+class Family:
+    """Networks of one module of `keras.applications`.
+
+    Attributes:
+        module: its name.
+        mode: how the images are prepared: "caffe", "tf", "torch" as in Keras, "none"
+            where it is a part of the network.
+        networks: {constructor: (pixels of the default input, trainable parameters)}.
+        num_components: of `convert_normalization`.
+        note: what the docstring adds.
+    """
+
+    module: str
+    mode: str
+    networks: dict[str, tuple[int, int]]
+    num_components: dict | Callable | None = None
+    note: str = "The paper has no network of this family."
+
+
+FAMILIES = (
+    Family(
+        "resnet",
+        "caffe",
+        {
+            "ResNet50": (224, 25_781_730),
+            "ResNet101": (224, 45_052_726),
+            "ResNet152": (224, 60_927_074),
+        },
+        note="The paper's own network is resnet{50,101,152}_an: stride in the 3x3 "
+        "convolution, no biases.",
+    ),
+    Family(
+        "resnet_v2",
+        "tf",
+        {
+            "ResNet50V2": (224, 25_770_348),
+            "ResNet101V2": (224, 45_032_640),
+            "ResNet152V2": (224, 60_899_308),
+        },
+    ),
+    Family(
+        "densenet",
+        "torch",
+        {
+            "DenseNet121": (224, 8_341_308),
+            "DenseNet169": (224, 14_690_588),
+            "DenseNet201": (224, 20_674_140),
+        },
+        note="The paper's own network is densenet{121,169,201}_an.",
+    ),
+    Family("mobilenet", "tf", {"MobileNet": (224, 4_361_841)}, MOBILE),
+    Family(
+        "mobilenet_v2",
+        "tf",
+        {"MobileNetV2": (224, 3_672_640)},
+        mobilenet_v2_components,
+        "The paper's own network is mobilenetv2_an.",
+    ),
+    Family(
+        "mobilenet_v3",
+        "none",
+        {"MobileNetV3Small": (224, 2_609_079), "MobileNetV3Large": (224, 5_616_640)},
+        MOBILE,
+    ),
+    Family(
+        "efficientnet",
+        "none",
+        {
+            "EfficientNetB0": (224, 5_788_818),
+            "EfficientNetB1": (240, 8_550_756),
+            "EfficientNetB2": (260, 9_933_286),
+            "EfficientNetB3": (300, 13_310_184),
+            "EfficientNetB4": (380, 20_898_508),
+            "EfficientNetB5": (456, 32_545_058),
+            "EfficientNetB6": (528, 45_851_470),
+            "EfficientNetB7": (600, 70_265_360),
+        },
+    ),
+    Family(
+        "efficientnet_v2",
+        "none",
+        {
+            "EfficientNetV2B0": (224, 7_906_538),
+            "EfficientNetV2B1": (240, 9_045_448),
+            "EfficientNetV2B2": (260, 11_146_134),
+            "EfficientNetV2B3": (300, 15_762_934),
+            "EfficientNetV2S": (384, 23_462_452),
+            "EfficientNetV2M": (480, 57_979_182),
+            "EfficientNetV2L": (480, 125_286_720),
+        },
+    ),
+    Family(
+        "convnext",
+        "none",
+        {
+            "ConvNeXtTiny": (224, 28_947_700),
+            "ConvNeXtSmall": (224, 50_983_516),
+            "ConvNeXtBase": (224, 89_604_348),
+            "ConvNeXtLarge": (224, 199_286_332),
+            "ConvNeXtXLarge": (224, 352_222_076),
+        },
+        note="Its norms are layer normalization: attentive normalization over it is "
+        "unpublished.",
+    ),
+    Family("inception_v3", "tf", {"InceptionV3": (299, 24_401_098)}),
+    Family("inception_resnet_v2", "tf", {"InceptionResNetV2": (299, 56_699_234)}),
+    Family(
+        "nasnet",
+        "tf",
+        {"NASNetMobile": (224, 6_116_698), "NASNetLarge": (331, 93_166_750)},
+    ),
+    Family("xception", "tf", {"Xception": (299, 24_243_510)}),
+)
+WITHOUT_HASH = ("MobileNet", "MobileNetV2")
+MODES = {
+    f"applications.AN{name}": (family.mode, size)
+    for family in FAMILIES
+    for name, (size, _) in family.networks.items()
+}
+
+
+def _constructor(family: Family, name: str) -> Callable[..., keras.Model]:
+    original = getattr(keras.applications, name)
+    signature = inspect.signature(original)
+    defaults = {**OURS, "num_components": family.num_components}
+
+    def build(*args, **kwargs):
+        ours = {key: kwargs.pop(key, value) for key, value in defaults.items()}
+        given = signature.bind(*args, **kwargs)
+        given.apply_defaults()
+        arguments = dict(given.arguments)
+        weights = arguments.pop("weights")
+        if weights == "imagenet":
+            return _convert(_imagenet(name, original, arguments), ours)
+        model = _convert(original(weights=None, **arguments), ours)
+        if weights is None:
+            return model
+
+        def same_network(**changes):
+            changed = {**arguments, "input_tensor": None, "input_shape": None}
+            return _convert(original(weights=None, **{**changed, **changes}), ours)
+
+        _load(model, weights, same_network, arguments)
+        return model
+
+    module = getattr(keras.applications, family.module)
+    build.__name__ = build.__qualname__ = f"AN{name}"
+    build.__doc__ = _docstring(family, name)
+    build.__signature__ = signature.replace(
+        parameters=[
+            *signature.parameters.values(),
+            *(
+                inspect.Parameter(key, inspect.Parameter.KEYWORD_ONLY, default=value)
+                for key, value in defaults.items()
+            ),
+        ]
+    )
+    build.preprocess_input = module.preprocess_input
+    build.decode_predictions = module.decode_predictions
+    return build
+
+
+def _docstring(family, name):
+    unverified = (
+        "\n            Keras publishes no hash of these weights: they are not verified."
+    )
+    return f"""`keras.applications.{name}` with attentive normalization.
+
+    {family.note}
+
+    Args:
+        weights: `"imagenet"` (the default, as in Keras): the weights that Keras hosts,
+            converted; the network predicts what the original predicts. `None`: newly
+            initialized. Or the path of a `.weights.h5` file of this network. With
+            other classes than those of the weights the head is new, and one line
+            of the log says so.{unverified if name in WITHOUT_HASH else ""}
+        where, num_components, noise: of `an_keras.convert_normalization`.
+        Others: of the original.
+
+    Attributes:
+        preprocess_input, decode_predictions: the original's.
+
+    Raises:
+        ConnectionError: the weights cannot be downloaded.
+        ValueError: arguments outside of their ranges; weights of another network.
+    """
+
+
+def _convert(plain, ours):
+    return convert_normalization(plain, **ours, input_tensors=plain.input)
+
+
+def _imagenet(name, original, arguments):
+    """The original with Keras' weights; with other classes, all but the head's."""
+    if name in WITHOUT_HASH:
+        _log().warning("%s: Keras publishes no hash of its weights", name)
+
+    def download(arguments):
+        try:
+            return original(weights="imagenet", **arguments)
+        except ValueError:  # an argument, or a file that is not what its hash says
+            raise
+        except Exception as error:
+            raise ConnectionError(
+                f"The ImageNet weights of {name} could not be loaded: {error}. "
+                "Expected a network, a file in Keras' cache, weights=None or "
+                "weights=PATH."
+            ) from error
+
+    if not arguments["include_top"] or arguments["classes"] == CLASSES:
+        return download(arguments)
+    plain = original(weights=None, **arguments)
+    common = {"input_tensor": None, "input_shape": None, "classes": CLASSES}
+    trained = download({**arguments, **common, "classifier_activation": "softmax"})
+    _copy_body(trained, plain)
+    _log_new_head(plain, CLASSES, "the weights of ImageNet")
+    return plain
+
+
+def _load(model, path, same_network, arguments):
+    """A weights file into a converted network, whatever its head."""
+    with_top = same_network(include_top=True, classes=CLASSES)
+    head = _weighted(with_top)[-1].name
+    classes = zoo_weights.classes_in(path, head)
+    wanted = arguments["classes"] if arguments["include_top"] else 0
+    if classes == wanted:
+        zoo_weights.load(model, path)
+        return
+    given = {"include_top": bool(classes), "classes": classes or CLASSES}
+    trained = same_network(**given)
+    zoo_weights.load(trained, path)
+    _copy_body(trained, model)
+    _log_new_head(model, classes, path)
+
+
+def _weighted(model):
+    return [layer for layer in model.layers if layer.variables]
+
+
+def _copy_body(source, target):
+    """Weights of all layers but the head, in the order of the layers."""
+    pairs = list(zip(_weighted(source), _weighted(target), strict=False))
+    for old, new in pairs:
+        shapes = [variable.shape for variable in old.variables]
+        if shapes == [variable.shape for variable in new.variables]:
+            for value, variable in zip(old.variables, new.variables, strict=True):
+                variable.assign(value)
+        elif (old, new) != pairs[-1]:
+            raise ValueError(
+                f"{target.name} must be the same network as {source.name}. "
+                f"Received: {new.name} with other weights than {old.name}."
+            )
+
+
+def _log_new_head(model, classes, path):
+    head = f"is for {classes} classes" if classes else "is missing"
+    _log().warning(
+        "%s: loaded all but the head, which %s in %s", model.name, head, path
+    )
+
+
+def _log():
+    return logging.getLogger(__name__)
+
+
+def _register(family, name):
+    size, parameters = family.networks[name]
+    build = globals()[f"AN{name}"]
+
+    @register_model(
+        f"applications.AN{name}",
+        family="applications",
+        lineage=f"keras.applications.{name}, converted. {family.note}",
+        input_shape=(size, size, 3),
+        classes=CLASSES,
+        parameters=parameters,
+    )
+    def without_download(weights=None, **kwargs):
+        return build(weights=weights, **kwargs)
+
+
+for _family in FAMILIES:
+    for _name in _family.networks:
+        globals()[f"AN{_name}"] = _constructor(_family, _name)
+        _register(_family, _name)
+
+
+def _absent(name):
+    why = (
+        f"keras.applications.{name} has no normalization layer that could become "
+        "attentive. Expected a network of list_models('applications.*')"
+    )
+    register_absence(f"applications.AN{name}", why)
+
+    def build(*args, **kwargs):
+        raise ValueError(f"{why}. Received: AN{name}.")
+
+    build.__doc__ = f"Raises a ValueError: {why}."
+    return build
+
+
+ANVGG16, ANVGG19 = _absent("VGG16"), _absent("VGG19")
