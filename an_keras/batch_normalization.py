@@ -55,6 +55,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         if (
             keras.backend.backend() != "tensorflow"
             or self.synchronized
+            or getattr(self, "renorm", False)  # since Keras 3.15
             or self.axis not in (-1, len(inputs.shape) - 1)
             or self.moving_mean.dtype != "float32"
         ):

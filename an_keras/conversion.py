@@ -5,6 +5,7 @@ from collections.abc import Callable
 from typing import NamedTuple
 
 import keras
+import numpy as np
 from keras import layers, ops
 
 from an_keras import arguments, graph
@@ -91,8 +92,8 @@ def convert_normalization(
             searched in the names of layers; or a function layer -> bool.
         num_components: K; an int, `{stride: K}`, or a function layer -> K. `None`: 10
             up to stride 8, 20 above, as published.
-        noise: standard deviation of the noise relative to that of the rows, the root
-            mean square of the norm's gamma (1 if that is 0).
+        noise: standard deviation of the noise relative to each number of the norm's
+            gamma and beta (to 1 in a norm whose gamma is 0 everywhere).
         report: a list that is filled with one `ConversionRow` for each norm, those that
             are kept included.
         input_tensors: `None`, or the inputs to build the new model on, in the
@@ -260,6 +261,8 @@ def _attentive(path, uses, selected, components):
         )
     if type(layer) not in KINDS:
         return refuse(f"{type(layer).__name__}, a subclass with code of its own")
+    if getattr(layer, "renorm", False):
+        return refuse("batch renormalization")
     if kind == "layer" and (layer.rms_scaling or len(layer.axis) != 1):
         return refuse(f"normalizes otherwise than over the channels, axis={layer.axis}")
     num_components = components(uses[0])
@@ -318,19 +321,35 @@ def _require_convertible(model, where, rows):
 def _copy_weights(old, new, noise):
     """Rows that add up to the norm's gamma and beta when every weight is 1/2."""
     k, channels = new.gamma.shape
-    dtype = keras.backend.result_type(new.gamma.dtype, "float32")
-    ones, zeros = ops.ones(channels, dtype), ops.zeros(channels, dtype)
-    gamma = ones if old.gamma is None else ops.cast(old.gamma, dtype)
-    beta = zeros if old.beta is None else ops.cast(old.beta, dtype)
-    scale = ops.sqrt(ops.mean(ops.square(gamma)))
-    scale = ops.where(scale > 0, scale, 1.0) * noise * (2 / k)
+    gamma = _numbers(old.gamma, np.ones(channels))
+    beta = _numbers(old.beta, np.zeros(channels))
     for table, row in ((new.gamma, gamma), (new.beta, beta)):
-        draws = keras.random.normal((k, channels), dtype=dtype)
-        if k > 1:  # the spread that is lost with the mean
-            draws = (draws - ops.mean(draws, axis=0)) * (k / (k - 1)) ** 0.5
-        else:
-            draws = ops.zeros_like(draws)
-        table.assign(row * (2 / k) + draws * scale)
+        draws = _numbers(keras.random.normal((k, channels)))
+        draws -= draws.mean(axis=0)  # and the spread that is lost with the mean:
+        draws *= noise * (2 / k) * (k / max(k - 1, 1)) ** 0.5
+        relative_to = np.abs(row) if np.any(gamma) else 1.0
+        table.assign(_rows(2 * row, draws * relative_to))
     if new.normalization == "batch":
         new.moving_mean.assign(old.moving_mean)
         new.moving_variance.assign(old.moving_variance)
+
+
+def _rows(total, noise):
+    """total / K + noise, (K, C), that float32 adds up to `total`, (C,), in any order.
+
+    Every row is a multiple of a power of two that is so large that no partial sum needs
+    more than 24 bits: a deep network would amplify the rounding of each layer. `total`
+    is a multiple of it as long as the noise does not change the sign of a row.
+    """
+    rows = total / len(noise) + noise
+    largest = np.maximum(np.abs(rows).sum(axis=0), np.finfo("float32").tiny)
+    grid = 2.0 ** (np.ceil(np.log2(largest)) - 24)
+    rows = np.round(rows / grid)
+    rows[-1] = np.round(total / grid) - rows[:-1].sum(axis=0)
+    return rows * grid
+
+
+def _numbers(array, default=None):
+    if array is None:
+        return default
+    return ops.convert_to_numpy(array).astype("float64")
