@@ -82,7 +82,8 @@ class AttentiveNormalization(keras.layers.Layer):
         gate_normalization: `"batch"` over the batch axis, `"group"` (one group over K),
             `None`, or `"auto"`: `"batch"` for a batch backbone, else `None`. A gate
             projection has a bias exactly when no norm follows it.
-        gate_activation: any Keras activation; `"softmax"` is over K.
+        gate_activation: any Keras activation, or a pure function of the logits;
+            `"softmax"` is over K.
         synchronized: batch statistics of backbone and gate over all replicas
             (TensorFlow; on JAX they are global anyway).
         gamma_initializer: of the (K, C) scales; `None` is `RandomNormal(1.0, 0.1)`.
@@ -359,6 +360,7 @@ class AttentiveNormalization(keras.layers.Layer):
                     gamma = gamma * ops.rsqrt(variance + self.epsilon)
                     beta = beta + gamma * (mean - centre)
             new = [scope.get_current_value(variable) for variable in fixed]
+            # The scope keeps assignments from the variables; here they come out.
             changed[:] = [i for i, value in enumerate(values) if new[i] is not value]
             return gamma, beta, [new[i] for i in changed]
 
@@ -369,7 +371,7 @@ class AttentiveNormalization(keras.layers.Layer):
         )
         for i, value in zip(changed, updates, strict=True):
             fixed[i].assign(value)
-        return outputs
+        return ops.cast(outputs, self.compute_dtype)
 
     def _mixture(self, descriptor, training, weight=None):
         """Scale and offset of each sample, (N, C)."""

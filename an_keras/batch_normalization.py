@@ -49,7 +49,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
                 (self.moving_mean, self.moving_variance), moments, strict=True
             ):
                 functional.update_moving(variable, moment, self.momentum, samples)
-        return outputs
+        return ops.cast(outputs, self.compute_dtype)
 
     def _is_fused(self, inputs):
         if (

@@ -38,7 +38,9 @@ def kernels(mode: str):
         mode: `"training"` (the default outside): in training mode only, so that no
             export holds a compiled function, which TensorFlow Serving refuses, and
             where the input is large enough to pay for their launch; `"always"`: for
-            inputs of any size, in inference too; `"never"`: nowhere.
+            inputs of any size, in inference too (do not export inside); `"never"`:
+            nowhere. A batch of unknown size counts as one of 16. It holds for all
+            threads, because the replicas of a strategy are traced in their own.
 
     Raises:
         ValueError: another mode.
@@ -63,7 +65,7 @@ def apply_here(x, training) -> bool:
         or x.shape.rank is None
         or x.shape.rank < 3
         or None in x.shape[1:]
-        or math.prod(x.shape[1:-1]) == 1
+        or math.prod(x.shape[1:-1]) <= 1
     ):
         return False
     size = (x.shape[0] or USUAL_BATCH) * math.prod(x.shape[1:])
@@ -144,27 +146,30 @@ def normalize(x, affine, parameters: list, layer_epsilon: float | None = None):
             y = _layer_transform(x, centre, rate, scale, offset)
         else:
             y = _transform(x, mean, scale, offset)
+        statistics = (centre, rate) if over_channels else ()
+        kept = (x, mean, scale, *statistics)
 
         def gradient(dy, *_):
+            # Compiled functions take no tensor of a branch of tf.cond from outside.
+            x, centre_of, factor, *statistics = map(tf.identity, kept)
             if over_channels:
-                total, moment = _layer_sums(x, dy, centre, rate)
+                total, moment = _layer_sums(x, dy, *statistics)
             else:
-                total, moment = _sums(x, dy, mean)
+                total, moment = _sums(x, dy, centre_of)
             dmean, dvariance, *dparameters = tape.gradient(
                 [scale, offset],
                 [mean, variance, *parameters],
                 [moment, total],
                 unconnected_gradients="zero",
             )
-            slope = dvariance * (2.0 / positions)
+            slope, shift = dvariance * (2.0 / positions), dmean * (1.0 / positions)
             if over_channels:
-                shift = dmean * (1.0 / positions)
                 dx = _layer_input_gradient(
-                    x, dy, centre, rate, mean, scale, slope, shift
+                    x, dy, *statistics, centre_of, factor, slope, shift
                 )
             else:
-                shift = (dmean - scale * total) * (1.0 / positions)
-                dx = _input_gradient(x, dy, mean, scale, slope, shift)
+                shift -= factor * total * (1.0 / positions)
+                dx = _input_gradient(x, dy, centre_of, factor, slope, shift)
             return (dx, *dparameters)
 
         return (y, *map(tf.stop_gradient, others)), gradient

@@ -1,6 +1,7 @@
 """The compiled passes: which path runs, and that both compute the same."""
 
 import functools
+import inspect
 
 import keras
 import numpy as np
@@ -207,6 +208,46 @@ def test_second_order_gradients_are_those_of_plain_operations(arguments):
         np.testing.assert_allclose(a, b, atol=1e-4 * np.abs(b).max())
 
 
+@pytest.mark.parametrize("normalization", ["batch", "layer"])
+def test_training_goes_through_a_branch(normalization):
+    """As in networks that skip blocks at random."""
+    layer = AttentiveNormalization(3, normalization=normalization)
+    layer.build((16, 28, 28, 16))
+    x = tf.random.normal((16, 28, 28, 16))
+
+    @tf.function
+    def gradient(x, use):
+        with tf.GradientTape() as tape:
+            tape.watch(x)
+            y = tf.cond(use, lambda: layer(x, training=True), lambda: x)
+        return tape.gradient(y, [x, layer.gamma.value], x)
+
+    outcomes = []
+    for mode in ("training", "never"):
+        with kernels(mode):
+            outcomes.append(
+                gradient.get_concrete_function(x, tf.constant(True))(
+                    x, tf.constant(True)
+                )
+            )
+    for a, b in zip(*outcomes, strict=True):
+        np.testing.assert_allclose(a, b, atol=1e-5 * np.abs(b).max())
+
+
+@pytest.mark.parametrize("make", [AttentiveNormalization, BatchNormalization])
+def test_outputs_are_of_the_compute_dtype(make):
+    layer = make(dtype="mixed_float16", autocast=False)
+    with kernels("always"):
+        y = layer(tf.ones((2, 4, 4, 3)), training=True)
+    assert y.dtype == tf.float16
+
+
+def test_an_image_without_pixels_stays_empty():
+    layer = AttentiveNormalization(3)
+    with kernels("always"):
+        assert layer(tf.ones((4, 0, 5, 8)), training=True).shape == (4, 0, 5, 8)
+
+
 def test_an_empty_batch_leaves_the_statistics():
     layer = AttentiveNormalization(3)
     layer.build((None, 4, 4, 6))
@@ -245,6 +286,53 @@ class TestFusedBatchNormalization:
         )
         assert "FusedBatchNormV3" in graph and "Xla" not in graph
         assert_close(fused, keras_own, 1e-5)
+
+    def test_second_order_gradients_are_those_of_the_equation(self):
+        """Those of Keras' own layer are not: `tf.nn.moments` stops a gradient."""
+        rng = np.random.default_rng(0)
+        x, dy, direction = (
+            tf.constant(rng.normal(2.0, 1.0, (4, 5, 5, 6)), tf.float32)
+            for _ in range(3)
+        )
+        layer = BatchNormalization()
+        layer.build(x.shape)
+
+        def equation(x):
+            centred = x - tf.reduce_mean(x, (0, 1, 2))
+            variance = tf.reduce_mean(centred**2, (0, 1, 2))
+            return centred / tf.sqrt(variance + layer.epsilon)
+
+        def second(function):
+            with tf.GradientTape() as outer:
+                outer.watch([x, dy])
+                with tf.GradientTape() as inner:
+                    inner.watch(x)
+                    y = function(x)
+                first = inner.gradient(y, x, dy)
+            return outer.gradient(first, [x, dy], direction)
+
+        pairs = zip(
+            second(functools.partial(layer, training=True)),
+            second(equation),
+            strict=True,
+        )
+        for ours, theirs in pairs:
+            scale = np.abs(theirs).max()
+            np.testing.assert_allclose(ours, theirs, atol=3e-5 * scale)
+
+    def test_renormalization_is_that_of_keras(self):
+        if (
+            "renorm"
+            not in inspect.signature(keras.layers.BatchNormalization).parameters
+        ):
+            return  # Keras before 3.15
+        x = np.random.default_rng(0).normal(3.0, 2.0, (4, 5, 5, 6)).astype("float32")
+        outcomes = []
+        for make in (BatchNormalization, keras.layers.BatchNormalization):
+            layer = make(renorm=True)
+            outcomes.append([layer(x, training=True), *layer.get_weights()])
+        for ours, theirs in zip(*outcomes, strict=True):
+            np.testing.assert_allclose(ours, theirs, atol=1e-6)
 
     def test_inference_equals_that_of_keras(self):
         x = np.random.default_rng(0).normal(3.0, 2.0, (4, 5, 5, 6)).astype("float32")
