@@ -1,11 +1,18 @@
-"""Looking inside a model."""
+"""Looking inside a model, folding it, freezing parts of it."""
 
+import backends
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import layers, ops
 
-from an_keras import AttentiveNormalization, collect_attention
+from an_keras import (
+    AttentiveNormalization,
+    collect_attention,
+    fold_for_inference,
+    freeze_all_but_normalization,
+    freeze_normalization,
+)
 
 
 def test_attention_of_nested_and_shared_layers_is_collected_by_path():
@@ -38,3 +45,130 @@ def test_model_without_attention_is_named():
         ValueError, match="no AttentiveNormalization. Received: 'plain'"
     ):
         collect_attention(model, np.ones((1, 4)))
+
+
+def attentive_network(**arguments):
+    """Two attentive normalizations after some training steps."""
+    model = keras.Sequential(
+        [
+            keras.Input((8, 8, 3)),
+            layers.Conv2D(8, 3, name="conv"),
+            AttentiveNormalization(4, name="first", **arguments),
+            layers.Conv2D(8, 3, name="other"),
+            layers.BatchNormalization(name="plain"),
+            layers.GlobalAveragePooling2D(),
+            AttentiveNormalization(3, name="second", gate_hidden_units=5),
+            layers.Dense(2, name="predictions"),
+        ],
+        name="network",
+    )
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    rng = np.random.default_rng(0)
+    x = rng.normal(1.0, 2.0, (32, 8, 8, 3)).astype("float32")
+    model.fit(x, rng.normal(size=(32, 2)), epochs=3, batch_size=8, verbose=0)
+    return model, x
+
+
+@pytest.mark.parametrize(
+    ("arguments", "backbone", "gate"),
+    [
+        ({}, None, None),
+        ({"descriptor": "mean", "gate_activation": "softmax"}, None, None),
+        ({"gate_normalization": "group"}, None, "group"),
+        ({"normalization": "group", "groups": 2}, "group", None),
+        ({"normalization": "layer", "gate_normalization": "batch"}, "layer", None),
+        ({"gate_hidden_units": 6, "epsilon": 0.1}, None, None),
+    ],
+)
+def test_folded_models_compute_the_same_without_statistics(
+    arguments, backbone, gate, tmp_path
+):
+    model, x = attentive_network(**arguments)
+    folded = fold_for_inference(model)
+    a, b = (backends.apply(m, x) for m in (model, folded))
+    np.testing.assert_allclose(b, a, atol=2e-6 * np.abs(a).max())
+    first = folded.get_layer("first")
+    assert (first.normalization, first.gate.normalization) == (backbone, gate)
+    assert not [w for w in first.non_trainable_variables if "moving" in w.name]
+    folded.save(tmp_path / "folded.keras")
+    again = keras.models.load_model(tmp_path / "folded.keras")
+    np.testing.assert_array_equal(b, backends.apply(again, x))
+
+
+def test_folding_in_double_precision_keeps_its_digits():
+    model = keras.Sequential(
+        [keras.Input((4, 4, 3)), AttentiveNormalization(4, dtype="float64")]
+    )
+    rng = np.random.default_rng(0)
+    x = rng.normal(1.0, 2.0, (8, 4, 4, 3))
+    for _ in range(3):
+        model(x, training=True)
+    a, b = (backends.apply(m, x) for m in (model, fold_for_inference(model)))
+    tolerance = 1e-12 if backends.KEEPS_DOUBLE else 1e-6
+    np.testing.assert_allclose(b, a, atol=tolerance)
+
+
+class Block(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = AttentiveNormalization(2, name="within")
+        self.scale = layers.Dense(3)
+
+    def build(self, shape):
+        self.own = self.add_weight(shape=(3,), initializer="ones")
+        self.norm.build(shape)
+        self.scale.build(shape)
+
+    def call(self, x, training=None):
+        return self.scale(self.norm(x, training=training)) * self.own
+
+
+def test_what_cannot_be_folded_is_named():
+    hidden = keras.Sequential([keras.Input((4, 4, 3)), Block(name="block")])
+    with pytest.raises(ValueError, match="Received: block/within"):
+        fold_for_inference(hidden)
+    plain = keras.Sequential([keras.Input((4,)), layers.Dense(2)], name="plain")
+    with pytest.raises(
+        ValueError, match="no AttentiveNormalization. Received: 'plain'"
+    ):
+        fold_for_inference(plain)
+
+
+def test_frozen_norms_stay_while_the_rest_is_trained():
+    model, x = attentive_network()
+    freeze_normalization(model)
+    model.compile(keras.optimizers.SGD(0.05), "mse")
+    before = {v.path: ops.convert_to_numpy(v) for v in model.variables}
+    model.fit(x, np.ones((32, 2)), batch_size=2, verbose=0)
+    changed = {
+        path
+        for path, value in before.items()
+        for v in model.variables
+        if v.path == path and np.any(ops.convert_to_numpy(v) != value)
+    }
+    assert {path.split("/")[-2] for path in changed} == {"conv", "other", "predictions"}
+
+
+def test_only_norms_are_trained_in_cheap_fine_tuning():
+    model, _ = attentive_network()
+    freeze_all_but_normalization(model)
+    owners = {v.path.split("/")[-2] for v in model.trainable_variables}
+    assert owners == {"first", "second", "gate", "plain"}
+    model.get_layer("predictions").trainable = True
+    assert len(model.trainable_variables) == 2 + 3 + 2 + 2 + 6 + 2
+
+
+def test_norms_inside_custom_layers_are_found():
+    model = keras.Sequential([keras.Input((4, 4, 3)), Block(name="block")])
+    freeze_all_but_normalization(model)
+    paths = [v.path for v in model.trainable_variables]
+    assert paths and all("within" in path for path in paths)
+    freeze_normalization(model)
+    assert not model.trainable_variables
+
+
+@pytest.mark.parametrize("freeze", [freeze_normalization, freeze_all_but_normalization])
+def test_models_without_norms_are_named(freeze):
+    plain = keras.Sequential([keras.Input((4,)), layers.Dense(2)], name="plain")
+    with pytest.raises(ValueError, match="no normalization layer. Received: 'plain'"):
+        freeze(plain)

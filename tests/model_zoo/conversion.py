@@ -1,6 +1,6 @@
 """What becomes of each network of Keras Applications when it is converted.
 
-python tests/model_zoo/conversion.py writes results/conversion/applications.csv: for each network the
+python tests/model_zoo/conversion.py FILE.csv writes a table: for each network the
 seconds of the conversion, and the largest difference of outputs before and after it.
 """
 
