@@ -16,6 +16,7 @@ import keras
 
 from an_keras import convert_normalization
 from model_zoo import weights as zoo_weights
+from model_zoo.blocks import data_format
 from model_zoo.registry import register_absence, register_model
 
 CLASSES = 1000
@@ -166,7 +167,8 @@ def _constructor(family: Family, name: str) -> Callable[..., keras.Model]:
         arguments = dict(given.arguments)
         weights = arguments.pop("weights")
         if weights == "imagenet":
-            return _convert(_imagenet(name, original, arguments), ours)
+            size = family.networks[name][0]
+            return _convert(_imagenet(name, original, arguments, size), ours)
         model = _convert(original(weights=None, **arguments), ours)
         if weights is None:
             return model
@@ -225,7 +227,7 @@ def _convert(plain, ours):
     return convert_normalization(plain, **ours, input_tensors=plain.input)
 
 
-def _imagenet(name, original, arguments):
+def _imagenet(name, original, arguments, size):
     """The original with Keras' weights; with other classes, all but the head's."""
     if name in WITHOUT_HASH:
         _log().warning("%s: Keras publishes no hash of its weights", name)
@@ -233,7 +235,7 @@ def _imagenet(name, original, arguments):
     def download(arguments):
         try:
             return original(weights="imagenet", **arguments)
-        except ValueError:  # an argument, or a file that is not what its hash says
+        except (ValueError, Warning):  # an argument; a file that has another hash
             raise
         except Exception as error:
             raise ConnectionError(
@@ -245,8 +247,13 @@ def _imagenet(name, original, arguments):
     if not arguments["include_top"] or arguments["classes"] == CLASSES:
         return download(arguments)
     plain = original(weights=None, **arguments)
-    common = {"input_tensor": None, "input_shape": None, "classes": CLASSES}
-    trained = download({**arguments, **common, "classifier_activation": "softmax"})
+    as_hosted = {
+        "input_tensor": None,
+        "input_shape": data_format((size, size, 3)),
+        "classes": CLASSES,
+        "classifier_activation": "softmax",
+    }
+    trained = download({**arguments, **as_hosted})
     _copy_body(trained, plain)
     _log_new_head(plain, CLASSES, "the weights of ImageNet")
     return plain
@@ -259,11 +266,11 @@ def _load(model, path, same_network, arguments):
     classes = zoo_weights.classes_in(path, head)
     wanted = arguments["classes"] if arguments["include_top"] else 0
     if classes == wanted:
-        zoo_weights.load(model, path)
+        zoo_weights.load(model, path, head)
         return
     given = {"include_top": bool(classes), "classes": classes or CLASSES}
     trained = same_network(**given)
-    zoo_weights.load(trained, path)
+    zoo_weights.load(trained, path, head)
     _copy_body(trained, model)
     _log_new_head(model, classes, path)
 

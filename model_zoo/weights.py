@@ -131,8 +131,12 @@ def verified_file(model_name: str, tag: str) -> pathlib.Path:
     return path
 
 
-def load(model: keras.Model, weights: str | os.PathLike | None) -> None:
+def load(
+    model: keras.Model, weights: str | os.PathLike | None, head: str = HEAD
+) -> None:
     """Loads a `.weights.h5` file of the same network; `None` leaves it initialized.
+
+    `head` is the name of the classifier's layer.
 
     If one of file and model has no head, or one for another number of classes, all
     other weights are loaded, and one line of the log says so.
@@ -143,8 +147,8 @@ def load(model: keras.Model, weights: str | os.PathLike | None) -> None:
     if weights is None:
         return
     path = os.fspath(weights)
-    received, classes = _contents(path, HEAD)
-    target = _with_head(model, classes)
+    received, classes = _contents(path, head)
+    target = _with_head(model, classes, head)
     expected = collections.Counter()
     for each in target.layers:
         expected[_stable_name(each.name)] += len(each.weights)
@@ -222,15 +226,15 @@ def _read_contents(path, head):
     return arrays, classes
 
 
-def _with_head(model, classes):
+def _with_head(model, classes, name):
     """The model with a head of that many classes (0: none); other layers are shared."""
-    has_head = HEAD in [layer.name for layer in model.layers]
+    has_head = name in [layer.name for layer in model.layers]
     if classes == (model.output_shape[-1] if has_head else 0):
         return model
-    features = model.get_layer(HEAD).input if has_head else model.output
+    features = model.get_layer(name).input if has_head else model.output
     if not classes:
         return keras.Model(model.inputs, features)
     if len(features.shape) == 4:
         features = keras.layers.GlobalAveragePooling2D()(features)
-    head = keras.layers.Dense(classes, dtype=features.dtype, name=HEAD)(features)
+    head = keras.layers.Dense(classes, dtype=features.dtype, name=name)(features)
     return keras.Model(model.inputs, head)
