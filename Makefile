@@ -16,7 +16,7 @@ EXTRAS_train := train
 EXTRAS_test := train,test
 EXTRAS_backends := train,test,backends
 
-.PHONY: train test test-slow test-backends lint fashion clean python venv
+.PHONY: train test test-slow test-backends conversion lint fashion clean python venv
 
 train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans of digits.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -39,6 +39,9 @@ test-backends: $(VENV)/backends.stamp  ## The layer's tests on TensorFlow, JAX, 
 	    KERAS_BACKEND=$$backend JAX_ENABLE_X64=1 $(PYTEST) tests/an_keras || exit 1; \
 	done
 	KERAS_BACKEND=jax $(PYTEST) -o addopts=--import-mode=importlib tests/an_keras_on_jax
+
+conversion: $(VENV)/test.stamp  ## All 38 networks of Keras Applications: a table.
+	PYTHONPATH=. $(VENV)/bin/python tests/model_zoo/conversion.py $(RUNS)/conversion.csv
 
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .

@@ -81,7 +81,8 @@ def list_table(arguments):
     names = model_zoo.list_models(arguments.pattern)
     if not names:
         raise UsageError(f"No network's name matches {arguments.pattern!r}.")
-    row = "{:24}{:>12}{:>10}{:>8}{:>8}  {}"
+    width = max(map(len, names)) + 2
+    row = f"{{:{width}}}{{:>12}}{{:>10}}{{:>8}}{{:>8}}  {{}}"
     yield row.format("network", "parameters", "input", "top-1", "paper", "weights")
     for info in map(model_zoo.model_info, names):
         height, width, _ = info.input_shape
@@ -116,7 +117,7 @@ def info_table(arguments):
         "recipe of the authors": info.recipe or "not published",
         "weights": ", ".join(info.weights) or "none",
     }
-    for tag in info.weights:
+    for tag in weights.tags(info.name):
         record = weights.record(info.name, tag)
         metrics = ", ".join(f"{name} {value}" for name, value in record.metrics.items())
         facts |= {

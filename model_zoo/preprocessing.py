@@ -66,15 +66,15 @@ def preprocessing(name: str) -> Preprocessing:
     """
     info = model_info(name)
     name, tag = split_name(name)
-    if tag:
-        record = zoo_weights.record(name, tag)
-        size = record.input_shape[0]
-        return Preprocessing(record.mean, record.std, crop=size, shorter_side=size)
     if name in MODES:
         mode, size = MODES[name]
         shorter_side = round(size / 0.875)
         bgr = mode == "caffe"
         return Preprocessing(*KERAS_MODES[mode], size, shorter_side, bgr)
+    if tag:
+        record = zoo_weights.record(name, tag)
+        size = record.input_shape[0]
+        return Preprocessing(record.mean, record.std, crop=size, shorter_side=size)
     return IMAGENET if info.classes == 1000 else SMALL_IMAGES
 
 

@@ -48,8 +48,9 @@ class ModelInfo:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Tags of the weights that come with the zoo: `create_model("NAME.TAG")`."""
-        return zoo_weights.tags(self.name)
+        """Tags: `create_model("NAME.TAG")`. "imagenet" are those that Keras hosts."""
+        hosted = ("imagenet",) if self.family == "applications" else ()
+        return hosted + zoo_weights.tags(self.name)
 
 
 def register_model(name: str, **info) -> Callable:
@@ -91,8 +92,8 @@ def model_info(name: str) -> ModelInfo:
         ValueError: unknown name; the message lists the nearest ones.
     """
     name, tag = split_name(name)
-    if tag:
-        zoo_weights.record(name, tag)
+    if tag and tag not in _MODELS[name].weights:
+        zoo_weights.record(name, tag)  # says which there are
     if name in _ABSENT:
         raise ValueError(f"{_ABSENT[name]}. Received: {name!r}.")
     if name not in _MODELS:

@@ -13,7 +13,7 @@ PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
 def test_programs_of_the_readme_run(tmp_path, monkeypatch):
-    assert len(PROGRAMS) == 4
+    assert len(PROGRAMS) == 5
     monkeypatch.chdir(tmp_path)
     for program in PROGRAMS:
         exec(compile(program, "README.md", "exec"), {})

@@ -108,6 +108,7 @@ def main(path):
         print(rows[-1], flush=True)
         keras.backend.clear_session()
         gc.collect()
+    pathlib.Path(path).parent.mkdir(parents=True, exist_ok=True)
     with open(path, "w", newline="") as file:
         writer = csv.DictWriter(file, rows[0])
         writer.writeheader()
