@@ -18,7 +18,7 @@ KINDS = {
     layers.GroupNormalization: "group",
     layers.LayerNormalization: "layer",
 }
-NORMS = tuple(KINDS)
+NORMS = (*KINDS, layers.RMSNormalization)
 # What may stand between a convolution and its norm.
 BETWEEN = (
     layers.ZeroPadding1D,
@@ -42,7 +42,8 @@ class ConversionRow(NamedTuple):
 
     Attributes:
         layer: its name, after those of the models that it is nested in, joined by "/".
-        kind: "batch", "group" or "layer"; `None` for what is none of these.
+        kind: "batch", "group" or "layer"; `None` for other norms, which are never
+            converted.
         num_components: K; `None` if it is not converted.
         action: "converted", "kept" or "refused".
         reason: why, in words.
@@ -61,7 +62,6 @@ def convert_normalization(
     num_components: int | dict | Callable | None = None,
     noise: float = 0.1,
     report: list | None = None,
-    input_tensors=None,
 ) -> keras.Model:
     """A copy of a model with attentive normalization in it, which computes the same.
 
@@ -69,7 +69,8 @@ def convert_normalization(
     `GroupNormalization` and `LayerNormalization` over the channels become
     `AttentiveNormalization` of the same name, with the same backbone normalization,
     axis, epsilon, momentum, synchronization, regularizers, constraints, dtype,
-    statistics and `trainable`. In a converted layer
+    statistics and `trainable`. (Regularizers and constraints then act on K rows.) In a
+    converted layer
 
     ```
     a[n, k]  = hard_sigmoid(s[n, :] @ 0 + 0) = 1/2       no norm in the gate
@@ -77,7 +78,8 @@ def convert_normalization(
     beta[k]  = 2/K * (beta of the norm) + noise[k]
     ```
 
-    so that outputs, in training and in inference, stay as they were within rounding.
+    so that outputs, in training and in inference, stay as they were within the rounding
+    of the layer's dtype (float16 and bfloat16 round each weight).
     The noise lets the components separate: equal rows would have equal gradients for
     ever. The gate has no batch norm, because its logits, all 0, have no variance.
 
@@ -96,12 +98,10 @@ def convert_normalization(
             gamma and beta (to 1 in a norm whose gamma is 0 everywhere).
         report: a list that is filled with one `ConversionRow` for each norm, those that
             are kept included.
-        input_tensors: `None`, or the inputs to build the new model on, in the
-            structure of `model.input`.
 
     Returns:
-        The new model, compiled as the old one is. Of a class of its own, as KerasHub's
-        backbones, it becomes a plain functional model.
+        The new model, not compiled. One of a class with another constructor, as
+        KerasHub's backbones, becomes a plain functional model.
 
     Raises:
         TypeError: for arguments of another type.
@@ -124,6 +124,8 @@ def convert_normalization(
     'AttentiveNormalization'
     """
     graph.require_graph(model)
+    if report is not None and not isinstance(report, list):
+        raise TypeError(f"`report` must be a list. Received: report={report!r}.")
     arguments.require_number("noise", noise)
     if not 0.0 <= noise < float("inf"):
         raise ValueError(f"`noise` must be >= 0 and finite. Received: noise={noise}.")
@@ -146,17 +148,14 @@ def convert_normalization(
         report[:] = rows
     _require_convertible(model, where, rows)
     new_layers = {id(old): new for old, new in made}
-    converted = graph.rebuild(
-        model, lambda layer: new_layers.get(id(layer)), input_tensors
-    )
+    converted = graph.rebuild(model, lambda layer: new_layers.get(id(layer)))
     for old, new in made:
         _copy_weights(old, new, noise)
     return converted
 
 
 def _norms(found):
-    """{path: calls} of each norm; one that is called at several places has the first
-    path."""
+    """{path: calls} of each norm; one at several places has the path of one of them."""
     uses = {}
     for call in found:
         if isinstance(call.operation, NORMS):
@@ -165,7 +164,8 @@ def _norms(found):
 
 
 def _kind(layer):
-    return next(kind for norm, kind in KINDS.items() if isinstance(layer, norm))
+    kinds = (kind for norm, kind in KINDS.items() if isinstance(layer, norm))
+    return next(kinds, None)
 
 
 def _selector(where, found):
@@ -259,12 +259,16 @@ def _attentive(path, uses, selected, components):
         return refuse(
             f"shared between {len(uses)} places, of which `where` selects {len(places)}"
         )
+    if kind is None:
+        return refuse(f"{type(layer).__name__} subtracts no mean")
     if type(layer) not in KINDS:
         return refuse(f"{type(layer).__name__}, a subclass with code of its own")
     if getattr(layer, "renorm", False):
         return refuse("batch renormalization")
     if kind == "layer" and (layer.rms_scaling or len(layer.axis) != 1):
         return refuse(f"normalizes otherwise than over the channels, axis={layer.axis}")
+    if kind == "group" and _has_mask(layer):
+        return refuse("its input has a mask, which group normalization ignores")
     num_components = components(uses[0])
     arguments.require_positive_integer("num_components", num_components)
     new = _with_same_backbone(layer, kind, num_components)
@@ -276,13 +280,18 @@ def _attentive(path, uses, selected, components):
     return ConversionRow(path, kind, num_components, "converted", reason), new
 
 
+def _has_mask(layer):
+    tensors = (tensor for node in layer._inbound_nodes for tensor in node.input_tensors)
+    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors)
+
+
 def _with_same_backbone(layer, kind, num_components):
     own = {
         "batch": ("momentum", "synchronized"),
         "group": ("groups",),
         "layer": (),
     }[kind]
-    same = ("name", "epsilon", "trainable", *own)
+    same = ("name", "epsilon", "trainable", "activity_regularizer", *own)
     same += tuple(
         f"{what}_{how}"
         for what in ("gamma", "beta")
@@ -328,22 +337,24 @@ def _copy_weights(old, new, noise):
         draws -= draws.mean(axis=0)  # and the spread that is lost with the mean:
         draws *= noise * (2 / k) * (k / max(k - 1, 1)) ** 0.5
         relative_to = np.abs(row) if np.any(gamma) else 1.0
-        table.assign(_rows(2 * row, draws * relative_to))
+        bits = 53 if table.dtype == "float64" else 24
+        table.assign(_rows(2 * row, draws * relative_to, bits))
     if new.normalization == "batch":
         new.moving_mean.assign(old.moving_mean)
         new.moving_variance.assign(old.moving_variance)
 
 
-def _rows(total, noise):
-    """total / K + noise, (K, C), that float32 adds up to `total`, (C,), in any order.
+def _rows(total, noise, bits):
+    """total / K + noise, (K, C), that add up to `total`, (C,), exactly in any order.
 
     Every row is a multiple of a power of two that is so large that no partial sum needs
-    more than 24 bits: a deep network would amplify the rounding of each layer. `total`
-    is a multiple of it as long as the noise does not change the sign of a row.
+    more than the bits of the type, 24 in float32: a deep network would amplify the
+    rounding of each layer. `total` is a multiple of it as long as the noise does not
+    change the sign of a row.
     """
     rows = total / len(noise) + noise
     largest = np.maximum(np.abs(rows).sum(axis=0), np.finfo("float32").tiny)
-    grid = 2.0 ** (np.ceil(np.log2(largest)) - 24)
+    grid = 2.0 ** (np.ceil(np.log2(largest)) - bits)
     rows = np.round(rows / grid)
     rows[-1] = np.round(total / grid) - rows[:-1].sum(axis=0)
     return rows * grid

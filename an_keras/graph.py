@@ -1,6 +1,8 @@
 """Functional and Sequential models as graphs: the uses of their layers, and copies."""
 
+import contextlib
 import dataclasses
+import tempfile
 from collections.abc import Callable, Iterator
 
 import keras
@@ -100,12 +102,15 @@ def strides(found: list[Call]) -> dict[Call, float]:
     return result
 
 
+UPSAMPLING = tuple(getattr(keras.layers, f"UpSampling{rank}D") for rank in (1, 2, 3))
+TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
+
+
 def _stride(operation):
-    if isinstance(operation, (keras.layers.UpSampling1D, keras.layers.UpSampling2D)):
+    if isinstance(operation, UPSAMPLING):
         return 1 / max(_tuple(operation.size))
     stride = max(_tuple(getattr(operation, "strides", 1)))
-    transposed = (keras.layers.Conv1DTranspose, keras.layers.Conv2DTranspose)
-    return 1 / stride if isinstance(operation, transposed) else stride
+    return 1 / stride if isinstance(operation, TRANSPOSED) else stride
 
 
 def _tuple(value):
@@ -128,22 +133,22 @@ def hidden(model: keras.Model, found: list[Call], types) -> Iterator[tuple]:
                     yield call.path, call.operation, each
 
 
-def rebuild(model: keras.Model, replace: Callable, input_tensors=None) -> keras.Model:
+def rebuild(model: keras.Model, replace: Callable) -> keras.Model:
     """A copy with its own weights, in which some layers are others.
 
     Args:
         model: a functional or Sequential model.
         replace: function of a layer or operation; returns the layer to take its place,
             of the same name, or `None` to copy it with its weights.
-        input_tensors: of `keras.models.clone_model`.
 
     Returns:
-        The copy, with the old `trainable` of every layer, compiled if the model is.
+        The copy, with the old `trainable` of every layer and weight; not compiled.
 
     Raises:
-        ValueError: a layer whose copy, made from its config, has other weights.
+        ValueError: a layer whose copy, made from its config, has other weights, or
+            shares them with fewer layers.
     """
-    replaced = {}
+    replaced, inputs = {}, None
 
     def clone(layer):
         other = replace(layer)
@@ -152,17 +157,78 @@ def rebuild(model: keras.Model, replace: Callable, input_tensors=None) -> keras.
         replaced[id(layer)] = other
         return other
 
-    copy = keras.models.clone_model(
-        model, input_tensors, clone_function=clone, recursive=True
-    )
+    if not isinstance(model, keras.Sequential):
+        inputs = keras.tree.map_structure(_same_input, model.input)
+    with _not_compiled(model):
+        copy = keras.models.clone_model(
+            model, inputs, clone_function=clone, recursive=True
+        )
+    copied = []
     for old, new in _pairs(model, copy):
-        if id(old) in replaced:
-            continue
         if new.trainable != old.trainable:
             new.trainable = old.trainable
-        if not is_graph(old):
-            _copy_state(old, new)
+        if id(old) not in replaced and not is_graph(old):
+            copied += _copy_state(old, new)
+    if len({id(old) for old, _ in copied}) != len({id(new) for _, new in copied}):
+        raise ValueError(
+            f"Layers of {model.name!r} share single weights, which their configs do "
+            "not say: a copy would have more of them. Expected layers with their own "
+            "weights, or the same layer at several places."
+        )
     return copy
+
+
+def rebuild_on(model: keras.Model, input_tensor) -> keras.Model:
+    """A copy, with its weights, on a tensor that other layers may have computed.
+
+    The layers before the tensor are part of the result, as they are.
+    """
+    made = {}
+
+    def clone(layer):
+        if id(layer) not in made:
+            new = layer.__class__.from_config(layer.get_config())
+            if is_graph(layer):
+                new = rebuild(layer, lambda each: None)
+            made[id(layer)] = layer, new
+        return made[id(layer)][1]
+
+    outputs = model._run_through_graph([input_tensor], operation_fn=clone)
+    for old, new in made.values():
+        if isinstance(old, keras.Layer):
+            if new.trainable != old.trainable:
+                new.trainable = old.trainable
+            if not is_graph(old):
+                _copy_state(old, new)
+    sources = keras.utils.get_source_inputs(input_tensor)
+    sources = sources[0] if len(sources) == 1 else sources
+    return keras.Model(sources, outputs, name=model.name)
+
+
+def _same_input(tensor):
+    layer = tensor._keras_history.operation
+    return keras.Input(
+        batch_shape=tensor.shape,
+        dtype=tensor.dtype,
+        sparse=tensor.sparse,
+        name=tensor.name,
+        optional=layer.optional,
+    )
+
+
+@contextlib.contextmanager
+def _not_compiled(model):
+    """Keras would compile the copy, which fails for losses that it cannot name."""
+    compiled = [
+        each for each in model._flatten_layers() if getattr(each, "compiled", False)
+    ]
+    for each in compiled:
+        each.compiled = False
+    try:
+        yield
+    finally:
+        for each in compiled:
+            each.compiled = True
 
 
 def _pairs(old, new):
@@ -173,18 +239,37 @@ def _pairs(old, new):
             yield from _pairs(*pair)
 
 
-def _copy_state(old, new):
-    if [each.shape for each in old.variables] != [each.shape for each in new.variables]:
-        raise ValueError(
-            f"Layer {old.name!r} of class {type(old).__name__} must have the same "
-            "weights when it is made again from its config. "
-            f"Received: {len(new.variables)} arrays, expected {len(old.variables)}."
-        )
+def copy_values(old, new) -> None:
+    """The values of all variables of a layer, and what it derives from them."""
     for source, target in zip(old.variables, new.variables, strict=True):
         target.assign(source)
-    pairs = zip(old._flatten_layers(), new._flatten_layers(), strict=True)
-    for source, target in pairs:
-        if source.trainable != target.trainable:
-            target.trainable = source.trainable
+    for source, target in zip(
+        old._flatten_layers(), new._flatten_layers(), strict=True
+    ):
         if isinstance(target, keras.layers.Normalization):
             target.finalize_state()
+        if hasattr(source, "save_assets"):  # vocabularies
+            with tempfile.TemporaryDirectory() as directory:
+                source.save_assets(directory)
+                target.load_assets(directory)
+
+
+def _copy_state(old, new):
+    """Values and `trainable`; returns the pairs of variables."""
+    shapes = [[tuple(each.shape) for each in layer.variables] for layer in (old, new)]
+    if shapes[0] != shapes[1]:
+        raise ValueError(
+            f"Layer {old.name!r} of class {type(old).__name__} must have the same "
+            f"weights when it is made again from its config, {shapes[0]}. "
+            f"Received: {shapes[1]}."
+        )
+    copy_values(old, new)
+    layers = zip(old._flatten_layers(), new._flatten_layers(), strict=True)
+    for source, target in layers:
+        if source.trainable != target.trainable:
+            target.trainable = source.trainable
+    pairs = list(zip(old.variables, new.variables, strict=True))
+    for source, target in pairs:
+        if target.trainable != source.trainable:
+            target.trainable = source.trainable
+    return pairs

@@ -76,7 +76,9 @@ def fold_for_inference(model: keras.Model) -> keras.Model:
     and a batch norm of the gate goes into its kernel and a bias in the same way; other
     backbones, which standardize each sample, keep theirs. Outputs in inference stay as
     they were within rounding. Other layers, `BatchNormalization` among them, stay as
-    they are: converters and runtimes fold it into convolutions.
+    they are: converters and runtimes fold it into convolutions. Where a mean is large
+    against its standard deviation, scale and offset cancel each other and digits are
+    lost: 2e-4 at a ratio of 1000.
 
     Args:
         model: a built functional or Sequential model; it stays as it is.
@@ -189,8 +191,9 @@ def freeze_normalization(model: keras.Layer) -> None:
 def freeze_all_but_normalization(model: keras.Layer) -> None:
     """Leaves only the norms of a model trainable, for cheap fine-tuning.
 
-    The tables, gates and statistics of its norms go on learning; these are about 1 % of
-    the weights. A new head has to be told apart:
+    The tables, gates and statistics of its norms go on learning: with attentive
+    normalization 1 % of the weights of a ResNet-50, 6 to 12 % of a DenseNet, MobileNet
+    or EfficientNet. A new head has to be told apart:
     `model.get_layer("predictions").trainable = True`. Compile the model again
     afterwards.
 
@@ -202,6 +205,8 @@ def freeze_all_but_normalization(model: keras.Layer) -> None:
 
 
 def _norms(model):
+    if not isinstance(model, keras.Layer):
+        raise TypeError(f"`model` must be a Keras model. Received: {model!r}.")
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, NORMS)]
     if not norms:
         raise ValueError(

@@ -13,8 +13,9 @@ import re
 from collections.abc import Callable
 
 import keras
+import numpy as np
 
-from an_keras import convert_normalization
+from an_keras import convert_normalization, graph
 from model_zoo import weights as zoo_weights
 from model_zoo.blocks import data_format
 from model_zoo.registry import register_absence, register_model
@@ -23,6 +24,9 @@ CLASSES = 1000
 # K by stride for networks with inverted bottlenecks; the paper's, for MobileNetV2, are
 # by row: 5 in the first four, 10 in the last three.
 MOBILE = {2: 5, 4: 5, 8: 5, 16: 10, 32: 10}
+BY_ANALOGY = (
+    "The paper has no network of this family; K is that of its MobileNetV2, by stride."
+)
 OURS = {"where": "spatial", "num_components": None, "noise": 0.1}
 
 
@@ -84,7 +88,7 @@ FAMILIES = (
         },
         note="The paper's own network is densenet{121,169,201}_an.",
     ),
-    Family("mobilenet", "tf", {"MobileNet": (224, 4_361_841)}, MOBILE),
+    Family("mobilenet", "tf", {"MobileNet": (224, 4_361_841)}, MOBILE, BY_ANALOGY),
     Family(
         "mobilenet_v2",
         "tf",
@@ -97,6 +101,7 @@ FAMILIES = (
         "none",
         {"MobileNetV3Small": (224, 2_609_079), "MobileNetV3Large": (224, 5_616_640)},
         MOBILE,
+        BY_ANALOGY,
     ),
     Family(
         "efficientnet",
@@ -165,20 +170,21 @@ def _constructor(family: Family, name: str) -> Callable[..., keras.Model]:
         given = signature.bind(*args, **kwargs)
         given.apply_defaults()
         arguments = dict(given.arguments)
-        weights = arguments.pop("weights")
+        weights, tensor = arguments.pop("weights"), arguments.pop("input_tensor")
+        if tensor is not None:
+            arguments["input_shape"] = tuple(tensor.shape[1:])
+        plain = original(weights=None, **arguments)
         if weights == "imagenet":
-            size = family.networks[name][0]
-            return _convert(_imagenet(name, original, arguments, size), ours)
-        model = _convert(original(weights=None, **arguments), ours)
-        if weights is None:
-            return model
+            _load_imagenet(plain, family, name, arguments)
+        model = convert_normalization(plain, **ours)
+        if weights not in (None, "imagenet"):
 
-        def same_network(**changes):
-            changed = {**arguments, "input_tensor": None, "input_shape": None}
-            return _convert(original(weights=None, **{**changed, **changes}), ours)
+            def same_network(**changes):
+                changed = {**arguments, "input_shape": None, **changes}
+                return convert_normalization(original(weights=None, **changed), **ours)
 
-        _load(model, weights, same_network, arguments)
-        return model
+            _load(model, weights, same_network, arguments)
+        return model if tensor is None else graph.rebuild_on(model, tensor)
 
     module = getattr(keras.applications, family.module)
     build.__name__ = build.__qualname__ = f"AN{name}"
@@ -223,40 +229,47 @@ def _docstring(family, name):
     """
 
 
-def _convert(plain, ours):
-    return convert_normalization(plain, **ours, input_tensors=plain.input)
-
-
-def _imagenet(name, original, arguments, size):
-    """The original with Keras' weights; with other classes, all but the head's."""
+def _load_imagenet(plain, family, name, arguments):
+    """Keras' weights into the original; with other classes, all but the head's."""
     if name in WITHOUT_HASH:
         _log().warning("%s: Keras publishes no hash of its weights", name)
-
-    def download(arguments):
-        try:
-            return original(weights="imagenet", **arguments)
-        except (ValueError, Warning):  # an argument; a file that has another hash
-            raise
-        except Exception as error:
-            raise ConnectionError(
-                f"The ImageNet weights of {name} could not be loaded: {error}. "
-                "Expected a network, a file in Keras' cache, weights=None or "
-                "weights=PATH."
-            ) from error
-
-    if not arguments["include_top"] or arguments["classes"] == CLASSES:
-        return download(arguments)
-    plain = original(weights=None, **arguments)
+    size, _ = family.networks[name]
     as_hosted = {
-        "input_tensor": None,
         "input_shape": data_format((size, size, 3)),
         "classes": CLASSES,
         "classifier_activation": "softmax",
     }
-    trained = download({**arguments, **as_hosted})
+    try:
+        original = getattr(keras.applications, name)
+        trained = original(weights="imagenet", **{**arguments, **as_hosted})
+    except (ValueError, Warning):  # an argument; a file that has another hash
+        raise
+    except Exception as error:
+        raise ConnectionError(
+            f"The ImageNet weights of {name} could not be loaded: {error}. "
+            "Expected a network, a file in Keras' cache, weights=None or "
+            "weights=PATH."
+        ) from error
     _copy_body(trained, plain)
-    _log_new_head(plain, CLASSES, "the weights of ImageNet")
-    return plain
+    _absorb_rescaling(trained, plain)
+    if arguments["include_top"] and arguments["classes"] != CLASSES:
+        _log_new_head(plain, CLASSES, "the weights of ImageNet")
+
+
+def _absorb_rescaling(trained, plain):
+    """With ImageNet's weights Keras' EfficientNets have a layer more, a scale for each
+    channel after the normalization; here it becomes a part of the variance."""
+    for layer in trained.layers:
+        is_scale = isinstance(layer, keras.layers.Rescaling)
+        if is_scale and isinstance(layer.scale, (list, tuple)):
+            (norm,) = (
+                each
+                for each in plain.layers
+                if isinstance(each, keras.layers.Normalization)
+            )
+            variance = keras.ops.convert_to_numpy(norm.adapt_variance)
+            norm.adapt_variance.assign(variance / np.square(layer.scale))
+            norm.finalize_state()
 
 
 def _load(model, path, same_network, arguments):
@@ -285,12 +298,12 @@ def _copy_body(source, target):
     for old, new in pairs:
         shapes = [variable.shape for variable in old.variables]
         if shapes == [variable.shape for variable in new.variables]:
-            for value, variable in zip(old.variables, new.variables, strict=True):
-                variable.assign(value)
+            graph.copy_values(old, new)
         elif (old, new) != pairs[-1]:
             raise ValueError(
-                f"{target.name} must be the same network as {source.name}. "
-                f"Received: {new.name} with other weights than {old.name}."
+                f"{target.name} must be the same network as {source.name}, with as "
+                f"many channels of its input. Received: {new.name} with other weights "
+                f"than {old.name}."
             )
 
 

@@ -77,7 +77,8 @@ def register_absence(name: str, why: str) -> None:
 def split_name(name: str) -> tuple[str, str]:
     """ "NAME.TAG" -> name of the network, tag of its weights or ""."""
     network, dot, tag = name.rpartition(".")
-    return (network, tag) if dot and network in _MODELS else (name, "")
+    known = network in _MODELS or network in _ABSENT
+    return (network, tag) if dot and known else (name, "")
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -92,10 +93,13 @@ def model_info(name: str) -> ModelInfo:
         ValueError: unknown name; the message lists the nearest ones.
     """
     name, tag = split_name(name)
-    if tag and tag not in _MODELS[name].weights:
-        zoo_weights.record(name, tag)  # says which there are
     if name in _ABSENT:
         raise ValueError(f"{_ABSENT[name]}. Received: {name!r}.")
+    if tag and tag not in _MODELS[name].weights:
+        raise ValueError(
+            f"{name} has weights of these tags: "
+            f"{', '.join(_MODELS[name].weights) or 'none'}. Received: {tag!r}."
+        )
     if name not in _MODELS:
         near = difflib.get_close_matches(name, _MODELS, n=5, cutoff=0.4)
         expected = f"one like {', '.join(near)}" if near else "a name of list_models()"

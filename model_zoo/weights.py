@@ -146,8 +146,8 @@ def load(
     """
     if weights is None:
         return
+    received, classes = _contents(weights, head)
     path = os.fspath(weights)
-    received, classes = _contents(path, head)
     target = _with_head(model, classes, head)
     expected = collections.Counter()
     for each in target.layers:
@@ -181,15 +181,17 @@ def classes_in(weights: str | os.PathLike, head: str) -> int:
     Raises:
         ValueError: no such file, or not a weights file.
     """
-    return _contents(os.fspath(weights), head)[1]
+    return _contents(weights, head)[1]
 
 
 def _contents(path, head) -> tuple[collections.Counter, int]:
     """Arrays of each layer in a weights file, and classes of its head (0: no head)."""
-    if not path.endswith(".weights.h5") or not os.path.isfile(path):
+    is_path = isinstance(path, (str, os.PathLike))
+    path = os.fspath(path) if is_path else path
+    if not is_path or not path.endswith(".weights.h5") or not os.path.isfile(path):
         raise ValueError(
             "`weights` must be None, the path of a .weights.h5 file, or a tag of "
-            f"`model_info`. Received: weights={path!r}."
+            f"`model_info(name).weights`. Received: weights={path!r}."
         )
     try:
         return _read_contents(path, head)

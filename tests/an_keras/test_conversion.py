@@ -240,6 +240,7 @@ def test_what_cannot_become_attentive_is_named():
         (OwnNorm(name="own"), r"own \(OwnNorm, a subclass with code of its own"),
         (layers.LayerNormalization(axis=(1, 2, 3), name="all"), "over the channels"),
         (layers.BatchNormalization(axis=2, name="rows"), "rows .*`axis` must be"),
+        (layers.RMSNormalization(name="rms"), "rms .*subtracts no mean"),
     ):
         report = []
         with pytest.raises(ValueError, match=words):
@@ -269,7 +270,8 @@ def test_values_outside_of_their_range_are_named(arguments, words):
 
 
 @pytest.mark.parametrize(
-    "arguments", [{"where": 3}, {"num_components": 2.5}, {"noise": "little"}]
+    "arguments",
+    [{"where": 3}, {"num_components": 2.5}, {"noise": "little"}, {"report": True}],
 )
 def test_other_types_are_named(arguments):
     with pytest.raises(TypeError, match="Received"):
@@ -295,16 +297,15 @@ def test_models_that_are_no_graph_are_named():
         convert_normalization(3)
 
 
-def test_trainable_dtype_compilation_and_state_are_kept(images):
+def test_trainable_dtype_and_state_are_kept(images):
     old = network(dtype="mixed_bfloat16")
     old.get_layer("spatial_norm").trainable = False
     old.get_layer("stem").trainable = False
     adapted = layers.Normalization()
     adapted.adapt(images)
     old = keras.Sequential([keras.Input((12, 12, 3)), adapted, old], name="both")
-    old.compile("sgd", "mse")
     new = convert_normalization(old)
-    assert new.compiled and new.name == "both"
+    assert new.name == "both"
     old_layers, new_layers = (m.get_layer("network").layers for m in (old, new))
     for a, b in zip(old_layers[1:], new_layers[1:], strict=True):
         assert (a.name, a.trainable, a.dtype_policy) == (
@@ -339,11 +340,98 @@ def test_sequences_are_converted_too():
     assert_same_function(model, new, x)
 
 
-def test_new_inputs_are_used():
-    inputs = keras.Input((12, 12, 3))
-    new = convert_normalization(network(), input_tensors=inputs)
-    model = keras.Model(inputs, layers.Dense(2)(new.output))
-    assert model.output_shape == (None, 2)
+def own_loss(y_true, y_pred):
+    return ops.mean(ops.square(y_true - y_pred))
+
+
+def test_losses_that_keras_cannot_name_are_no_obstacle():
+    old = network()
+    old.compile("sgd", own_loss)
+    new = convert_normalization(old)
+    assert old.compiled and not new.compiled
+
+
+def test_what_is_frozen_stays_frozen_and_what_is_not_does_not():
+    old = network()
+    old.trainable = False
+    old.get_layer("spatial_norm").trainable = True
+    old.get_layer("point").trainable = True
+    old.get_layer("point").kernel.trainable = False
+    new = convert_normalization(old, "all")
+    states = [[e.trainable for e in m.layers] for m in (old, new)]
+    assert states[0] == states[1]
+    assert not new.get_layer("point").kernel.trainable
+    assert new.get_layer("point").bias.trainable
+
+
+@pytest.mark.parametrize(
+    ("norm", "words"),
+    [
+        (layers.BatchNormalization, None),
+        (layers.LayerNormalization, None),
+        (layers.GroupNormalization, "has a mask, which group normalization ignores"),
+    ],
+)
+def test_masks_are_respected_or_refused(norm, words):
+    options = {"groups": 2} if norm is layers.GroupNormalization else {}
+    model = keras.Sequential(
+        [
+            keras.Input((7,)),
+            layers.Embedding(10, 4, mask_zero=True),
+            norm(name="norm", **options),
+        ]
+    )
+    norms_as_after_training(model)
+    if words:
+        with pytest.raises(ValueError, match=words):
+            convert_normalization(model, "all")
+        return
+    x = np.array([[1, 2, 3, 0, 0, 0, 0], [4, 5, 6, 7, 8, 9, 0]])
+    for training in (False, True):
+        assert_same_function(model, convert_normalization(model, "all"), x, training)
+
+
+def test_weights_shared_by_different_layers_are_refused():
+    class Transposed(layers.Layer):
+        def __init__(self, dense, **kwargs):
+            super().__init__(**kwargs)
+            self.dense = dense
+
+        def call(self, x):
+            return x @ ops.transpose(self.dense.kernel)
+
+        def get_config(self):
+            dense = keras.saving.serialize_keras_object(self.dense)
+            return {**super().get_config(), "dense": dense}
+
+        @classmethod
+        def from_config(cls, config):
+            config["dense"] = keras.saving.deserialize_keras_object(config["dense"])
+            return cls(**config)
+
+    dense = layers.Dense(4)
+    inputs = keras.Input((6,))
+    x = layers.BatchNormalization()(dense(inputs))
+    model = keras.Model(inputs, Transposed(dense)(x))
+    with pytest.raises(ValueError, match="share single weights"):
+        convert_normalization(model, "all")
+
+
+def test_optional_inputs_stay_optional():
+    first, second = keras.Input((4,)), keras.Input((4,), optional=True)
+    x = layers.BatchNormalization()(layers.Dense(4)(first))
+    new = convert_normalization(keras.Model([first, second], x), "all")
+    assert new.inputs[1]._keras_history.operation.optional
+
+
+def test_double_precision_keeps_its_digits(images):
+    old = network(dtype="float64")
+    norm = old.get_layer("spatial_norm")
+    layer = convert_normalization(old).get_layer("spatial_norm")
+    rows = ops.convert_to_numpy(layer.gamma)
+    np.testing.assert_allclose(
+        rows.sum(axis=0) / 2, ops.convert_to_numpy(norm.gamma), rtol=1e-15
+    )
 
 
 def attention_after_training(noise, images):

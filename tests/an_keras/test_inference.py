@@ -172,3 +172,8 @@ def test_models_without_norms_are_named(freeze):
     plain = keras.Sequential([keras.Input((4,)), layers.Dense(2)], name="plain")
     with pytest.raises(ValueError, match="no normalization layer. Received: 'plain'"):
         freeze(plain)
+
+
+def test_other_objects_are_named():
+    with pytest.raises(TypeError, match="must be a Keras model. Received: 3"):
+        freeze_normalization(3)

@@ -5,8 +5,11 @@ seconds of the conversion, and the largest difference of outputs before and afte
 """
 
 import csv
+import datetime
 import gc
+import os
 import pathlib
+import platform
 import sys
 import tempfile
 import time
@@ -75,10 +78,15 @@ def check(name) -> dict:
     _train_one_step(converted, images)
     return {
         "network": name,
+        "pixels": SIZE,
         "norms": len(report),
         "attentive": len(attentive(converted)),
         "largest_difference": difference,
-        "seconds": seconds,
+        "seconds": round(seconds, 2),
+        "machine": f"{os.cpu_count()} x {platform.machine()}, no GPU",
+        "keras": keras.__version__,
+        "tensorflow": tf.__version__,
+        "date": datetime.date.today().isoformat(),
     }
 
 

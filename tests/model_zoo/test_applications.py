@@ -207,9 +207,56 @@ def test_without_a_network_there_are_no_random_weights(monkeypatch):
 def test_a_network_is_built_on_the_given_tensor():
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(inputs)
+    conv = keras.layers.Conv2D(3, 3, padding="same", name="mine")
+    x = keras.layers.BatchNormalization(name="own_norm")(conv(x))
     base = small(input_tensor=x, include_top=False, input_shape=None)
     model = keras.Model(inputs, keras.layers.Flatten()(base.output))
     assert len(attentive(model)) == 13
+    assert base.get_layer("mine") is conv
+    assert keras.Model(inputs, base.get_layer("conv_pw_13_relu").output).outputs
+
+
+def test_imagenet_weights_of_efficientnet_fit_other_heads_and_files(
+    tmp_path, monkeypatch
+):
+    """Keras scales the channels of EfficientNet once more if it loads ImageNet."""
+    plain = keras.applications.EfficientNetB0(weights=None)
+    rng = np.random.default_rng(0)
+    for layer in plain.layers:
+        if isinstance(layer, keras.layers.Normalization):
+            layer.adapt_mean.assign([0.485, 0.456, 0.406])
+            layer.adapt_variance.assign([0.229, 0.224, 0.225])
+            layer.finalize_state()
+    path = tmp_path / "efficientnet.weights.h5"
+    plain.save_weights(path)
+    monkeypatch.setattr(
+        "keras.src.utils.file_utils.get_file", lambda *args, **kwargs: str(path)
+    )
+    images = rng.uniform(0, 255, (4, 224, 224, 3)).astype("float32")
+    trained = keras.applications.EfficientNetB0(weights="imagenet")
+    for norm in trained.layers:
+        if isinstance(norm, keras.layers.BatchNormalization):
+            norm.momentum = 0.0
+    trained(images, training=True)
+    trained.save_weights(path)
+
+    def features(model):
+        activation = model.get_layer("top_activation").output
+        return keras.ops.convert_to_numpy(keras.Model(model.input, activation)(images))
+
+    expected = features(trained)
+    file = tmp_path / "an.weights.h5"
+    build = applications.ANEfficientNetB0
+    same = build(weights="imagenet")
+    same.save_weights(file)
+    for model in (
+        same,
+        build(weights="imagenet", classes=10),
+        build(weights=file),
+        build(weights=file, classes=10),
+    ):
+        difference = np.abs(features(model) - expected).max() / expected.std()
+        assert difference < 1e-3  # of another scale: 0.7
 
 
 @pytest.mark.parametrize(

@@ -87,7 +87,7 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
 
 
 def test_unknown_tags_are_named():
-    words = "tags: \\('fashion_mnist',\\). Received: 'mnist'"
+    words = "tags: fashion_mnist. Received: 'mnist'"
     for call in (model_zoo.create_model, model_zoo.model_info):
         with pytest.raises(ValueError, match=words):
             call("resnet20_an.mnist")
