@@ -46,3 +46,28 @@ def random_shift(image, pixels: int, seed):
 def random_flip(image, seed):
     """Mirrors half of the images."""
     return tf.image.stateless_random_flip_left_right(image, seed)
+
+
+def mixup(images, labels, alpha: float, seed):
+    """Mixes every image of a batch with another one (Zhang et al. 2018), as published.
+
+    lambda * x + (1 - lambda) * x[permutation], one lambda ~ Beta(alpha, alpha) and one
+    permutation for the batch.
+
+    Args:
+        images: (N, H, W, C).
+        labels: (N,).
+        alpha: of the distribution, > 0.
+        seed: two integers.
+
+    Returns:
+        Mixed images, labels, labels of the other images, and lambda, (N,): the loss is
+        lambda * loss(labels) + (1 - lambda) * loss(others).
+    """
+    seeds = tf.random.experimental.stateless_split(seed, 2)
+    gammas = tf.random.stateless_gamma((2,), seeds[0], alpha, dtype=tf.float64)
+    share = tf.cast(gammas[0] / tf.reduce_sum(gammas), images.dtype)
+    count = tf.shape(labels)[0]
+    order = tf.argsort(tf.random.stateless_uniform((count,), seeds[1]))
+    images = share * images + (1.0 - share) * tf.gather(images, order)
+    return images, labels, tf.gather(labels, order), tf.fill((count,), share)

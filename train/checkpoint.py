@@ -7,21 +7,32 @@ RUN/metrics.csv        one row for each line of progress and each evaluation
 RUN/results.json       the test images, read once, with the best checkpoint
 RUN/train, validation  TensorBoard summaries
 RUN/export/STEP/       the SavedModel
+
+    python -m train.checkpoint digest RUN
+
+prints the step of the last checkpoint and the sha256 of all its variables: equal for
+runs that are equal to the last bit.
 """
 
 import contextlib
 import dataclasses
+import hashlib
 import json
+import logging
 import os
 import pathlib
 import tempfile
 
 import tensorflow as tf
 
-from train import config
+from train import command, config
 from train.command import RunError
 
 KEEP = 3
+
+
+class DamagedError(RunError):
+    """A checkpoint cannot be read."""
 
 
 def write_json(path: pathlib.Path, values: dict) -> None:
@@ -137,23 +148,51 @@ class Checkpoints:
         manager.save(checkpoint_number=int(self._step.numpy()))
 
     def restore_last(self) -> bool:
-        """Restores the newest checkpoint; `False` when there is none yet.
+        """Restores the newest readable checkpoint; `False` when there is none yet.
+
+        Damaged ones are named in the log.
 
         Raises:
-            RunError: it is damaged or of another model, or the run has lost it.
+            RunError: all are damaged, one is of another model, or the run has lost
+                them.
         """
-        path = self._last.latest_checkpoint
-        if path:
-            _require_equal_shapes(path, self._variables)
-            with _readable(path):
-                restored = self._checkpoint.restore(path)
+        paths = _saved(self._last.directory)
+        for path in paths:
+            try:
+                _require_equal_shapes(path, self._variables)
+                with _readable(path):
+                    restored = self._checkpoint.restore(path)
+            except DamagedError as error:
+                logging.getLogger(__name__).warning("%s", error)
+                continue
             restored.assert_existing_objects_matched()
-        elif self._best.latest_checkpoint:
+            return True
+        if paths:
+            raise RunError(
+                f"{self._last.directory} holds no readable checkpoint. Expected one of "
+                f"{', '.join(os.path.basename(path) for path in paths)} to be whole."
+            )
+        if _saved(self._best.directory):
             raise RunError(
                 f"{self._last.directory} holds no checkpoint, but the run has been "
                 "evaluated. Expected the directory as it was left."
             )
-        return bool(path)
+        return False
+
+
+def _saved(directory) -> list[str]:
+    """Paths of the checkpoints in a directory, the newest first.
+
+    By their files: the list that TensorFlow keeps beside them may be damaged too.
+    """
+    paths = [
+        str(path.with_suffix("")) for path in pathlib.Path(directory).glob("*-*.index")
+    ]
+    return sorted(paths, key=_step, reverse=True)
+
+
+def _step(path) -> int:
+    return int(path.rpartition("-")[2])
 
 
 def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
@@ -162,13 +201,39 @@ def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
     Raises:
         RunError: the run has none yet.
     """
-    path = tf.train.latest_checkpoint(str(run / "best"))
-    if not path:
+    paths = _saved(run / "best")
+    if not paths:
         raise RunError(
             f"{run / 'best'} holds no checkpoint. Expected a run that has been "
             "evaluated at least once."
         )
-    return path, int(path.rpartition("-")[2])
+    return paths[0], _step(paths[0])
+
+
+def digest(run: pathlib.Path) -> tuple[int, str]:
+    """Step of the last checkpoint of a run, and the sha256 of all its variables.
+
+    Of each variable, in the order of their names: name, type, shape and bytes.
+
+    Raises:
+        RunError: the directory holds no run, or it has no readable checkpoint.
+    """
+    read_facts(run)
+    paths = _saved(run / "checkpoints")
+    if not paths:
+        raise RunError(
+            f"{run / 'checkpoints'} holds no checkpoint. Expected a run that has "
+            "saved one."
+        )
+    sha256 = hashlib.sha256()
+    with _readable(paths[0]):
+        reader = tf.train.load_checkpoint(paths[0])
+        for name in sorted(reader.get_variable_to_shape_map()):
+            if name.startswith("variables/"):
+                value = reader.get_tensor(name)
+                sha256.update(f"{name} {value.dtype} {value.shape}\n".encode())
+                sha256.update(value.tobytes())
+    return _step(paths[0]), sha256.hexdigest()
 
 
 def restore_model(path: str, model) -> None:
@@ -189,14 +254,21 @@ def _readable(path):
     try:
         yield
     except (tf.errors.OpError, IndexError, ValueError) as error:
-        raise RunError(f"{path} is a damaged checkpoint: {error}") from error
+        raise DamagedError(f"{path} is a damaged checkpoint: {error}") from error
 
 
 def _by_path(kind, variables, owner=""):
-    """Variables by path, without the name of their owner, which Keras numbers."""
-    paths = [variable.path.removeprefix(f"{owner}/") for variable in variables]
-    values = [variable.value for variable in variables]
-    return {f"{kind}/{path}": v for path, v in zip(paths, values, strict=True)}
+    """Variables by path, without what Keras numbers through a process.
+
+    That is the name of their owner, and those of the seeds of random layers.
+    """
+    named, seeds = {}, 0
+    for variable in variables:
+        path = variable.path.removeprefix(f"{owner}/")
+        if path.endswith("seed_generator_state"):
+            path, seeds = f"seed_{seeds}", seeds + 1
+        named[f"{kind}/{path}"] = variable.value
+    return named
 
 
 def _require_equal_shapes(path, variables, prefix=""):
@@ -216,3 +288,16 @@ def _require_equal_shapes(path, variables, prefix=""):
             f"{path} is a checkpoint of another model. Expected {name} of shape {old}. "
             f"Received: {new}."
         )
+
+
+def main(arguments):
+    if len(arguments) != 2 or arguments[0] != "digest":
+        raise command.UsageError(
+            f"Expected: digest RUN. Received: {' '.join(arguments) or 'none'}."
+        )
+    step, sha256 = digest(pathlib.Path(arguments[1]))
+    print(f"step {step}  sha256 {sha256}")
+
+
+if __name__ == "__main__":
+    command.run(main, lambda: None)

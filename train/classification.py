@@ -23,6 +23,8 @@ def create_model(facts: checkpoint.Facts) -> keras.Model:
         UsageError: the zoo has no such network, or not with these options.
     """
     settings, classes = facts.recipe.model, len(facts.class_names)
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(facts.recipe.precision)
     try:
         model = model_zoo.create_model(
             settings.name,
@@ -33,6 +35,8 @@ def create_model(facts: checkpoint.Facts) -> keras.Model:
         )
     except (TypeError, ValueError) as error:
         raise UsageError(f"Cannot build {settings.name}: {error}") from error
+    finally:
+        keras.config.set_dtype_policy(before)
     if model.output_shape != (None, classes):
         raise UsageError(
             f"{settings.name} with options {settings.options} is no classifier. "
@@ -103,11 +107,20 @@ class Sums:
         return {name: self._sums[name] / self._sums["examples"] for name in names}
 
 
-def cross_entropy(labels, logits):
-    """Softmax cross entropy of each example, (N,)."""
-    return keras.losses.sparse_categorical_crossentropy(
-        labels, tf.cast(logits, tf.float32), from_logits=True
+def cross_entropy(labels, logits, smoothing=0.0):
+    """Softmax cross entropy of each example, (N,).
+
+    With smoothing e: (1 - e) times that with the label, plus e times the mean of those
+    with every class, the true one included.
+    """
+    logits = tf.cast(logits, tf.float32)
+    losses = keras.losses.sparse_categorical_crossentropy(
+        labels, logits, from_logits=True
     )
+    if not smoothing:
+        return losses
+    uniform = -tf.reduce_mean(tf.nn.log_softmax(logits), axis=-1)
+    return (1.0 - smoothing) * losses + smoothing * uniform
 
 
 class Trainer(orbit.StandardTrainer):
@@ -119,7 +132,8 @@ class Trainer(orbit.StandardTrainer):
         schedule: the learning rate as a function of the step, for the record.
         step: `tf.Variable` int64, the steps done.
         data: the data set.
-        seed, batch_size, steps: of the run; the batch is over all replicas.
+        recipe: of the run.
+        steps: of the run.
     """
 
     def __init__(
@@ -130,17 +144,16 @@ class Trainer(orbit.StandardTrainer):
         schedule,
         step,
         data,
-        seed,
-        batch_size,
+        recipe,
         steps,
     ):
-        self._strategy, self._model = strategy, model
+        self._strategy, self._model, self._recipe = strategy, model, recipe
         self._optimizer, self._schedule = optimizer, schedule
-        self._step, self._batch_size, self._k = step, batch_size, top_k(data)
+        self._step, self._k = step, top_k(data)
         start = int(step.numpy())
         batches = strategy.distribute_datasets_from_function(
             lambda context: input_data.training_batches(
-                data, seed, batch_size, start, steps, context
+                data, recipe.seed, recipe.batch_size, start, steps, context
             )
         )
         with strategy.scope():
@@ -154,17 +167,34 @@ class Trainer(orbit.StandardTrainer):
         self._strategy.run(self._replica_step, args=next(iterator))
         self._step.assign_add(1)
 
-    def _replica_step(self, images, labels):
-        variables = self._model.trainable_variables
+    def _replica_step(self, *batch):
+        """`batch`: images, labels, and with mixup the others' labels and our share."""
+        parts = [tf.split(array, self._recipe.accumulation) for array in batch]
+        gradients = []
+        for part in zip(*parts, strict=True):
+            with tf.control_dependencies(gradients):  # one after the other
+                part = [tf.identity(array) for array in part]
+            more, losses, logits = self._gradients(*part)
+            if gradients:
+                more = [a + b for a, b in zip(gradients, more, strict=True)]
+            gradients = more
+            self._sums.add(losses, logits, part[1], tf.ones_like(losses), self._k)
+        self._optimizer.apply(gradients, self._model.trainable_variables)
+
+    def _gradients(self, images, labels, others=None, share=None):
+        smoothing = self._recipe.label_smoothing
         with tf.GradientTape() as tape:
             logits = self._model(images, training=True)
-            losses = cross_entropy(labels, logits)
+            losses = cross_entropy(labels, logits, smoothing)
+            if others is not None:
+                mixed = cross_entropy(others, logits, smoothing)
+                losses = share * losses + (1.0 - share) * mixed
             loss = tf.nn.compute_average_loss(
-                losses, global_batch_size=self._batch_size
+                losses, global_batch_size=self._recipe.batch_size
             )
-        gradients = tape.gradient(loss, [v.value for v in variables])
-        self._optimizer.apply(gradients, variables)
-        self._sums.add(losses, logits, labels, tf.ones_like(losses), self._k)
+            loss = self._optimizer.scale_loss(loss)
+        variables = [v.value for v in self._model.trainable_variables]
+        return tape.gradient(loss, variables), losses, logits
 
     def train_loop_end(self):
         rate = self._schedule(self._step - 1)

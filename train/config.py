@@ -38,6 +38,9 @@ class Data:
         min_crop_area: smallest part of the image that a random crop keeps; 1: no crop.
         shift: random shift, pixels, black outside.
         flip: mirror half of the images.
+        mixup: a in lambda ~ Beta(a, a), drawn for each batch of a replica, whose images
+            become lambda * image + (1 - lambda) * another image of the batch, and
+            whose losses are mixed alike; 0: no mixup.
     """
 
     name: str
@@ -49,6 +52,7 @@ class Data:
     min_crop_area: float = 1.0
     shift: int = 0
     flip: bool = False
+    mixup: float = 0.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -58,14 +62,24 @@ class Optimizer:
     Attributes:
         learning_rate: for a batch of 256 images; scaled with the global batch.
         momentum: m in v = m * v + g, w = w - learning_rate * v.
-        weight_decay: L2 coefficient, on all trainable weights.
+        weight_decay: L2 coefficient.
+        decay_norms_and_biases: on all trainable weights, as published; otherwise not
+            on gamma, beta and bias.
         warmup_epochs: epochs of linear warm-up from 0.
+        clip_norm: largest norm of the gradient of a step, all weights of all replicas
+            together; `None`: no limit.
+        average: d in average = d * average + (1 - d) * weights, after every step. The
+            averaged weights are evaluated, kept as the best and exported; 0: the
+            weights themselves.
     """
 
     learning_rate: float = 0.1
     momentum: float = 0.9
     weight_decay: float = 1e-4
+    decay_norms_and_biases: bool = True
     warmup_epochs: float = 5.0
+    clip_norm: float | None = None
+    average: float = 0.0
 
 
 LEAST = 1e-12  # stands for "more than 0"
@@ -86,7 +100,13 @@ LIMITS = (
     ("optimizer.momentum", 0, 1),
     ("optimizer.weight_decay", 0, 1e6),
     ("optimizer.warmup_epochs", 0, 1e6),
+    ("optimizer.clip_norm", LEAST, 1e12),
+    ("optimizer.average", 0, 1 - 1e-9),
+    ("data.mixup", 0, 1e3),
+    ("label_smoothing", 0, 1),
+    ("accumulation", 1, 2**16),
 )
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -101,6 +121,12 @@ class Recipe:
         evaluate_every: epochs between two looks at the validation images, rounded to
             whole loops.
         seed: of initialization, shuffling and augmentation.
+        label_smoothing: e; the loss is (1 - e) times the cross entropy with the label
+            and e times the mean of those with all classes.
+        accumulation: parts that the batch of a replica is computed in, one after the
+            other, to save memory; batch norms see a part at a time.
+        precision: `"float32"`, `"mixed_bfloat16"`, or `"mixed_float16"` with a scaled
+            loss.
     """
 
     model: Model
@@ -112,8 +138,16 @@ class Recipe:
     evaluate_every: float = 1.0
     steps_per_loop: int = 50
     seed: int = 0
+    label_smoothing: float = 0.0
+    accumulation: int = 1
+    precision: str = "float32"
 
     def __post_init__(self):
+        if self.precision not in PRECISIONS:
+            raise UsageError(
+                f"Recipe field precision must be one of {', '.join(PRECISIONS)}. "
+                f"Received: {self.precision!r}."
+            )
         for name, low, high in LIMITS:
             node = self
             for part in name.split("."):
@@ -195,11 +229,15 @@ def _is(value, kind):
 def from_dict(kind: type, values: dict):
     """A dataclass from what JSON made of it; the opposite of `dataclasses.asdict`.
 
+    Fields that a later version has added get their defaults.
+
     Raises:
-        KeyError: a field is missing.
+        TypeError: a field without a default is missing.
     """
     arguments = {}
     for name, annotation in typing.get_type_hints(kind).items():
+        if name not in values:
+            continue
         value = values[name]
         if dataclasses.is_dataclass(annotation):
             value = from_dict(annotation, value)

@@ -212,6 +212,9 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Images float32 (N, H, W, C), standardized, and labels of steps start to stop - 1.
 
+    With mixup also the labels of the images that were mixed in, (N,), and the share of
+    the image's own label, (N,).
+
     Args:
         data: the data set.
         seed: of order and augmentation.
@@ -246,11 +249,20 @@ def training_batches(
 
     positions = tf.data.Dataset.range(start * batch_size, stop * batch_size)
     per_replica = context.get_per_replica_batch_size(batch_size) if context else None
-    return (
-        positions.map(example, tf.data.AUTOTUNE)
-        .batch(per_replica or batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
+    batches = positions.map(example, tf.data.AUTOTUNE).batch(
+        per_replica or batch_size, drop_remainder=True
     )
+    if settings.mixup:
+        replicas = batch_size // (per_replica or batch_size)
+        batches = batches.enumerate(start * replicas).map(
+            lambda number, batch: augment.mixup(
+                *batch,
+                settings.mixup,
+                tf.random.experimental.stateless_fold_in([seed, 2], number),
+            ),
+            tf.data.AUTOTUNE,
+        )
+    return batches.prefetch(tf.data.AUTOTUNE)
 
 
 def evaluation_batches(

@@ -1,6 +1,9 @@
 """The published optimizer and its schedule."""
 
+import contextlib
+
 import keras
+import tensorflow as tf
 from keras import ops
 
 from train import config
@@ -18,24 +21,111 @@ class PublishedSGD(keras.optimizers.SGD):
     Args:
         learning_rate: a number or a schedule.
         momentum: in [0, 1].
-        l2: coefficient, on every variable.
+        l2: coefficient, on every variable but those of `exclude_from_weight_decay`.
+        clip_norm: largest norm of the gradient over all variables, after its sum over
+            the replicas; `None`: no limit. (`global_clipnorm` of Keras limits the
+            gradient of each replica.)
+        average: d in average = d * average + (1 - d) * variable, from the initial
+            value; 0: no averages.
     """
 
-    def __init__(self, learning_rate=0.1, momentum=0.9, l2=0.0, **kwargs):
+    def __init__(
+        self,
+        learning_rate=0.1,
+        momentum=0.9,
+        l2=0.0,
+        clip_norm=None,
+        average=0.0,
+        **kwargs,
+    ):
         super().__init__(learning_rate, momentum=momentum, **kwargs)
-        self.l2 = l2
+        self.l2, self.clip_norm, self.average = l2, clip_norm, average
+        self.averages = []
+
+    def build(self, variables):
+        if not self.built and self.average:
+            variables = list(variables)
+            self.averages = self.add_optimizer_variables(variables, "average")
+            for average, variable in zip(self.averages, variables, strict=True):
+                average.assign(variable)
+        super().build(variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        pairs = super()._all_reduce_sum_gradients(grads_and_vars)
+        if self.clip_norm is None:
+            return pairs
+        gradients, variables = zip(*pairs, strict=True)
+        clipped, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+        return list(zip(clipped, variables, strict=True))
 
     def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype)
-        step = ops.cast(gradient, variable.dtype) + self.l2 * variable
+        step = ops.cast(gradient, variable.dtype)
+        if self.l2 and self._use_weight_decay(variable):
+            step = step + self.l2 * variable
         if self.momentum:
-            velocity = self.momentums[self._get_variable_index(variable)]
+            velocity = self.momentums[index]
             step = self.momentum * velocity + step
             self.assign(velocity, step)
         self.assign_sub(variable, rate * step)
+        if self.average:
+            average = self.averages[index]
+            self.assign_sub(average, (1.0 - self.average) * (average - variable))
 
     def get_config(self):
-        return {**super().get_config(), "l2": self.l2}
+        names = ("l2", "clip_norm", "average")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def create_optimizer(recipe: config.Recipe, schedule, model: keras.Model):
+    """The optimizer of a run, built for the model's weights.
+
+    With `"mixed_float16"` it scales the loss; the published optimizer is then its
+    `inner_optimizer`.
+    """
+    settings = recipe.optimizer
+    optimizer = PublishedSGD(
+        schedule,
+        settings.momentum,
+        settings.weight_decay,
+        settings.clip_norm,
+        settings.average,
+    )
+    optimizer.exclude_from_weight_decay(
+        [v.value for v in model.trainable_variables if not _decays(settings, v)]
+    )
+    if recipe.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def decayed_variables(settings: config.Optimizer, model: keras.Model) -> list:
+    """The weights that L2 is on."""
+    return [v for v in model.trainable_variables if _decays(settings, v)]
+
+
+def _decays(settings, variable):
+    name = variable.name.removeprefix("hidden_")
+    return settings.decay_norms_and_biases or name not in ("gamma", "beta", "bias")
+
+
+@contextlib.contextmanager
+def averaged(optimizer, variables: list):
+    """Within it the variables hold their averages, if the optimizer keeps some."""
+    averages = getattr(optimizer, "inner_optimizer", optimizer).averages
+    if not averages:
+        yield
+        return
+    own = [variable.numpy() for variable in variables]
+    for variable, average in zip(variables, averages, strict=True):
+        variable.assign(average)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, own, strict=True):
+            variable.assign(value)
 
 
 @keras.saving.register_keras_serializable(package="train")

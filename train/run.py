@@ -57,10 +57,11 @@ class Run:
         self.data_dir, self.images_per_second = data_dir, None
         self.stop_signal = StopSignal(workdir)
         replicas = strategy.num_replicas_in_sync
-        if recipe.batch_size % replicas:
+        if recipe.batch_size % (replicas * recipe.accumulation):
             raise command.UsageError(
-                "Recipe field batch_size must be a multiple of the number of replicas. "
-                f"Received: {recipe.batch_size} images, {replicas} replicas."
+                "Recipe field batch_size must be a multiple of the number of replicas "
+                f"times accumulation. Received: {recipe.batch_size} images, {replicas} "
+                f"replicas, accumulation {recipe.accumulation}."
             )
         self.data = data.load(recipe.data, data_dir)
         images = {name: len(split) for name, split in self.data.splits.items()}
@@ -80,10 +81,9 @@ class Run:
         keras.utils.set_random_seed(recipe.seed)
         with strategy.scope():
             self.model = classification.create_model(self.facts)
-            self.optimizer = optimizers.PublishedSGD(
-                self.schedule, recipe.optimizer.momentum, recipe.optimizer.weight_decay
+            self.optimizer = optimizers.create_optimizer(
+                recipe, self.schedule, self.model
             )
-            self.optimizer.build(self.model.trainable_variables)
             self.state = {
                 "step": tf.Variable(0, dtype=tf.int64, trainable=False),
                 "evaluated": tf.Variable(0, dtype=tf.int64, trainable=False),
@@ -103,6 +103,8 @@ class Run:
     def describe(self) -> str:
         """What is about to happen, in a few lines."""
         recipe, replicas = self.recipe, self.facts.replicas
+        settings = recipe.optimizer
+        decayed = optimizers.decayed_variables(settings, self.model)
         devices = ", ".join(self.strategy.extended.worker_devices)
         counts = ", ".join(f"{n} {name}" for name, n in self.facts.images.items())
         shape = "x".join(map(str, self.data.shape))
@@ -115,6 +117,10 @@ class Run:
             f"devices  {replicas} replica(s): {devices}\n"
             f"batch    {recipe.batch_size} global, {recipe.batch_size // replicas} per "
             f"replica\n"
+            f"decay    {settings.weight_decay:g} on {len(decayed)} of "
+            f"{len(self.model.trainable_variables)} weight arrays"
+            f"{'' if settings.decay_norms_and_biases else ', not on norms and biases'}"
+            "\n"
             f"steps    {self.steps} ({self.steps * recipe.batch_size} images, "
             f"{self.steps / self.steps_per_epoch:.1f} epochs), {begin}\n"
             f"workdir  {self.workdir}"
@@ -137,8 +143,7 @@ class Run:
             self.schedule,
             self.state["step"],
             self.data,
-            self.recipe.seed,
-            self.recipe.batch_size,
+            self.recipe,
             self.steps,
         )
         validator = self._evaluator("validation")
@@ -170,9 +175,14 @@ class Run:
                 for target in self._evaluation_steps():
                     with classification.quiet_orbit():
                         controller.train(target, checkpoint_at_completion=False)
-                        results = controller.evaluate(validator.steps)
-                    self._record(results, metrics_file, shown)
-                    self._record_attention(controller)
+                    with self._averaged():
+                        with classification.quiet_orbit():
+                            results = controller.evaluate(validator.steps)
+                        is_best = self._record(results, metrics_file, shown)
+                        if is_best:
+                            self.checkpoints.save(best=True)
+                        self._record_attention(controller)
+                    self.checkpoints.save()
                     self.stop_signal.check()
         except command.Preempted:
             self.checkpoints.save()
@@ -208,13 +218,15 @@ class Run:
         is_best = results["top1"] >= float(self.state["best_top1"].numpy())
         if is_best:
             self.state["best_top1"].assign(results["top1"])
-            self.checkpoints.save(best=True)
-        self.checkpoints.save()
         shown.write(
             f"step {self.step}/{self.steps}  validation loss {results['loss']:.4f}  "
             f"accuracy {results['top1']:.4f}{'  (best)' if is_best else ''}"
         )
         shown.resume_clock()
+        return is_best
+
+    def _averaged(self):
+        return optimizers.averaged(self.optimizer, self.model.trainable_variables)
 
     def _record_attention(self, controller):
         """Histograms of what each layer's gate says to a few validation images."""

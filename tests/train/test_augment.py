@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+import scipy.stats
 import tensorflow as tf
 
 from train import augment
@@ -65,3 +66,26 @@ def test_half_of_the_images_are_mirrored(image):
         for seed in range(200)
     ]
     assert 70 <= sum(flipped) <= 130
+
+
+def test_mixup_mixes_pairs_of_the_batch_with_one_share():
+    images = tf.one_hot(tf.range(6), 6)[:, tf.newaxis, tf.newaxis]
+    labels = tf.range(6, dtype=tf.int64)
+    mixed, own, others, share = augment.mixup(images, labels, 0.2, SEED)
+    np.testing.assert_array_equal(own, labels)
+    assert sorted(others.numpy()) == list(range(6))
+    assert len(set(share.numpy())) == 1
+    expected = share[0] * images + (1 - share[0]) * tf.gather(images, others)
+    np.testing.assert_allclose(mixed, expected, rtol=1e-6)
+
+
+@pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
+def test_shares_of_mixup_are_of_the_beta_distribution(alpha):
+    images, labels = tf.zeros((2, 1, 1, 1)), tf.zeros(2, tf.int64)
+    shares = tf.map_fn(
+        lambda seed: augment.mixup(images, labels, alpha, (seed, 3))[3][0],
+        tf.range(4000),
+        fn_output_signature=tf.float32,
+    )
+    difference = scipy.stats.kstest(shares.numpy(), scipy.stats.beta(alpha, alpha).cdf)
+    assert difference.pvalue > 1e-3

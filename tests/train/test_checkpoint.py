@@ -3,6 +3,7 @@
 import dataclasses
 import json
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -99,13 +100,47 @@ def test_options_that_json_changes_are_still_the_same_run(tmp_path):
     checkpoint.claim(tmp_path, facts)
 
 
+@pytest.mark.parametrize("size", [0, 100])
 @pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
-def test_damaged_checkpoint_is_named(tmp_path, part):
-    checkpoint.Checkpoints(tmp_path, *build(step=3)).save()
+def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, part, size):
+    model, optimizer, state = build()
+    saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
+    for step in (3, 6, 9):
+        state["step"].assign(step)
+        model.trainable_variables[0].assign_add(
+            np.ones(model.trainable_variables[0].shape)
+        )
+        saved.save()
+    (tmp_path / "checkpoints" / "checkpoint").write_text("damaged too")
+    for step, expected in ((9, 6), (6, 3)):
+        damaged = tmp_path / "checkpoints" / f"ckpt-{step}.{part}"
+        damaged.write_bytes(damaged.read_bytes()[:size])
+        *others, again = build()
+        assert checkpoint.Checkpoints(tmp_path, *others, again).restore_last()
+        assert int(again["step"]) == expected
+        assert f"ckpt-{step} is a damaged checkpoint" in caplog.text
     damaged = tmp_path / "checkpoints" / f"ckpt-3.{part}"
-    damaged.write_bytes(damaged.read_bytes()[:100])
-    with pytest.raises(RunError, match="ckpt-3 is a damaged checkpoint"):
+    damaged.write_bytes(damaged.read_bytes()[:size])
+    with pytest.raises(RunError, match="no readable checkpoint.*ckpt-9, ckpt-6"):
         checkpoint.Checkpoints(tmp_path, *build()).restore_last()
+
+
+def test_digest_changes_with_every_variable(tmp_path):
+    checkpoint.claim(tmp_path, FACTS)
+    with pytest.raises(RunError, match="holds no checkpoint"):
+        checkpoint.digest(tmp_path)
+    model, optimizer, state = build(step=4)
+    saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
+    saved.save()
+    digests = {checkpoint.digest(tmp_path)}
+    saved.save()
+    assert {checkpoint.digest(tmp_path)} == digests
+    for variable in (model.variables[-1], optimizer.variables[-1]):
+        variable.assign(variable + 1e-6)
+        saved.save()
+        digests.add(checkpoint.digest(tmp_path))
+    assert len(digests) == 3
+    assert {step for step, _ in digests} == {4}
 
 
 def test_lost_checkpoints_are_no_fresh_start(tmp_path):
@@ -126,6 +161,22 @@ def test_checkpoint_of_another_model_is_refused_and_changes_nothing(tmp_path):
         checkpoint.Checkpoints(tmp_path, model, optimizer, state).restore_last()
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
+
+
+def test_seeds_of_dropout_are_restored_into_another_model_of_the_process(tmp_path):
+    def with_dropout():
+        model = keras.Sequential(
+            [keras.Input((3,)), *(keras.layers.Dropout(0.5) for _ in range(2))]
+        )
+        return model, optimizers.PublishedSGD(0.1), {"step": tf.Variable(1)}
+
+    model, optimizer, state = with_dropout()
+    for i, seed in enumerate(model.variables):
+        seed.assign([i, 7])
+    checkpoint.Checkpoints(tmp_path, model, optimizer, state).save()
+    other, *rest = with_dropout()
+    assert checkpoint.Checkpoints(tmp_path, other, *rest).restore_last()
+    assert [v.numpy().tolist() for v in other.variables] == [[0, 7], [1, 7]]
 
 
 def test_best_checkpoint_is_apart_and_has_its_step(tmp_path):

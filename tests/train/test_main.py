@@ -1,10 +1,13 @@
 """python -m train, from the command line: the main job, exit codes, resume."""
 
+import contextlib
 import csv
 import json
+import random
 import signal
 import subprocess
 import sys
+import time
 
 import numpy as np
 import pytest
@@ -262,6 +265,102 @@ def test_two_replicas_train_as_one_device(tmp_path, data_dir, command):
     one, mirrored = losses["one"], losses["mirrored"]
     np.testing.assert_allclose(mirrored[:2], one[:2], rtol=1e-5)
     np.testing.assert_allclose(mirrored, one, rtol=1e-2)
+
+
+@pytest.mark.slow
+def test_parts_and_replicas_train_as_one_batch(tmp_path, data_dir, command):
+    """Two replicas, two parts each, against one device: clipped, averaged, smoothed."""
+    states = []
+    for flags in (
+        ["--strategy=one"],
+        ["--strategy=mirrored", "--logical_cpus=2", "--set=accumulation=2"],
+    ):
+        workdir = tmp_path / flags[0].rpartition("=")[2]
+        command(
+            "-m",
+            "train",
+            "--recipe=digits",
+            "--steps=20",
+            "--set=steps_per_loop=5",
+            "--set=model.options={'normalization': 'group'}",  # sees no batch
+            "--set=optimizer.learning_rate=0.01",
+            "--set=optimizer.clip_norm=0.5",
+            "--set=optimizer.average=0.9",
+            "--set=label_smoothing=0.1",
+            f"--workdir={workdir}",
+            f"--data_dir={data_dir}",
+            *flags,
+        )
+        losses = [float(r["loss"]) for r in rows(workdir) if r["split"] == "train"]
+        reader = tf.train.load_checkpoint(str(workdir / "checkpoints"))
+        names = [
+            name
+            for name in sorted(reader.get_variable_to_shape_map())
+            if name.startswith("variables/") and "iteration" not in name
+        ]
+        states.append((losses, [reader.get_tensor(name) for name in names], names))
+    (one, one_values, names), (parts, parts_values, _) = states
+    np.testing.assert_allclose(parts, one, rtol=1e-5)
+    for name, a, b in zip(names, one_values, parts_values, strict=True):
+        np.testing.assert_allclose(
+            b, a, atol=1e-4 * max(np.abs(a).max(), 1), err_msg=name
+        )
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
+def test_half_precision_trains_and_exports(tmp_path, data_dir, command, precision):
+    done = command(
+        "-m",
+        "train",
+        "--recipe=digits",
+        "--steps=120",
+        f"--set=precision={precision}",
+        f"--workdir={tmp_path / 'run'}",
+        f"--data_dir={data_dir}",
+    )
+    assert "as trained" in done.stdout
+    results = json.loads((tmp_path / "run" / "results.json").read_text())
+    assert results["top1"] > 0.8
+
+
+@pytest.mark.slow
+def test_killed_run_ends_with_the_digest_of_a_whole_one(tmp_path, data_dir, command):
+    """Mixup, dropout and averaged weights; killed at random moments."""
+    rng = random.Random(0)
+    flags = [
+        "--recipe=digits",
+        "--steps=60",
+        "--set=steps_per_loop=10",
+        "--set=evaluate_every=0.5",
+        "--set=data.image_size=32",
+        "--set=data.mixup=0.2",
+        "--set=optimizer.average=0.9",
+        "--set=model.name=mobilenetv2_an",
+        "--set=model.options={'width_multiplier': 0.25}",
+        f"--data_dir={data_dir}",
+    ]
+    whole, killed = tmp_path / "whole", tmp_path / "killed"
+    start = time.monotonic()
+    command("-m", "train", *flags, f"--workdir={whole}")
+    duration = time.monotonic() - start
+    arguments = [sys.executable, "-m", "train", *flags, f"--workdir={killed}"]
+    for _ in range(3):
+        process = subprocess.Popen(
+            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            process.wait(rng.uniform(0.5, 0.9) * duration)
+        process.kill()
+        process.wait()
+    command("-m", "train", *flags, f"--workdir={killed}")
+    digests = {
+        command("-m", "train.checkpoint", "digest", run).stdout
+        for run in (whole, killed)
+    }
+    assert len(digests) == 1 and "step 60  sha256 " in digests.pop()
+    tables = [(run / "metrics.csv").read_text() for run in (whole, killed)]
+    assert tables[0] == tables[1]
 
 
 @pytest.mark.slow
