@@ -21,20 +21,13 @@ KINDS = {
 NORMS = (*KINDS, layers.RMSNormalization)
 # What may stand between a convolution and its norm.
 BETWEEN = (
-    layers.ZeroPadding1D,
-    layers.ZeroPadding2D,
-    layers.ZeroPadding3D,
-    layers.Dropout,
-    layers.SpatialDropout1D,
-    layers.SpatialDropout2D,
-    layers.SpatialDropout3D,
-    layers.GaussianDropout,
-    layers.GaussianNoise,
-    layers.AlphaDropout,
-    layers.Identity,
+    *(getattr(layers, f"ZeroPadding{rank}D") for rank in (1, 2, 3)),
+    *(getattr(layers, f"SpatialDropout{rank}D") for rank in (1, 2, 3)),
+    *(layers.Dropout, layers.GaussianDropout, layers.AlphaDropout),
+    *(layers.GaussianNoise, layers.Identity),
 )
-ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU, layers.PReLU)
-ACTIVATIONS += (layers.ELU,)
+ACTIVATIONS = (layers.Activation, layers.ReLU, layers.LeakyReLU)
+ACTIVATIONS += (layers.PReLU, layers.ELU)
 
 
 class ConversionRow(NamedTuple):

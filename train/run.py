@@ -178,11 +178,18 @@ class Run:
                     with self._averaged():
                         with classification.quiet_orbit():
                             results = controller.evaluate(validator.steps)
-                        is_best = self._record(results, metrics_file, shown)
+                        results = {k: float(v) for k, v in results.items()}
+                        is_best = self._record(results, metrics_file)
                         if is_best:
                             self.checkpoints.save(best=True)
                         self._record_attention(controller)
                     self.checkpoints.save()
+                    shown.write(
+                        f"step {self.step}/{self.steps}  validation loss "
+                        f"{results['loss']:.4f}  accuracy {results['top1']:.4f}"
+                        f"{'  (best)' if is_best else ''}"
+                    )
+                    shown.resume_clock()
                     self.stop_signal.check()
         except command.Preempted:
             self.checkpoints.save()
@@ -210,19 +217,14 @@ class Run:
         due = itertools.chain(range(interval, self.steps, interval), [self.steps])
         return [step for step in due if step >= self.step and step > self.evaluated]
 
-    def _record(self, results, metrics_file, shown):
-        results = {name: float(value) for name, value in results.items()}
+    def _record(self, results, metrics_file):
+        """Whether these are the best results so far."""
         classification.require_finite(results, self.evaluated + 1, self.step)
         metrics_file.append(self.step, "validation", results)
         self.state["evaluated"].assign(self.step)
         is_best = results["top1"] >= float(self.state["best_top1"].numpy())
         if is_best:
             self.state["best_top1"].assign(results["top1"])
-        shown.write(
-            f"step {self.step}/{self.steps}  validation loss {results['loss']:.4f}  "
-            f"accuracy {results['top1']:.4f}{'  (best)' if is_best else ''}"
-        )
-        shown.resume_clock()
         return is_best
 
     def _averaged(self):

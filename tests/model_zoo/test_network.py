@@ -231,7 +231,11 @@ def test_images_of_any_size_and_number_of_channels():
         ({"norm_options": {"gruops": 1}}, ValueError, "gruops"),
         ({"width_multiplier": 0}, ValueError, "Received: width_multiplier=0"),
         ({"input_shape": (31, 64, 3)}, ValueError, "at least 32 pixels"),
-        ({"weights": "imagenet"}, ValueError, "or a tag of `model_info`. Received"),
+        (
+            {"weights": "imagenet"},
+            ValueError,
+            "a tag of `model_info.name..weights`. Received",
+        ),
         ({"depth": 3}, TypeError, "unexpected keyword argument 'depth'"),
     ],
 )
