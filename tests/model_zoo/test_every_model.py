@@ -29,6 +29,7 @@ every_model = pytest.mark.parametrize(
     [
         name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
         for name in model_zoo.list_models()
+        if model_zoo.model_info(name).family != "applications"  # have their own tests
     ],
 )
 
