@@ -130,7 +130,7 @@ def convert_normalization(
         rows.append(row)
         if layer is not None:
             made.append((uses[0].operation, layer))
-    for owner, custom, layer in graph.hidden(model, found, NORMS):
+    for owner, custom, layer in graph.hidden(found, NORMS):
         reason = (
             f"a norm inside a custom layer, {type(custom).__name__}, which calls it"
         )

@@ -117,7 +117,7 @@ def _tuple(value):
     return value if isinstance(value, (tuple, list)) else (value,)
 
 
-def hidden(model: keras.Model, found: list[Call], types) -> Iterator[tuple]:
+def hidden(found: list[Call], types) -> Iterator[tuple]:
     """(path of the layer that hides it, that layer, hidden layer) for each of `types`.
 
     Hidden are layers that another layer calls in its own code: they are not part of

@@ -100,7 +100,7 @@ def fold_for_inference(model: keras.Model) -> keras.Model:
     found = graph.calls(model)
     inside = [
         f"{owner}/{layer.name}"
-        for owner, _, layer in graph.hidden(model, found, AttentiveNormalization)
+        for owner, _, layer in graph.hidden(found, AttentiveNormalization)
     ]
     inside += [
         call.path
