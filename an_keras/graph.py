@@ -187,19 +187,18 @@ def rebuild_on(model: keras.Model, input_tensor) -> keras.Model:
 
     def clone(layer):
         if id(layer) not in made:
-            new = layer.__class__.from_config(layer.get_config())
-            if is_graph(layer):
-                new = rebuild(layer, lambda each: None)
+            new = (
+                rebuild(layer, lambda each: None)
+                if is_graph(layer)
+                else layer.__class__.from_config(layer.get_config())
+            )
             made[id(layer)] = layer, new
         return made[id(layer)][1]
 
     outputs = model._run_through_graph([input_tensor], operation_fn=clone)
     for old, new in made.values():
-        if isinstance(old, keras.Layer):
-            if new.trainable != old.trainable:
-                new.trainable = old.trainable
-            if not is_graph(old):
-                _copy_state(old, new)
+        if isinstance(old, keras.Layer) and not is_graph(old):
+            _copy_state(old, new)
     sources = keras.utils.get_source_inputs(input_tensor)
     sources = sources[0] if len(sources) == 1 else sources
     return keras.Model(sources, outputs, name=model.name)

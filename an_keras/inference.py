@@ -3,16 +3,10 @@
 import keras
 from keras import ops
 
-from an_keras import graph
+from an_keras import conversion, graph
 from an_keras.attentive_normalization import AttentiveNormalization
 
-NORMS = (
-    AttentiveNormalization,
-    keras.layers.BatchNormalization,
-    keras.layers.GroupNormalization,
-    keras.layers.LayerNormalization,
-    keras.layers.RMSNormalization,
-)
+NORMS = (AttentiveNormalization, *conversion.NORMS)
 
 
 def attentive_layers(model: keras.Layer) -> list[AttentiveNormalization]:
