@@ -1,4 +1,4 @@
-"""Image geometry: resize and crop for evaluation, random crop, shift and flip.
+"""Decoding and geometry: resize and crop for evaluation; random part, shift and flip.
 
 Every random function is stateless: equal seeds give equal images. Images are (H, W, C);
 they keep their scale of 0 to 255 and become float32 where they are interpolated.
@@ -19,20 +19,41 @@ def resize_and_crop(image, size: tuple[int, int]):
     return tf.image.resize_with_crop_or_pad(image, *size)
 
 
-def random_resized_crop(image, size: tuple[int, int], min_area: float, seed):
-    """A random part of the image, at least `min_area` of it, resized to `size`.
+def decode(encoded, channels: int):
+    """A JPEG or PNG as uint8 (H, W, channels); with 3 channels also a BMP or GIF."""
+    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
-    The aspect ratio is between 3/4 and 4/3, as in the published training.
+
+def decode_random_part(encoded, channels: int, min_area: float, seed):
+    """A random part of an encoded image, at least `min_area` of it; uint8.
+
+    The aspect ratio is between 3/4 and 4/3, as in the published training. Of a JPEG no
+    more than this part is decoded.
     """
-    begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
-        tf.shape(image),
-        bounding_boxes=tf.zeros((1, 0, 4)),
-        seed=seed,
-        area_range=(min_area, 1.0),
-        aspect_ratio_range=(3 / 4, 4 / 3),
-        use_image_if_no_bounding_boxes=True,
-    )
-    return tf.image.resize(tf.slice(image, begin, extent), size, antialias=True)
+
+    def box(shape):
+        begin, extent, _ = tf.image.stateless_sample_distorted_bounding_box(
+            shape,
+            bounding_boxes=tf.zeros((1, 0, 4)),
+            seed=seed,
+            area_range=(min_area, 1.0),
+            aspect_ratio_range=(3 / 4, 4 / 3),
+            use_image_if_no_bounding_boxes=True,
+        )
+        return begin, extent
+
+    def jpeg():
+        begin, extent = box(tf.io.extract_jpeg_shape(encoded))
+        window = tf.concat([begin[:2], extent[:2]], axis=0)
+        return tf.io.decode_and_crop_jpeg(encoded, window, channels=channels)
+
+    def other():
+        image = decode(encoded, channels)
+        return tf.slice(image, *box(tf.shape(image)))
+
+    if channels not in (1, 3):
+        return other()
+    return tf.cond(tf.io.is_jpeg(encoded), jpeg, other)
 
 
 def random_shift(image, pixels: int, seed):

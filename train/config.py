@@ -16,10 +16,14 @@ class Model:
     Attributes:
         name: what `model_zoo.create_model` takes.
         options: further arguments of it, such as `{"position": "norm12"}`.
+        weights: what training starts from, instead of random weights: a tag of the zoo,
+            a `.weights.h5` file or the directory of a run (its best weights). A
+            classifier for other classes is made anew.
     """
 
     name: str
     options: dict = dataclasses.field(default_factory=dict)
+    weights: str | None = None
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,11 +40,16 @@ class Data:
         validation_fraction: part of each class of the training images that is put
             aside for validation when the data set has no such split.
         min_crop_area: smallest part of the image that a random crop keeps; 1: no crop.
+        antialias: of random crops; without it their pipeline is about twice as fast.
+        rand_augment: M of RandAugment, two of its operations in turn; 0: none.
         shift: random shift, pixels, black outside.
         flip: mirror half of the images.
         mixup: a in lambda ~ Beta(a, a), drawn for each batch of a replica, whose images
             become lambda * image + (1 - lambda) * another image of the batch, and
             whose losses are mixed alike; 0: no mixup.
+        memory_limit: GiB of encoded images in a split. Below it they are held in
+            memory and shuffled over the whole split; above it they are read from
+            their files (`train.splits.Shards`).
     """
 
     name: str
@@ -50,9 +59,12 @@ class Data:
     class_names: tuple[str, ...] = ()
     validation_fraction: float = 0.1
     min_crop_area: float = 1.0
+    antialias: bool = True
+    rand_augment: float = 0.0
     shift: int = 0
     flip: bool = False
     mixup: float = 0.0
+    memory_limit: float = 4.0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -95,6 +107,7 @@ LIMITS = (
     ("data.std", LEAST, 1e6),
     ("data.validation_fraction", LEAST, 0.9),
     ("data.min_crop_area", LEAST, 1),
+    ("data.rand_augment", 0, 10),
     ("data.shift", 0, 2**14),
     ("optimizer.learning_rate", 0, 1e6),
     ("optimizer.momentum", 0, 1),
@@ -103,10 +116,11 @@ LIMITS = (
     ("optimizer.clip_norm", LEAST, 1e12),
     ("optimizer.average", 0, 1 - 1e-9),
     ("data.mixup", 0, 1e3),
+    ("data.memory_limit", 0, 2**20),
     ("label_smoothing", 0, 1),
     ("accumulation", 1, 2**16),
 )
-PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16")
+PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -125,8 +139,10 @@ class Recipe:
             and e times the mean of those with all classes.
         accumulation: parts that the batch of a replica is computed in, one after the
             other, to save memory; batch norms see a part at a time.
-        precision: `"float32"`, `"mixed_bfloat16"`, or `"mixed_float16"` with a scaled
-            loss.
+        precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` with a scaled
+            loss, or `"float64"`, to compare runs beyond rounding.
+        jit_compile: compiles forward and backward passes with XLA; for one replica (a
+            TPU compiles everything without it).
     """
 
     model: Model
@@ -141,6 +157,7 @@ class Recipe:
     label_smoothing: float = 0.0
     accumulation: int = 1
     precision: str = "float32"
+    jit_compile: bool = False
 
     def __post_init__(self):
         if self.precision not in PRECISIONS:

@@ -1,45 +1,23 @@
 """The one input path: a tensorflow-datasets builder -> batches of images and labels.
 
-The encoded images of a split are held in memory (those of a folder stay on disk), so
-that every image is reached by its index. What happens in step s of a run is a function
-of (seed, s) alone: the order is a permutation of the indices for each epoch, and the
-augmentation of an image is drawn from its place in that order. A run that starts again
-at step s goes on exactly as if it had never stopped, on any number of replicas.
+What happens in step s of a run is a function of (seed, s) alone: the order is that of
+`train.splits`, and the augmentation of an image is drawn from its place in that order.
+A run that starts again at step s goes on exactly as if it had never stopped.
 """
 
 import dataclasses
 import functools
 import hashlib
 
-import numpy as np
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
-from train import augment, config, datasets
+from train import augment, config, datasets, rand_augment
 from train.command import RunError
 from train.datasets import folder
+from train.splits import Shards, Share, Split, carve
 
-MEMORY_LIMIT = 4 * 2**30  # bytes of encoded images in a split
 VALIDATION_NAMES = ("validation", "val", "valid")
-
-
-@dataclasses.dataclass(frozen=True)
-class Split:
-    """Images with their labels.
-
-    Attributes:
-        images: string tensor, encoded images or, in a folder, their paths.
-        labels: (N,) int64.
-    """
-
-    images: tf.Tensor
-    labels: np.ndarray
-
-    def __len__(self) -> int:
-        return len(self.labels)
-
-    def take(self, indices: np.ndarray) -> "Split":
-        return Split(tf.gather(self.images, indices), self.labels[indices])
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,24 +29,18 @@ class ImageData:
         class_names: one for each label.
         splits: `"train"`, `"validation"` and `"test"`.
         settings: the recipe's part about data.
-        on_disk: the splits hold paths instead of encoded images.
     """
 
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
-    splits: dict[str, Split]
+    splits: dict[str, Split | Shards]
     settings: config.Data
-    on_disk: bool
 
     @property
     def fingerprint(self) -> str:
-        """Of labels and encoded images, or of the paths of images that are on disk."""
-        digest = hashlib.sha256()
-        for split in self.splits.values():
-            digest.update(split.labels.tobytes())
-            for entry in split.images.numpy():
-                digest.update(hashlib.sha256(entry).digest())
-        return digest.hexdigest()
+        """Of labels and encoded images, or of the names of their files."""
+        parts = [split.fingerprint() for split in self.splits.values()]
+        return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
 def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
@@ -83,16 +55,8 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
         RunError: it is there and cannot be used; the message says why.
     """
     builder = datasets.create_builder(settings, data_dir)
+    check_features(builder, settings.name)
     features, on_disk = builder.info.features, isinstance(builder, tfds.ImageFolder)
-    expected = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
-    if not all(
-        name in features and isinstance(features[name], kind)
-        for name, kind in expected.items()
-    ):
-        raise RunError(
-            f"{settings.name} is no data set for classification. Expected the features "
-            f"image and label. Received: {', '.join(features)}."
-        )
     class_names = tuple(features["label"].names)
     shape = _image_shape(settings, features["image"].shape)
     try:
@@ -110,14 +74,34 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
             f"{settings.name} needs at least two classes, with names of one line. "
             f"Received: {class_names}."
         )
-    missing = set(range(len(class_names))) - set(splits["train"].labels.tolist())
+    train = splits["train"]
+    labels = range(len(class_names))
+    missing = set(labels) - set(train.labels if isinstance(train, Split) else labels)
     if missing:
         names = ", ".join(class_names[label] for label in sorted(missing)[:5])
         raise RunError(
             f"{settings.name} has classes without a training image. Expected at least "
             f"one of each of {len(class_names)} classes. Received: none of {names}."
         )
-    return ImageData(shape, class_names, splits, settings, on_disk)
+    return ImageData(shape, class_names, splits, settings)
+
+
+def check_features(builder: tfds.core.DatasetBuilder, name: str) -> None:
+    """Of a data set, prepared or not.
+
+    Raises:
+        RunError: it is not for classification.
+    """
+    features = builder.info.features
+    expected = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
+    if not all(
+        key in features and isinstance(features[key], kind)
+        for key, kind in expected.items()
+    ):
+        raise RunError(
+            f"{name} is no data set for classification. Expected the features "
+            f"image and label. Received: {', '.join(features)}."
+        )
 
 
 def _image_shape(settings, shape):
@@ -137,6 +121,11 @@ def _image_shape(settings, shape):
                 f"Recipe field data.{name} must have 1 or {channels} values for these "
                 f"images. Received: {values}."
             )
+    if settings.rand_augment and channels != 3:
+        raise RunError(
+            "Recipe field data.rand_augment is for images of 3 channels. "
+            f"Received: {channels} in {settings.name}."
+        )
     return height, width, channels
 
 
@@ -146,7 +135,9 @@ def _splits(builder, settings, on_disk):
     A data set with a validation and no test split is tested on the former, as
     ImageNet is.
     """
-    read = functools.partial(_read, builder, on_disk=on_disk)
+    read = functools.partial(
+        _read, builder, on_disk=on_disk, limit=settings.memory_limit
+    )
     given = builder.info.splits
     if "train" not in given:
         raise RunError(
@@ -160,8 +151,8 @@ def _splits(builder, settings, on_disk):
     elif validation:
         test, validation = read(validation), None
     else:
-        train, test = carve(train, 0.2)
-    if (test.labels < 0).any():
+        train, test = _carve(train, 0.2)
+    if _unlabelled(test):
         raise RunError(
             f"The test images of {settings.name} have no labels. Expected labels from "
             "0. Received: -1."
@@ -169,18 +160,25 @@ def _splits(builder, settings, on_disk):
     if validation:
         validation = read(validation)
     else:
-        train, validation = carve(train, settings.validation_fraction)
+        train, validation = _carve(train, settings.validation_fraction)
     return {"train": train, "validation": validation, "test": test}
 
 
-def _read(builder, split, on_disk):
+def _carve(split, fraction):
+    return (carve if isinstance(split, Split) else Shards.carve)(split, fraction)
+
+
+def _unlabelled(split):
+    if isinstance(split, Split):
+        return (split.labels < 0).any()
+    _, label, _ = next(iter(split.evaluation(Share(0, 1, 1))))
+    return int(label) < 0
+
+
+def _read(builder, split, on_disk, limit):
     info = builder.info.splits[split]
-    if info.num_bytes > MEMORY_LIMIT:
-        raise RunError(
-            f"{builder.name} does not fit into memory. Expected at most "
-            f"{MEMORY_LIMIT / 2**30:.0f} GiB of images in a split. "
-            f"Received: {info.num_bytes / 2**30:.1f} GiB."
-        )
+    if info.num_bytes > limit * 2**30 and not on_disk:
+        return _open_shards(builder, info)
     dataset = builder.as_dataset(
         split=split, decoders={"image": tfds.decode.SkipDecoding()}
     )
@@ -189,22 +187,49 @@ def _read(builder, split, on_disk):
     key = "image/filename" if on_disk else "image"
     dataset = dataset.map(lambda example: (example[key], example["label"]))
     images, labels = dataset.batch(info.num_examples).get_single_element()
-    return Split(images, labels.numpy())
+    return Split(images, labels.numpy(), on_disk)
 
 
-def carve(split: Split, fraction: float) -> tuple[Split, Split]:
-    """What remains of a split, and the fraction of each class that is put aside.
+def _open_shards(builder, info):
+    kind = builder.info.file_format
+    if kind is not tfds.core.FileFormat.TFRECORD:
+        raise RunError(
+            f"{builder.name} is too large for memory and not stored as TFRecord. "
+            f"Expected: tfrecord. Received: {kind.value}."
+        )
+    paths = tuple(str(path) for path in info.filepaths)
+    missing = [path for path in paths if not tf.io.gfile.exists(path)]
+    if missing:
+        raise RunError(
+            f"{builder.name} is incomplete. Expected {len(paths)} files of its split "
+            f"{info.name}. Received: {len(missing)} missing, such as {missing[0]}."
+        )
+    name = f"{builder.info.full_name}/{info.name}"
+    pairs = zip(paths, info.shard_lengths, strict=True)
+    paths, lengths = zip(*(pair for pair in pairs if pair[1]), strict=True)
+    return Shards(name, builder.info.features, paths, lengths)
 
-    Stratified and fixed: of each class evenly spaced images in stored order, at least
-    one and never all. A class of one image keeps it.
+
+def _pipeline(context, batch_size, replica_batches):
+    """The batches of this process: those of its replicas in turns.
+
+    `replica_batches` makes the batches of a `Share`.
     """
-    aside = np.zeros(len(split), bool)
-    for label in np.unique(split.labels):
-        members = np.flatnonzero(split.labels == label)
-        count = min(max(round(fraction * len(members)), 1), len(members) - 1)
-        spaced = np.linspace(0, len(members), count, endpoint=False).astype(int)
-        aside[members[spaced]] = True
-    return split.take(np.flatnonzero(~aside)), split.take(np.flatnonzero(aside))
+    pipelines = context.num_input_pipelines if context else 1
+    replicas = context.num_replicas_in_sync if context else 1
+    local = replicas // pipelines
+    first = local * (context.input_pipeline_id if context else 0)
+    batch = batch_size // replicas
+    batches = [
+        replica_batches(Share(replica, replicas, batch))
+        for replica in range(first, first + local)
+    ]
+    if local == 1:
+        return batches[0].prefetch(tf.data.AUTOTUNE)
+    turns = tf.data.Dataset.range(local).repeat()
+    return tf.data.Dataset.choose_from_datasets(batches, turns).prefetch(
+        tf.data.AUTOTUNE
+    )
 
 
 def training_batches(
@@ -225,44 +250,53 @@ def training_batches(
     """
     split, settings = data.splits["train"], data.settings
 
-    def example(position):
-        epoch, offset = position // len(split), position % len(split)
-        index = tf.random.experimental.index_shuffle(
-            offset, tf.stack([seed, epoch]), len(split) - 1
-        )
+    def example(position, encoded, label):
         seeds = tf.random.experimental.stateless_split(
-            tf.random.experimental.stateless_fold_in([seed, 1], position), 3
+            tf.random.experimental.stateless_fold_in([seed, 1], position), 4
         )
-        image = _decode_entry(data, split.images[index])
+        size, channels = data.shape[:2], data.shape[-1]
         if settings.min_crop_area < 1:
-            image = augment.random_resized_crop(
-                image, data.shape[:2], settings.min_crop_area, seeds[0]
+            image = augment.decode_random_part(
+                encoded, channels, settings.min_crop_area, seeds[0]
             )
+        else:
+            image = augment.decode(encoded, channels)
+        if settings.flip:  # here, where a pixel is a byte
+            image = augment.random_flip(image, seeds[2])
+        if settings.min_crop_area < 1:
+            image = tf.image.resize(image, size, antialias=settings.antialias)
         elif settings.image_size:
-            image = augment.resize_and_crop(image, data.shape[:2])
+            image = augment.resize_and_crop(image, size)
+        if settings.rand_augment:
+            image = rand_augment.rand_augment(
+                tf.saturate_cast(tf.round(tf.cast(image, tf.float32)), tf.uint8),
+                settings.rand_augment,
+                seeds[3],
+            )
         if settings.shift:
             image = augment.random_shift(image, settings.shift, seeds[1])
-        if settings.flip:
-            image = augment.random_flip(image, seeds[2])
         image = tf.ensure_shape(image, data.shape)
-        return standardize(image, settings), tf.gather(split.labels, index)
+        return standardize(image, settings), label
 
-    positions = tf.data.Dataset.range(start * batch_size, stop * batch_size)
-    per_replica = context.get_per_replica_batch_size(batch_size) if context else None
-    batches = positions.map(example, tf.data.AUTOTUNE).batch(
-        per_replica or batch_size, drop_remainder=True
-    )
-    if settings.mixup:
-        replicas = batch_size // (per_replica or batch_size)
-        batches = batches.enumerate(start * replicas).map(
-            lambda number, batch: augment.mixup(
+    def batches(share):
+        examples = split.training(share, seed, start, stop)
+        batches = examples.map(example, tf.data.AUTOTUNE).batch(
+            share.batch, drop_remainder=True
+        )
+        if not settings.mixup:
+            return batches
+        return batches.enumerate(start).map(
+            lambda step, batch: augment.mixup(
                 *batch,
                 settings.mixup,
-                tf.random.experimental.stateless_fold_in([seed, 2], number),
+                tf.random.experimental.stateless_fold_in(
+                    [seed, 2], step * share.replicas + share.replica
+                ),
             ),
             tf.data.AUTOTUNE,
         )
-    return batches.prefetch(tf.data.AUTOTUNE)
+
+    return _pipeline(context, batch_size, batches)
 
 
 def evaluation_batches(
@@ -280,34 +314,23 @@ def evaluation_batches(
         context: `tf.distribute.InputContext`; batches are then those of a replica.
         standardized: as the network sees them; otherwise uint8, as exports take them.
     """
-    chosen = data.splits[split]
 
-    def example(position):
-        index = tf.minimum(position, len(chosen) - 1)
-        image = evaluation_image(data, chosen.images[index])
+    def example(encoded, label, weight):
+        image = evaluation_image(data, encoded)
         if standardized:
             image = standardize(image, data.settings)
-        weight = tf.cast(position < len(chosen), tf.float32)
-        return image, tf.gather(chosen.labels, index), weight
+        return image, label, weight
 
-    steps = evaluation_steps(data, split, batch_size)
-    per_replica = context.get_per_replica_batch_size(batch_size) if context else None
-    return (
-        tf.data.Dataset.range(steps * batch_size)
-        .map(example, tf.data.AUTOTUNE)
-        .batch(per_replica or batch_size, drop_remainder=True)
-        .prefetch(tf.data.AUTOTUNE)
-    )
+    def batches(share):
+        examples = data.splits[split].evaluation(share).map(example, tf.data.AUTOTUNE)
+        return examples.batch(share.batch, drop_remainder=True)
+
+    return _pipeline(context, batch_size, batches)
 
 
-def evaluation_steps(data: ImageData, split: str, batch_size: int) -> int:
-    """Batches in `evaluation_batches`, over all replicas."""
-    return -(-len(data.splits[split]) // batch_size)
-
-
-def evaluation_image(data: ImageData, entry):
-    """An entry of a split as uint8 (H, W, C), without any randomness."""
-    image = _decode_entry(data, entry)
+def evaluation_image(data: ImageData, encoded):
+    """An encoded image as uint8 (H, W, C), without any randomness."""
+    image = augment.decode(encoded, data.shape[-1])
     if data.settings.image_size:
         image = fit(image, data.shape)
     return tf.ensure_shape(image, data.shape)
@@ -319,16 +342,7 @@ def fit(image, shape: tuple[int, int, int]):
     return tf.saturate_cast(tf.round(tf.ensure_shape(image, shape)), tf.uint8)
 
 
-def decode(encoded, channels: int):
-    """A JPEG or PNG as uint8 (H, W, channels); with 3 channels also a BMP or GIF."""
-    return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
-
-
 def standardize(images, settings: config.Data):
     """(images / 255 - mean) / std, float32."""
     mean, std = (tf.constant(v, tf.float32) for v in (settings.mean, settings.std))
     return (tf.cast(images, tf.float32) / 255.0 - mean) / std
-
-
-def _decode_entry(data, entry):
-    return decode(tf.io.read_file(entry) if data.on_disk else entry, data.shape[-1])

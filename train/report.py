@@ -16,7 +16,6 @@ import numpy as np
 import rich.console
 import rich.table
 import sklearn.svm
-import tensorflow as tf
 from absl import flags
 
 from train import checkpoint, command, data, predict
@@ -66,9 +65,10 @@ def svm_row(run: pathlib.Path, data_dir: str | None) -> tuple[str, ...]:
 
 
 def _pixels(images, split):
-    chosen = images.splits[split]
-    pixels = [data.evaluation_image(images, entry) for entry in chosen.images]
-    return np.reshape(tf.stack(pixels), (len(pixels), -1)) / 255, chosen.labels
+    count = len(images.splits[split])
+    batches = data.evaluation_batches(images, split, count, standardized=False)
+    pixels, labels, _ = batches.get_single_element()
+    return np.reshape(pixels, (count, -1)) / 255, labels.numpy()
 
 
 def write_csv(path: pathlib.Path, runs: list[pathlib.Path]) -> None:

@@ -19,7 +19,9 @@ def image():
 @pytest.mark.parametrize(
     "function",
     [
-        lambda image, seed: augment.random_resized_crop(image, (8, 8), 0.2, seed),
+        lambda image, seed: tf.image.resize(
+            augment.decode_random_part(tf.io.encode_png(image), 3, 0.2, seed), (8, 8)
+        ),
         lambda image, seed: augment.random_shift(image, 3, seed),
         lambda image, seed: augment.random_flip(image, seed),
     ],
@@ -89,3 +91,32 @@ def test_shares_of_mixup_are_of_the_beta_distribution(alpha):
     )
     difference = scipy.stats.kstest(shares.numpy(), scipy.stats.beta(alpha, alpha).cdf)
     assert difference.pvalue > 1e-3
+
+
+@pytest.mark.parametrize("channels", [1, 3])
+def test_part_of_a_jpeg_is_what_cutting_the_decoded_image_gives(channels):
+    """Decoding a part skips the rest of the work, not of the result."""
+    pixels = np.random.default_rng(0).integers(0, 256, (12, 15, channels))
+    smooth = tf.image.resize(pixels, (97, 131), "bicubic")
+    pixels = tf.saturate_cast(smooth, tf.uint8)
+    jpeg = tf.io.encode_jpeg(pixels, chroma_downsampling=False)
+    png = tf.io.encode_png(tf.io.decode_jpeg(jpeg))
+    for number in range(30):
+        seed = (number, 0)
+        part = augment.decode_random_part(jpeg, channels, 0.1, seed)
+        expected = augment.decode_random_part(png, channels, 0.1, seed)
+        np.testing.assert_array_equal(part, expected)
+
+
+def test_random_parts_have_the_published_areas_and_ratios(image):
+    larger = tf.saturate_cast(tf.image.resize(image, (90, 120)), tf.uint8)
+    encoded = tf.io.encode_png(larger)
+    shapes = np.array(
+        [
+            augment.decode_random_part(encoded, 3, 0.25, (number, 0)).shape[:2]
+            for number in range(300)
+        ]
+    )
+    areas, ratios = shapes.prod(axis=1) / (90 * 120), shapes[:, 1] / shapes[:, 0]
+    assert areas.min() >= 0.24 and areas.max() > 0.9
+    assert ratios.min() >= 0.74 and ratios.max() <= 1.36

@@ -79,14 +79,6 @@ def test_validation_is_stratified_fixed_and_apart(digits):
     assert not set(train.images.numpy()) & set(validation.images.numpy())
 
 
-def test_carving_never_takes_the_last_image_of_a_class():
-    labels = np.array([0, 1, 1, 2, 2, 2])
-    split = data.Split(tf.constant([b"%d" % i for i in range(6)]), labels)
-    kept, aside = data.carve(split, 0.5)
-    assert sorted(kept.labels) == [0, 1, 2]
-    assert sorted(aside.labels) == [1, 2, 2]
-
-
 def take(digits, start, stop, seed=0, batch_size=16):
     batches = data.training_batches(digits, seed, batch_size, start, stop)
     return [(x.numpy(), y.numpy()) for x, y in batches]
@@ -125,7 +117,7 @@ def test_evaluation_sees_every_image_once_whatever_the_batch(digits, batch_size)
         assert images.shape == (batch_size, 8, 8, 1)
         seen.extend(labels.numpy()[weights.numpy() == 1])
         total += 1
-    assert total == data.evaluation_steps(digits, "test", batch_size)
+    assert total == digits.splits["test"].evaluation_steps(batch_size, replicas=1)
     np.testing.assert_array_equal(seen, digits.splits["test"].labels)
 
 
@@ -320,7 +312,10 @@ def four_means(tmp_path):
         (two_sizes_idx, "images of one size"),
         (same_names, "no name twice"),
         (uneven_idx, "one label for each image. Received: 20 and 19"),
-        (lambda path: config.Data("cifar10"), "is not prepared.*tfds build cifar10"),
+        (
+            lambda path: config.Data("cifar10"),
+            "is not prepared.*train.prepare --data=cifar10",
+        ),
     ],
 )
 def test_data_that_cannot_be_used_is_named(tmp_path, data_dir, make, words):

@@ -27,17 +27,17 @@ def create_builder(
         UsageError: there is no data set of this name.
         RunError: it is not prepared, or its files are missing or damaged.
     """
-    kind, colon, directory = settings.name.partition(":")
-    if colon and kind in ("idx", "folder") and not os.path.isdir(directory):
-        raise RunError(f"Expected a directory. Received: --data={settings.name}.")
-    if kind == "folder" and colon:
-        return folder.open_folder(directory)
-    if kind == "idx" and colon:
-        builder = Idx(directory, settings.class_names, data_dir=data_dir)
-    elif settings.name == "digits":
-        builder = Digits(data_dir=data_dir)
-    else:
+    if not is_local(settings.name):
         return _open_prepared(settings.name, data_dir)
+    kind, _, directory = settings.name.partition(":")
+    if kind != "digits" and not os.path.isdir(directory):
+        raise RunError(f"Expected a directory. Received: --data={settings.name}.")
+    if kind == "folder":
+        return folder.open_folder(directory)
+    if kind == "idx":
+        builder = Idx(directory, settings.class_names, data_dir=data_dir)
+    else:
+        builder = Digits(data_dir=data_dir)
     if not builder.info.splits:
         print(f"preparing {settings.name} in {builder.data_dir}", flush=True)
         tfds.disable_progress_bar()
@@ -46,7 +46,17 @@ def create_builder(
     return builder
 
 
-def _open_prepared(name, data_dir):
+def is_local(name: str) -> bool:
+    """Whether it is `digits`, `idx:DIR` or `folder:DIR`: nothing has to be fetched."""
+    return name == "digits" or name.startswith(("idx:", "folder:"))
+
+
+def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """The builder of a data set of tensorflow-datasets, prepared or not.
+
+    Raises:
+        UsageError: there is no data set of this name.
+    """
     names = tfds.list_builders()
     base = name.split("/")[0].split(":")[0]
     location = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
@@ -57,7 +67,7 @@ def _open_prepared(name, data_dir):
             expected += f" like {', '.join(near)}"
         raise UsageError(f"Unknown data set. Expected {expected}. Received: {name!r}.")
     try:
-        builder = tfds.builder(name, data_dir=data_dir)
+        return tfds.builder(name, data_dir=data_dir)
     except (
         tfds.core.DatasetNotFoundError,
         AssertionError,
@@ -65,9 +75,14 @@ def _open_prepared(name, data_dir):
         ValueError,
     ) as error:
         raise UsageError(f"Cannot open data set {name!r}: {error}") from error
+
+
+def _open_prepared(name, data_dir):
+    builder = open_builder(name, data_dir)
     if not builder.info.splits:
+        location = f" --data_dir={data_dir}" if data_dir else ""
         raise RunError(
             f"{name} is not prepared. Expected its files in {builder.data_dir}. "
-            f"Prepare it with: tfds build {name} --data_dir={location}"
+            f"Prepare it with: python -m train.prepare --data={name}{location}"
         )
     return builder
