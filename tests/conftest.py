@@ -1,7 +1,8 @@
-"""What all tests share: the backend, seeds, prepared data, and commands."""
+"""What all tests share: the backend, seeds, prepared data, commands, a short run."""
 
 import os
 import pathlib
+import resource
 import subprocess
 import sys
 
@@ -12,6 +13,12 @@ import keras
 import pytest
 
 ROOT = pathlib.Path(__file__).parent.parent
+
+
+def pytest_addoption(parser):
+    parser.addoption(
+        "--kills", type=int, default=3, help="how often a run is killed at random"
+    )
 
 
 @pytest.fixture(autouse=True)
@@ -27,9 +34,16 @@ def data_dir(tmp_path_factory):
 
 @pytest.fixture(scope="session")
 def command():
-    """Runs `python ARGUMENTS` from the root; returns exit code, stdout and stderr."""
+    """Runs `python ARGUMENTS` from the root; returns exit code, stdout and stderr.
 
-    def run(*arguments, env=None, cwd=ROOT, expected=0):
+    `largest_file` bytes are all that a file takes, as on a disk that is full.
+    """
+
+    def run(*arguments, env=None, cwd=ROOT, expected=0, largest_file=None):
+        def limit():
+            if largest_file is not None:
+                resource.setrlimit(resource.RLIMIT_FSIZE, (largest_file,) * 2)
+
         done = subprocess.run(
             [sys.executable, *map(str, arguments)],
             cwd=cwd,
@@ -38,8 +52,24 @@ def command():
             text=True,
             timeout=900,
             check=False,
+            preexec_fn=limit,
         )
         assert done.returncode == expected, done.stdout + done.stderr
         return done
 
     return run
+
+
+@pytest.fixture(scope="session")
+def short_flags(data_dir):
+    """Flags of a run of 60 steps on digits."""
+    steps = ("--steps=60", "--set=steps_per_loop=20")
+    return "--recipe=digits", *steps, f"--data_dir={data_dir}"
+
+
+@pytest.fixture(scope="session")
+def short_run(tmp_path_factory, short_flags, command):
+    """Directory and output of a finished run of 60 steps, made by the command line."""
+    workdir = tmp_path_factory.mktemp("runs") / "short"
+    done = command("-m", "train", *short_flags, f"--workdir={workdir}")
+    return workdir, done.stdout

@@ -20,6 +20,7 @@ def define_flags():
     )
     flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
     flags.DEFINE_enum("strategy", "one", strategies.NAMES, "Devices to train on.")
+    flags.DEFINE_string("tpu", None, "Name or address of the TPU; local: this machine.")
     flags.DEFINE_integer(
         "logical_cpus", 1, "Splits the CPU into this many devices.", lower_bound=1
     )
@@ -39,10 +40,11 @@ def main(arguments):
 
     from train.run import Run  # loads TensorFlow; mistakes above are told at once
 
-    strategy = strategies.create(values.strategy, values.logical_cpus)
-    run = Run(pathlib.Path(values.workdir), recipe, strategy, values.data_dir)
-    run.train()
-    run.finish()
+    strategy = strategies.create(values.strategy, values.logical_cpus, values.tpu)
+    with strategies.together(strategy):
+        run = Run(pathlib.Path(values.workdir), recipe, strategy, values.data_dir)
+        run.train()
+        run.finish()
 
 
 if __name__ == "__main__":

@@ -21,14 +21,25 @@ import json
 import logging
 import os
 import pathlib
-import tempfile
 
 import tensorflow as tf
 
-from train import command, config
+from train import command, config, strategies
 from train.command import RunError
 
 KEEP = 3
+WRITING = ".writing"  # ends the name of a file that is not whole yet
+
+
+# What a full disk, missing rights or a lost worker raise: no fault of a checkpoint.
+ELSEWHERE = (
+    tf.errors.AbortedError,
+    tf.errors.CancelledError,
+    tf.errors.InternalError,
+    tf.errors.PermissionDeniedError,
+    tf.errors.ResourceExhaustedError,
+    tf.errors.UnavailableError,
+)
 
 
 class DamagedError(RunError):
@@ -38,12 +49,12 @@ class DamagedError(RunError):
 def write_json(path: pathlib.Path, values: dict) -> None:
     """Writes a JSON file that is complete or not there."""
     text = json.dumps(values, indent=2)
-    with tempfile.NamedTemporaryFile("w", dir=path.parent, delete=False) as file:
+    aside = path.with_name(f"{path.name}{WRITING}")
+    with aside.open("w") as file:
         file.write(f"{text}\n")
         file.flush()
         os.fsync(file.fileno())
-    os.chmod(file.name, 0o644)
-    os.replace(file.name, path)
+    os.replace(aside, path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -82,18 +93,48 @@ def read_facts(run: pathlib.Path) -> Facts:
         ) from error
 
 
-def claim(run: pathlib.Path, facts: Facts) -> None:
-    """Makes `run` the directory of the run with this fingerprint.
+def require_agreement(facts: Facts, strategy) -> None:
+    """Before the processes of a run share anything.
 
     Raises:
-        RunError: the directory belongs to another run, or holds something else.
+        RunError: they have different recipes or data.
     """
+    text = json.dumps(dataclasses.asdict(facts)).encode()
+    number = int.from_bytes(hashlib.sha256(text).digest()[:7])
+    numbers = strategies.gather(strategy, number)
+    if len({*numbers}) > 1:
+        raise RunError(
+            "The workers are not of one run. Expected equal recipes and data. Received "
+            f"fingerprints {', '.join(f'{number:x}' for number in numbers)}."
+        )
+
+
+def claim(run: pathlib.Path, facts: Facts, strategy=None) -> None:
+    """Makes `run` the directory of the run with this fingerprint.
+
+    All processes of the run must see it; the chief alone writes.
+
+    Raises:
+        RunError: the directory belongs to another run, or holds something else, or
+            a process does not see what the chief has written.
+    """
+    strategy = strategy or tf.distribute.get_strategy()
     if run.exists() and not run.is_dir():
         raise RunError(f"Expected a directory for the run. Received: the file {run}.")
-    if not run.exists() or not any(run.iterdir()):
+    is_new = not run.exists() or all(
+        path.name.endswith(WRITING) for path in run.iterdir()
+    )
+    if not is_new:
+        _require_equal_facts(run, facts)
+    strategies.gather(strategy, is_new)  # everyone has looked
+    if is_new and strategies.is_chief(strategy):
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "config.json", dataclasses.asdict(facts))
-        return
+    strategies.gather(strategy, is_new)  # now it is there for everyone
+    _require_equal_facts(run, facts)
+
+
+def _require_equal_facts(run, facts):
     # through JSON, which has lists for tuples and strings for all keys
     old, new = (
         json.loads(json.dumps(dataclasses.asdict(which)))
@@ -127,10 +168,13 @@ class Checkpoints:
         model, optimizer: built. Every variable is listed by its path; those of the
             optimizer and the seeds of random layers among them.
         state: further `tf.Variable`s by name, the step among them.
+        writes: this process saves; another one of the run does it otherwise.
     """
 
-    def __init__(self, run, model, optimizer, state: dict[str, tf.Variable]):
-        self._step = state["step"]
+    def __init__(
+        self, run, model, optimizer, state: dict[str, tf.Variable], writes: bool = True
+    ):
+        self._step, self._writes = state["step"], writes
         self._variables = {
             **_by_path("model", model.variables),
             **_by_path("optimizer", optimizer.variables, optimizer.name),
@@ -143,9 +187,26 @@ class Checkpoints:
         )
 
     def save(self, best: bool = False) -> None:
-        """Saves the state, to go on from or as the best one so far."""
-        manager = self._best if best else self._last
-        manager.save(checkpoint_number=int(self._step.numpy()))
+        """Saves the state, to go on from or as the best one so far.
+
+        Raises:
+            RunError: it cannot be written; the checkpoints before it are as they were.
+        """
+        if not self._writes:
+            return
+        manager, step = self._best if best else self._last, int(self._step.numpy())
+        try:
+            manager.save(checkpoint_number=step)
+        except tf.errors.OpError as error:
+            raise RunError(
+                f"{manager.directory} takes no checkpoint of step {step}: "
+                f"{error.message}"
+            ) from error
+
+    def digest(self) -> str:
+        """sha256 of all variables as they are, as `digest` has it of a checkpoint."""
+        names = sorted(self._variables)
+        return _sha256((name, self._variables[name].numpy()) for name in names)
 
     def restore_last(self) -> bool:
         """Restores the newest readable checkpoint; `False` when there is none yet.
@@ -195,6 +256,20 @@ def _step(path) -> int:
     return int(path.rpartition("-")[2])
 
 
+def has_checkpoint(run: pathlib.Path) -> bool:
+    """Whether a run has saved anything to go on from."""
+    return bool(_saved(run / "checkpoints"))
+
+
+def new_state() -> dict[str, tf.Variable]:
+    """What a run knows besides its model and optimizer: how far it is."""
+    return {
+        "step": tf.Variable(0, dtype=tf.int64, trainable=False),
+        "evaluated": tf.Variable(0, dtype=tf.int64, trainable=False),
+        "best_top1": tf.Variable(-1.0, trainable=False),
+    }
+
+
 def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
     """Path and step of the best checkpoint of a run.
 
@@ -225,15 +300,29 @@ def digest(run: pathlib.Path) -> tuple[int, str]:
             f"{run / 'checkpoints'} holds no checkpoint. Expected a run that has "
             "saved one."
         )
-    sha256 = hashlib.sha256()
     with _readable(paths[0]):
         reader = tf.train.load_checkpoint(paths[0])
-        for name in sorted(reader.get_variable_to_shape_map()):
-            if name.startswith("variables/"):
-                value = reader.get_tensor(name)
-                sha256.update(f"{name} {value.dtype} {value.shape}\n".encode())
-                sha256.update(value.tobytes())
-    return _step(paths[0]), sha256.hexdigest()
+        names = {_plain(name): name for name in reader.get_variable_to_shape_map()}
+        return _step(paths[0]), _sha256(
+            (name, reader.get_tensor(names[name])) for name in sorted(names) if name
+        )
+
+
+def _sha256(values):
+    """Of pairs of names and arrays."""
+    sha256 = hashlib.sha256()
+    for name, value in values:
+        sha256.update(f"{name} {value.dtype} {value.shape}\n".encode())
+        sha256.update(value.tobytes())
+    return sha256.hexdigest()
+
+
+def _plain(name):
+    """The path of a variable in a checkpoint; empty for what is no variable of ours."""
+    prefix, suffix = "variables/", "/.ATTRIBUTES/VARIABLE_VALUE"
+    if not name.startswith(prefix):
+        return ""
+    return name.removeprefix(prefix).removesuffix(suffix).replace(".S", "/")
 
 
 def restore_model(path: str, model) -> None:
@@ -253,6 +342,8 @@ def restore_model(path: str, model) -> None:
 def _readable(path):
     try:
         yield
+    except ELSEWHERE:
+        raise
     except (tf.errors.OpError, IndexError, ValueError) as error:
         raise DamagedError(f"{path} is a damaged checkpoint: {error}") from error
 
@@ -273,14 +364,9 @@ def _by_path(kind, variables, owner=""):
 
 def _require_equal_shapes(path, variables, prefix=""):
     """Compares names and shapes before a restore touches anything."""
-    suffix = "/.ATTRIBUTES/VARIABLE_VALUE"
     with _readable(path):
         listed = tf.train.list_variables(path)
-    stored = {
-        name.removeprefix("variables/").removesuffix(suffix).replace(".S", "/"): shape
-        for name, shape in listed
-        if name.startswith("variables/")
-    }
+    stored = {_plain(name): shape for name, shape in listed if _plain(name)}
     stored = {name: shape for name, shape in stored.items() if name.startswith(prefix)}
     expected = {name: v.shape.as_list() for name, v in variables.items()}
     for name, old, new in _differences(expected, stored):

@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import pathlib
+import tempfile
 
 import keras
 import numpy as np
@@ -11,18 +12,29 @@ import orbit
 import tensorflow as tf
 
 import model_zoo
-from train import checkpoint
+from train import checkpoint, optimizers
 from train import data as input_data
 from train.command import RunError, UsageError
 
 
-def create_model(facts: checkpoint.Facts) -> keras.Model:
-    """The network of a run, freshly initialized; it returns logits.
+def create_model(facts: checkpoint.Facts, weights: str | None = None) -> keras.Model:
+    """The network of a run; it returns logits.
+
+    Args:
+        facts: of the run.
+        weights: tag, file or run as in `config.Model`; `None`: random weights.
 
     Raises:
-        UsageError: the zoo has no such network, or not with these options.
+        UsageError: the zoo has no such network, or not with these options or weights.
     """
     settings, classes = facts.recipe.model, len(facts.class_names)
+    if weights and os.path.isdir(weights):
+        source, _, _ = load_best(pathlib.Path(weights))
+        with tempfile.TemporaryDirectory() as directory:
+            file = os.path.join(directory, "best.weights.h5")
+            source.save_weights(file)
+            return create_model(facts, file)
+    options = {**settings.options, **({"weights": weights} if weights else {})}
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(facts.recipe.precision)
     try:
@@ -31,7 +43,7 @@ def create_model(facts: checkpoint.Facts) -> keras.Model:
             input_shape=facts.shape,
             classes=classes,
             classifier_activation=None,
-            **settings.options,
+            **options,
         )
     except (TypeError, ValueError) as error:
         raise UsageError(f"Cannot build {settings.name}: {error}") from error
@@ -57,6 +69,36 @@ def load_best(workdir: pathlib.Path) -> tuple[keras.Model, checkpoint.Facts, int
     model = create_model(facts)
     checkpoint.restore_model(path, model)
     return model, facts, step
+
+
+def load_last(
+    workdir: pathlib.Path, averaged: bool
+) -> tuple[keras.Model, checkpoint.Facts, int]:
+    """The network of a run with its last weights or their averages, and their step.
+
+    Raises:
+        UsageError: the run keeps no averages.
+        RunError: there is no such run, or it has no checkpoint of this network.
+    """
+    facts = checkpoint.read_facts(workdir)
+    settings = facts.recipe.optimizer
+    if averaged and not settings.average:
+        raise UsageError(
+            f"{workdir} keeps no averages. Expected a run with optimizer.average above "
+            "0. Received: 0."
+        )
+    model, state = create_model(facts), checkpoint.new_state()
+    schedule = optimizers.create_schedule(settings, 1, 1.0, 1)  # it is not trained
+    optimizer = optimizers.create_optimizer(facts.recipe, schedule, model)
+    if not checkpoint.Checkpoints(workdir, model, optimizer, state).restore_last():
+        raise RunError(f"{workdir} holds no checkpoint. Expected a run that has begun.")
+    if averaged:
+        own = getattr(optimizer, "inner_optimizer", optimizer)
+        for variable, average in zip(
+            model.trainable_variables, own.averages, strict=True
+        ):
+            variable.assign(average)
+    return model, facts, int(state["step"].numpy())
 
 
 def trainable_parameters(model: keras.Model) -> int:
@@ -150,6 +192,8 @@ class Trainer(orbit.StandardTrainer):
         self._strategy, self._model, self._recipe = strategy, model, recipe
         self._optimizer, self._schedule = optimizer, schedule
         self._step, self._k = step, top_k(data)
+        if recipe.jit_compile:
+            self._gradients = tf.function(self._gradients, jit_compile=True)
         start = int(step.numpy())
         batches = strategy.distribute_datasets_from_function(
             lambda context: input_data.training_batches(
@@ -179,6 +223,8 @@ class Trainer(orbit.StandardTrainer):
                 more = [a + b for a, b in zip(gradients, more, strict=True)]
             gradients = more
             self._sums.add(losses, logits, part[1], tf.ones_like(losses), self._k)
+        context = tf.distribute.get_replica_context()
+        gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         self._optimizer.apply(gradients, self._model.trainable_variables)
 
     def _gradients(self, images, labels, others=None, share=None):
@@ -198,7 +244,12 @@ class Trainer(orbit.StandardTrainer):
 
     def train_loop_end(self):
         rate = self._schedule(self._step - 1)
-        return {**self._sums.means(self._k), "learning_rate": rate}
+        variables = [v.value for v in self._model.trainable_variables]
+        return {
+            **self._sums.means(self._k),
+            "learning_rate": rate,
+            "weight_norm": tf.linalg.global_norm(variables),
+        }
 
 
 class Evaluator(orbit.StandardEvaluator):
@@ -212,7 +263,10 @@ class Evaluator(orbit.StandardEvaluator):
 
     def __init__(self, strategy, model, data, split, batch_size):
         self._strategy, self._model, self._k = strategy, model, top_k(data)
-        self.steps = input_data.evaluation_steps(data, split, batch_size)
+        replicas = strategy.num_replicas_in_sync
+        self.steps = data.splits[split].evaluation_steps(
+            batch_size // replicas, replicas
+        )
         batches = strategy.distribute_datasets_from_function(
             lambda context: input_data.evaluation_batches(
                 data, split, batch_size, context
@@ -242,17 +296,18 @@ class Evaluator(orbit.StandardEvaluator):
 
 
 def require_finite(metrics: dict, first_step: int, last_step: int) -> None:
-    """Stops a run whose loss is no number any more.
+    """Stops a run whose loss or weights are no numbers any more.
 
     Raises:
         RunError: names the steps in which it happened.
     """
-    if not np.isfinite(metrics["loss"]):
-        raise RunError(
-            f"Training diverged between steps {first_step} and {last_step}. "
-            f"Expected a finite loss. Received: {metrics['loss']}. A smaller "
-            "--set=optimizer.learning_rate may help."
-        )
+    for name, value in metrics.items():
+        if not np.isfinite(value):
+            raise RunError(
+                f"Training diverged between steps {first_step} and {last_step}. "
+                f"Expected a finite {name.replace('_', ' ')}. Received: {value}. A "
+                "smaller --set=optimizer.learning_rate may help."
+            )
 
 
 @contextlib.contextmanager

@@ -1,5 +1,8 @@
 """How every command starts and ends: flags, one-line errors, exit codes."""
 
+import fcntl
+import os
+import pathlib
 import sys
 from collections.abc import Callable
 
@@ -46,6 +49,27 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> 
             sys.exit(_fail("interrupted", "the same command goes on", FAILED))
 
     app.run(guarded, flags_parser=_parse)
+
+
+def lock(directory: pathlib.Path, work: str) -> int:
+    """Keeps other processes of this machine from the same work in a directory.
+
+    Returns:
+        An open file; the lock goes when it is closed, at the latest with the process.
+
+    Raises:
+        RunError: another process has the lock.
+    """
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        os.close(descriptor)
+        raise RunError(
+            f"Another process {work} {directory}. Expected: none. Received: its lock "
+            "on the directory."
+        ) from error
+    return descriptor
 
 
 def no_arguments(arguments: list[str]) -> None:

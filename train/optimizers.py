@@ -7,6 +7,9 @@ import tensorflow as tf
 from keras import ops
 
 from train import config
+from train.command import RunError
+
+LEAST_SCALE = 2.0**-10
 
 
 @keras.saving.register_keras_serializable(package="train")
@@ -16,15 +19,15 @@ class PublishedSGD(keras.optimizers.SGD):
     g = gradient + l2 * w;  v = momentum * v + g;  w = w - learning_rate * v
 
     Keras' own SGD keeps the learning rate inside of the velocity (which differs while
-    the rate changes), and its `weight_decay` is decoupled from the gradient.
+    the rate changes), and its `weight_decay` is decoupled from the gradient. Gradients
+    come summed over the replicas, equal on each: so the norm that is clipped, and what
+    `LossScaleOptimizer` takes for finite, are of the whole batch.
 
     Args:
         learning_rate: a number or a schedule.
         momentum: in [0, 1].
         l2: coefficient, on every variable but those of `exclude_from_weight_decay`.
-        clip_norm: largest norm of the gradient over all variables, after its sum over
-            the replicas; `None`: no limit. (`global_clipnorm` of Keras limits the
-            gradient of each replica.)
+        clip_norm: largest norm of the gradient over all variables; `None`: no limit.
         average: d in average = d * average + (1 - d) * variable, from the initial
             value; 0: no averages.
     """
@@ -51,10 +54,9 @@ class PublishedSGD(keras.optimizers.SGD):
         super().build(variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
-        pairs = super()._all_reduce_sum_gradients(grads_and_vars)
         if self.clip_norm is None:
-            return pairs
-        gradients, variables = zip(*pairs, strict=True)
+            return grads_and_vars
+        gradients, variables = zip(*grads_and_vars, strict=True)
         clipped, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
         return list(zip(clipped, variables, strict=True))
 
@@ -99,6 +101,21 @@ def create_optimizer(recipe: config.Recipe, schedule, model: keras.Model):
         optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
     optimizer.build(model.trainable_variables)
     return optimizer
+
+
+def require_scale(optimizer, first_step: int, last_step: int) -> None:
+    """Stops a run whose float16 gradients overflow at any scale of the loss.
+
+    Raises:
+        RunError: names the steps in which it was noticed.
+    """
+    scale = getattr(optimizer, "dynamic_scale", None)
+    if scale is not None and float(scale.numpy()) < LEAST_SCALE:
+        raise RunError(
+            f"Training diverged between steps {first_step} and {last_step}: float16 "
+            f"gradients overflow. Expected a loss scale of at least {LEAST_SCALE:g}. "
+            f"Received: {float(scale.numpy()):g}."
+        )
 
 
 def decayed_variables(settings: config.Optimizer, model: keras.Model) -> list:

@@ -20,15 +20,19 @@ class Progress:
         stop: the number of steps in the run.
         batch_size: images in a step.
         stream: where to write; a terminal gets the bar.
+        quiet: only measures.
     """
 
-    def __init__(self, start: int, stop: int, batch_size: int, stream=None):
+    def __init__(
+        self, start: int, stop: int, batch_size: int, stream=None, quiet: bool = False
+    ):
+        self._quiet = quiet
         self._stream = stream or sys.stdout
         self._stop, self._batch_size = stop, batch_size
         self.step, self._clock = start, time.perf_counter()
         self._rates = []
         self._bar = None
-        if self._stream.isatty() and shutil.get_terminal_size().columns:
+        if not quiet and self._stream.isatty() and shutil.get_terminal_size().columns:
             self._bar = tqdm.tqdm(
                 total=stop, initial=start, file=self._stream, unit="step"
             )
@@ -66,7 +70,7 @@ class Progress:
         """A line of its own, above the bar if there is one."""
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
-        else:
+        elif not self._quiet:
             print(line, file=self._stream, flush=True)
 
     def close(self) -> None:
@@ -84,14 +88,16 @@ class MetricsFile:
     """metrics.csv: what was measured at which step; nothing that depends on the clock.
 
     Args:
-        path: of the file. Rows that the run will write again, and one that a crash
-            cut short, are dropped.
+        path: of the file; `None` keeps none. Rows that the run will write again, and
+            one that a crash cut short, are dropped.
         step: the step that the run begins with.
         evaluated: the step of its last evaluation.
     """
 
-    def __init__(self, path: pathlib.Path, step: int, evaluated: int):
+    def __init__(self, path: pathlib.Path | None, step: int, evaluated: int):
         self._path = path
+        if path is None:
+            return
         rows = self._rows_until({"train": step, "validation": evaluated})
         aside = path.with_suffix(".tmp")
         with aside.open("w", newline="") as file:
@@ -110,6 +116,8 @@ class MetricsFile:
 
     def append(self, step: int, split: str, metrics: dict[str, float]) -> None:
         """One row; a metric that is not there stays empty."""
+        if self._path is None:
+            return
         values = {"step": step, "split": split, **metrics}
         with self._path.open("a", newline="") as file:
             csv.writer(file).writerow([_text(values.get(name)) for name in COLUMNS])

@@ -1,13 +1,11 @@
 """One run: trains a recipe in its directory, then evaluates, exports and checks it."""
 
-import contextlib
 import itertools
 import json
 import math
 import os
 import pathlib
 import platform
-import signal
 import subprocess
 import sys
 
@@ -24,7 +22,9 @@ from train import (
     data,
     export,
     optimizers,
+    preemption,
     progress,
+    strategies,
 )
 
 ATTENTION_IMAGES = 64
@@ -55,13 +55,20 @@ class Run:
     ):
         self.workdir, self.recipe, self.strategy = workdir, recipe, strategy
         self.data_dir, self.images_per_second = data_dir, None
-        self.stop_signal = StopSignal(workdir)
+        self.is_chief = strategies.is_chief(strategy)
+        self.worker = strategies.worker(strategy)
+        self.stop_signal = preemption.StopSignal(workdir, strategy)
         replicas = strategy.num_replicas_in_sync
         if recipe.batch_size % (replicas * recipe.accumulation):
             raise command.UsageError(
                 "Recipe field batch_size must be a multiple of the number of replicas "
                 f"times accumulation. Received: {recipe.batch_size} images, {replicas} "
                 f"replicas, accumulation {recipe.accumulation}."
+            )
+        if recipe.jit_compile and replicas > 1:
+            raise command.UsageError(
+                "Recipe field jit_compile is for one replica: batch norms of several "
+                f"exchange statistics in the middle. Received: {replicas} replicas."
             )
         self.data = data.load(recipe.data, data_dir)
         images = {name: len(split) for name, split in self.data.splits.items()}
@@ -73,6 +80,7 @@ class Run:
             images,
             self.data.fingerprint,
         )
+        checkpoint.require_agreement(self.facts, strategy)
         self.steps_per_epoch = images["train"] / recipe.batch_size
         self.steps = recipe.steps or math.ceil(recipe.epochs * self.steps_per_epoch)
         self.schedule = optimizers.create_schedule(
@@ -80,21 +88,29 @@ class Run:
         )
         keras.utils.set_random_seed(recipe.seed)
         with strategy.scope():
-            self.model = classification.create_model(self.facts)
+            known = self._of_chief(checkpoint.has_checkpoint(workdir))
+            self.model = classification.create_model(
+                self.facts, None if known else recipe.model.weights
+            )
             self.optimizer = optimizers.create_optimizer(
                 recipe, self.schedule, self.model
             )
-            self.state = {
-                "step": tf.Variable(0, dtype=tf.int64, trainable=False),
-                "evaluated": tf.Variable(0, dtype=tf.int64, trainable=False),
-                "best_top1": tf.Variable(-1.0, trainable=False),
-            }
-        checkpoint.claim(workdir, self.facts)
+            self.state = checkpoint.new_state()
+        checkpoint.claim(workdir, self.facts, strategy)
+        if self.is_chief:
+            self.lock = command.lock(workdir, "trains in")
         self.checkpoints = checkpoint.Checkpoints(
-            workdir, self.model, self.optimizer, self.state
+            workdir, self.model, self.optimizer, self.state, self.is_chief
         )
         with strategy.scope():
             self.resumed = self.checkpoints.restore_last()
+        digest = int(self.checkpoints.digest()[:14], 16)
+        if len({*strategies.gather(strategy, digest)}) > 1:
+            raise command.RunError(
+                "The workers begin with different weights. Expected one directory, and "
+                f"equal files of weights, that all of them read. Received: {workdir}, "
+                f"step {self.step} in worker {self.worker[0]}."
+            )
 
     @property
     def step(self) -> int:
@@ -108,7 +124,10 @@ class Run:
         devices = ", ".join(self.strategy.extended.worker_devices)
         counts = ", ".join(f"{n} {name}" for name, n in self.facts.images.items())
         shape = "x".join(map(str, self.data.shape))
-        begin = f"going on from step {self.step}" if self.resumed else "from scratch"
+        weights = self.recipe.model.weights
+        begin = f"from the weights {weights}" if weights else "from scratch"
+        if self.resumed:
+            begin = f"going on from step {self.step}"
         return (
             f"model    {recipe.model.name}, "
             f"{classification.trainable_parameters(self.model):,} parameters\n"
@@ -133,7 +152,11 @@ class Run:
             RunError: the loss is no number any more.
             Preempted: the process was asked to stop (SIGTERM); everything is saved.
         """
-        print(self.describe(), flush=True)
+        number, workers = self.worker
+        if self.is_chief:
+            print(self.describe(), flush=True)
+        else:
+            print(f"worker   {number} of {workers}; the first one reports", flush=True)
         if self.step == self.steps and self.evaluated == self.steps:
             return
         trainer = classification.Trainer(
@@ -148,13 +171,16 @@ class Run:
         )
         validator = self._evaluator("validation")
         metrics_file = progress.MetricsFile(
-            self.workdir / "metrics.csv", self.step, self.evaluated
+            self._own("metrics.csv"), self.step, self.evaluated
         )
-        shown = progress.Progress(self.step, self.steps, self.recipe.batch_size)
+        shown = progress.Progress(
+            self.step, self.steps, self.recipe.batch_size, quiet=not self.is_chief
+        )
 
         def after_loop(output):
             output = {name: float(value) for name, value in output.items()}
             classification.require_finite(output, shown.step + 1, self.step)
+            optimizers.require_scale(self.optimizer, shown.step + 1, self.step)
             metrics_file.append(self.step, "train", output)
             shown.report(self.step, output["loss"], output["top1"])
             self.stop_signal.check()
@@ -165,40 +191,61 @@ class Run:
             evaluator=validator,
             global_step=self.state["step"],
             steps_per_loop=self.recipe.steps_per_loop,
-            summary_dir=str(self.workdir / "train"),
+            summary_dir=self._own("train"),
             summary_interval=self.recipe.steps_per_loop,
-            eval_summary_dir=str(self.workdir / "validation"),
+            eval_summary_dir=self._own("validation"),
             train_actions=[after_loop],
         )
         try:
             with self.stop_signal.deferred():
-                for target in self._evaluation_steps():
-                    with classification.quiet_orbit():
-                        controller.train(target, checkpoint_at_completion=False)
-                    with self._averaged():
-                        with classification.quiet_orbit():
-                            results = controller.evaluate(validator.steps)
-                        results = {k: float(v) for k, v in results.items()}
-                        is_best = self._record(results, metrics_file)
-                        if is_best:
-                            self.checkpoints.save(best=True)
-                        self._record_attention(controller)
+                try:
+                    self._train_and_evaluate(controller, validator, metrics_file, shown)
+                except command.Preempted:
                     self.checkpoints.save()
-                    shown.write(
-                        f"step {self.step}/{self.steps}  validation loss "
-                        f"{results['loss']:.4f}  accuracy {results['top1']:.4f}"
-                        f"{'  (best)' if is_best else ''}"
-                    )
-                    shown.resume_clock()
-                    self.stop_signal.check()
-        except command.Preempted:
-            self.checkpoints.save()
-            raise
+                    raise
+        except tf.errors.DataLossError as error:
+            raise command.RunError(
+                f"Images of {self.recipe.data.name} cannot be read after step "
+                f"{self.step}: {error.message.splitlines()[0]}"
+            ) from error
         finally:
             shown.close()
         self.images_per_second = shown.images_per_second
-        if self.images_per_second:
+        if self.is_chief and self.images_per_second:
             print(f"trained at {self.images_per_second:.0f} images/s")
+        digest = self.checkpoints.digest()
+        print(f"state    step {self.step}  sha256 {digest}", flush=True)
+        if len({*strategies.gather(self.strategy, int(digest[:14], 16))}) > 1:
+            raise command.RunError("The workers have ended with different weights.")
+
+    def _train_and_evaluate(self, controller, validator, metrics_file, shown):
+        for target in self._evaluation_steps():
+            with classification.quiet_orbit():
+                controller.train(target, checkpoint_at_completion=False)
+            with self._averaged():
+                with classification.quiet_orbit():
+                    results = controller.evaluate(validator.steps)
+                results = {k: float(v) for k, v in results.items()}
+                is_best = self._record(results, metrics_file)
+                if is_best:
+                    self.checkpoints.save(best=True)
+                self._record_attention(controller)
+            self.checkpoints.save()
+            shown.write(
+                f"step {self.step}/{self.steps}  validation loss "
+                f"{results['loss']:.4f}  accuracy {results['top1']:.4f}"
+                f"{'  (best)' if is_best else ''}"
+            )
+            shown.resume_clock()
+            self.stop_signal.check()
+
+    def _of_chief(self, number: int) -> int:
+        """What the chief says, where files may look otherwise to others."""
+        return strategies.gather(self.strategy, number)[0]
+
+    def _own(self, name) -> pathlib.Path | None:
+        """A file of the run for the process that writes; `None` for the others."""
+        return self.workdir / name if self.is_chief else None
 
     @property
     def evaluated(self) -> int:
@@ -232,12 +279,12 @@ class Run:
 
     def _record_attention(self, controller):
         """Histograms of what each layer's gate says to a few validation images."""
-        if not attentive_layers(self.model):
+        if not self.is_chief or not attentive_layers(self.model):
             return
         writer = controller.eval_summary_manager.summary_writer()
-        entries = self.data.splits["validation"].images[:ATTENTION_IMAGES]
-        images = [data.evaluation_image(self.data, entry) for entry in entries]
-        images = data.standardize(tf.stack(images), self.recipe.data)
+        batches = data.evaluation_batches(self.data, "validation", ATTENTION_IMAGES)
+        images, _, weights = next(iter(batches))
+        images = images[weights > 0]
         with writer.as_default(step=self.step):
             for path, attention in collect_attention(self.model, images).items():
                 tf.summary.histogram(f"attention/{path}", attention)
@@ -249,7 +296,16 @@ class Run:
         Raises:
             RunError: the export does not reproduce the accuracy.
         """
-        results = self._test()
+        if self.worker[1] == 1:
+            self._export(self._test())
+            return
+        with self.stop_signal.deferred():  # a signal to one of them is for all
+            results = self._test()
+            if self.is_chief:
+                self._export(results)
+            self.stop_signal.check()  # nobody leaves while others are at work
+
+    def _export(self, results):
         top5 = f"  top-5 {results['top5']:.4f}" if "top5" in results else ""
         print(
             f"test     top-1 {results['top1']:.4f}{top5}  loss {results['loss']:.4f}  "
@@ -268,8 +324,8 @@ class Run:
 
     def _test(self):
         path = self.workdir / "results.json"
-        if path.exists():
-            return json.loads(path.read_text())
+        if self._of_chief(path.exists()):
+            return json.loads(path.read_text()) if self.is_chief else {}
         best, step = checkpoint.best_checkpoint(self.workdir)
         with self.strategy.scope():
             checkpoint.restore_model(best, self.model)
@@ -287,41 +343,6 @@ class Run:
             "keras": keras.__version__,
             "tensorflow": tf.__version__,
         }
-        checkpoint.write_json(path, results)
+        if self.is_chief:
+            checkpoint.write_json(path, results)
         return results
-
-
-class StopSignal:
-    """SIGTERM ends a run with `Preempted`: at once, or where training can save."""
-
-    def __init__(self, workdir: pathlib.Path):
-        self._workdir = workdir
-        self._received = self._is_deferred = False
-        signal.signal(signal.SIGTERM, self._receive)
-
-    def _receive(self, number, frame):
-        del number, frame
-        self._received = True
-        if not self._is_deferred:
-            self.check()
-
-    @contextlib.contextmanager
-    def deferred(self):
-        """Within it the signal waits for `check`."""
-        self._is_deferred = True
-        try:
-            yield
-        finally:
-            self._is_deferred = False
-
-    def check(self) -> None:
-        """Ends the run if the signal has come.
-
-        Raises:
-            Preempted: it has.
-        """
-        if self._received:
-            raise command.Preempted(
-                f"everything is saved in {self._workdir}. Start the same command again "
-                "to go on."
-            )

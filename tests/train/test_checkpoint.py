@@ -191,3 +191,9 @@ def test_best_checkpoint_is_apart_and_has_its_step(tmp_path):
     checkpoint.restore_model(path, other)
     for one, two in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(one, two)
+
+
+def test_directory_of_a_run_that_never_began_is_taken(tmp_path):
+    (tmp_path / f"config.json{checkpoint.WRITING}").write_text("{")
+    checkpoint.claim(tmp_path, FACTS)
+    assert checkpoint.read_facts(tmp_path) == FACTS

@@ -1,9 +1,45 @@
-"""The loss of a run."""
+"""The network and the loss of a run."""
+
+import dataclasses
 
 import numpy as np
 import pytest
 
-from train import classification
+from train import checkpoint, classification
+from train.command import UsageError
+
+
+def test_training_starts_from_the_best_weights_of_a_run(short_run):
+    workdir, _ = short_run
+    facts = checkpoint.read_facts(workdir)
+    best, _, _ = classification.load_best(workdir)
+    start = classification.create_model(facts, str(workdir))
+    for ours, theirs in zip(start.weights, best.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+
+
+def test_classifier_for_other_classes_is_made_anew(short_run, tmp_path):
+    workdir, _ = short_run
+    facts = checkpoint.read_facts(workdir)
+    best, _, _ = classification.load_best(workdir)
+    best.save_weights(tmp_path / "best.weights.h5")
+    others = dataclasses.replace(facts, class_names=("even", "odd"))
+    for weights in (workdir, tmp_path / "best.weights.h5"):
+        start = classification.create_model(others, str(weights))
+        assert start.output_shape == (None, 2)
+        for ours, theirs in zip(start.weights[:-2], best.weights[:-2], strict=True):
+            np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
+
+
+def test_weights_of_another_network_are_a_usage_error(short_run):
+    workdir, _ = short_run
+    facts = checkpoint.read_facts(workdir)
+    model = dataclasses.replace(facts.recipe.model, name="resnet32_an")
+    recipe = dataclasses.replace(facts.recipe, model=model)
+    with pytest.raises(UsageError, match="Cannot build resnet32_an"):
+        classification.create_model(
+            dataclasses.replace(facts, recipe=recipe), str(workdir)
+        )
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])

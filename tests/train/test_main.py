@@ -1,6 +1,5 @@
 """python -m train, from the command line: the main job, exit codes, resume."""
 
-import contextlib
 import csv
 import json
 import random
@@ -228,43 +227,49 @@ def test_sigterm_before_training_ends_the_run_for_another_start(
     assert process.returncode == 75, errors
 
 
+@pytest.mark.slow
+def test_many_sigterms_are_one(tmp_path, short_flags, command):
+    run = tmp_path / "run"
+    flags = [*short_flags, "--steps=4000", "--set=evaluate_every=1000"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", *flags, f"--workdir={run}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("step 20/4000"):
+            break
+    while process.poll() is None:
+        process.terminate()
+        time.sleep(0.01)
+    _, errors = process.communicate()
+    assert process.returncode == 75, errors
+    saved = command("-m", "train.checkpoint", "digest", run).stdout
+    assert int(saved.split()[1]) >= 20
+
+
+@pytest.mark.slow
+def test_directory_in_use_is_refused(tmp_path, short_flags, command):
+    arguments = ["-m", "train", *short_flags, f"--workdir={tmp_path / 'run'}"]
+    process = subprocess.Popen(
+        [sys.executable, *arguments], stdout=subprocess.PIPE, text=True
+    )
+    for line in process.stdout:
+        if line.startswith("workdir"):
+            break
+    done = command(*arguments, expected=1)
+    assert "error: Another process trains in" in done.stderr
+    process.kill()
+    process.communicate()
+
+
 def test_directory_that_cannot_be_made_is_one_line(tmp_path, short_flags, command):
     (tmp_path / "file").touch()
     flags = [*short_flags, f"--workdir={tmp_path / 'file' / 'run'}"]
     done = command("-m", "train", *flags, expected=1)
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr
-
-
-@pytest.mark.slow
-def test_two_replicas_train_as_one_device(tmp_path, data_dir, command):
-    losses = {}
-    for name, flags in (
-        ("one", ["--strategy=one"]),
-        ("mirrored", ["--strategy=mirrored", "--logical_cpus=2"]),
-    ):
-        workdir = tmp_path / name
-        done = command(
-            "-m",
-            "train",
-            "--recipe=digits",
-            "--steps=8",
-            "--set=steps_per_loop=2",
-            "--set=optimizer.learning_rate=0.02",  # rounding grows with the rate
-            "--set=model.options={'synchronized': True}",
-            f"--workdir={workdir}",
-            f"--data_dir={data_dir}",
-            *flags,
-        )
-        assert "as trained" in done.stdout
-        losses[name] = [
-            float(row["loss"]) for row in rows(workdir) if row["split"] == "train"
-        ]
-    assert "2 replica(s)" in done.stdout and "64 global, 32 per replica" in done.stdout
-    # rounding grows with every step, on one device as well
-    one, mirrored = losses["one"], losses["mirrored"]
-    np.testing.assert_allclose(mirrored[:2], one[:2], rtol=1e-5)
-    np.testing.assert_allclose(mirrored, one, rtol=1e-2)
 
 
 @pytest.mark.slow
@@ -308,8 +313,17 @@ def test_parts_and_replicas_train_as_one_batch(tmp_path, data_dir, command):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
-def test_half_precision_trains_and_exports(tmp_path, data_dir, command, precision):
+@pytest.mark.parametrize(
+    ("precision", "flags"),
+    [
+        ("mixed_bfloat16", []),
+        ("mixed_float16", []),
+        ("mixed_float16", ["--strategy=mirrored", "--logical_cpus=2"]),
+    ],
+)
+def test_half_precision_trains_and_exports(
+    tmp_path, data_dir, command, precision, flags
+):
     done = command(
         "-m",
         "train",
@@ -318,6 +332,7 @@ def test_half_precision_trains_and_exports(tmp_path, data_dir, command, precisio
         f"--set=precision={precision}",
         f"--workdir={tmp_path / 'run'}",
         f"--data_dir={data_dir}",
+        *flags,
     )
     assert "as trained" in done.stdout
     results = json.loads((tmp_path / "run" / "results.json").read_text())
@@ -325,12 +340,15 @@ def test_half_precision_trains_and_exports(tmp_path, data_dir, command, precisio
 
 
 @pytest.mark.slow
-def test_killed_run_ends_with_the_digest_of_a_whole_one(tmp_path, data_dir, command):
+def test_killed_run_ends_with_the_digest_of_a_whole_one(
+    tmp_path, data_dir, command, request
+):
     """Mixup, dropout and averaged weights; killed at random moments."""
-    rng = random.Random(0)
+    rng, kills = random.Random(0), request.config.getoption("--kills")
+    steps = 40 * kills
     flags = [
         "--recipe=digits",
-        "--steps=60",
+        f"--steps={steps}",
         "--set=steps_per_loop=10",
         "--set=evaluate_every=0.5",
         "--set=data.image_size=32",
@@ -341,26 +359,65 @@ def test_killed_run_ends_with_the_digest_of_a_whole_one(tmp_path, data_dir, comm
         f"--data_dir={data_dir}",
     ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
-    start = time.monotonic()
     command("-m", "train", *flags, f"--workdir={whole}")
-    duration = time.monotonic() - start
     arguments = [sys.executable, "-m", "train", *flags, f"--workdir={killed}"]
-    for _ in range(3):
+    for kill in range(1, kills + 1):
         process = subprocess.Popen(
-            arguments, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+            arguments, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, text=True
         )
-        with contextlib.suppress(subprocess.TimeoutExpired):
-            process.wait(rng.uniform(0.5, 0.9) * duration)
+        # while it builds its graphs, or while it trains, evaluates and saves
+        words = "workdir" if kill % 4 == 0 else "validation"
+        lines = []
+        for line in process.stdout:
+            lines.append(line)
+            if words in line:
+                break
+        after = rng.uniform(0.0, 8.0 if words == "workdir" else 1.5)
+        time.sleep(after)
         process.kill()
-        process.wait()
+        lines += process.communicate()[0].splitlines()
+        print(
+            f"kill {kill}, {after:.2f} s after {words}; last line: {lines[-1].strip()}"
+        )
+        assert process.returncode == -signal.SIGKILL
     command("-m", "train", *flags, f"--workdir={killed}")
     digests = {
         command("-m", "train.checkpoint", "digest", run).stdout
         for run in (whole, killed)
     }
-    assert len(digests) == 1 and "step 60  sha256 " in digests.pop()
+    print(*digests, sep="\n")
+    assert len(digests) == 1 and f"step {steps}  sha256 " in digests.pop()
     tables = [(run / "metrics.csv").read_text() for run in (whole, killed)]
     assert tables[0] == tables[1]
+
+
+@pytest.mark.slow
+def test_full_disk_destroys_nothing(tmp_path, short_run, short_flags, command):
+    reference, _ = short_run
+    run = tmp_path / "run"
+    flags = ["-m", "train", *short_flags, "--set=evaluate_every=1", f"--workdir={run}"]
+    half = 2**20  # bytes; a checkpoint of this run has more than twice as many
+    done = command(*flags, expected=1, largest_file=half)
+    assert "takes no checkpoint of step 20" in done.stderr.splitlines()[-1]
+    assert "File too large" in done.stderr and "Traceback" not in done.stderr
+
+    process = subprocess.Popen(
+        [sys.executable, *flags], stdout=subprocess.PIPE, stderr=subprocess.PIPE
+    )
+    for line in process.stdout:
+        if line.startswith(b"step 20/60  validation"):
+            process.terminate()
+            break
+    process.communicate(timeout=300)
+    digest = ("-m", "train.checkpoint", "digest", run)
+    before = command(*digest).stdout
+    done = command(*flags, expected=1, largest_file=half)
+    assert "takes no checkpoint of step" in done.stderr.splitlines()[-1]
+    assert command(*digest).stdout == before
+
+    command(*flags)
+    train = [[r for r in rows(w) if r["split"] == "train"] for w in (reference, run)]
+    assert train[0] == train[1]
 
 
 @pytest.mark.slow

@@ -9,6 +9,7 @@ from keras import ops
 
 import model_zoo
 from train import config, optimizers, recipes
+from train.command import RunError
 
 
 def test_sgd_equals_the_equations_while_the_rate_changes():
@@ -101,3 +102,15 @@ def test_short_runs_warm_up_no_longer_than_they_last(steps):
     schedule = optimizers.create_schedule(config.Optimizer(), 256, 10, steps)
     rates = [float(schedule(step)) for step in range(steps)]
     assert np.isfinite(rates).all() and rates[-1] == pytest.approx(0, abs=1e-6)
+
+
+def test_loss_scale_that_collapses_stops_the_run():
+    variable = keras.Variable(np.ones(2, "float32"))
+    optimizer = keras.optimizers.LossScaleOptimizer(optimizers.PublishedSGD(0.1))
+    optimizer.build([variable])
+    optimizers.require_scale(optimizer, 1, 5)
+    optimizers.require_scale(optimizer.inner_optimizer, 1, 5)  # has none
+    for _ in range(30):
+        optimizer.apply([ops.convert_to_tensor([np.nan, 1.0])], [variable])
+    with pytest.raises(RunError, match="between steps 6 and 36: float16 gradients"):
+        optimizers.require_scale(optimizer, 6, 36)

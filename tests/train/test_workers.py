@@ -1,0 +1,171 @@
+"""Runs of several processes, started by the command line as on several machines."""
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture
+def start(tmp_path, data_dir):
+    """Starts two workers of a run; kills what is left of them at the end."""
+    processes = []
+
+    def start(name, *flags, flags_of_second=()):
+        sockets = [socket.socket() for _ in range(2)]
+        for each in sockets:
+            each.bind(("localhost", 0))
+        ports = [each.getsockname()[1] for each in sockets]
+        for each in sockets:
+            each.close()
+        cluster = {"worker": [f"localhost:{port}" for port in ports]}
+        pair = []
+        for index, more in enumerate(((), flags_of_second)):
+            task = {"cluster": cluster, "task": {"type": "worker", "index": index}}
+            arguments = [
+                *("--recipe=digits", "--strategy=multi_worker", *flags, *more),
+                *(f"--workdir={tmp_path / name}", f"--data_dir={data_dir}"),
+            ]
+            pair.append(
+                subprocess.Popen(
+                    [sys.executable, "-m", "train", *arguments],
+                    env={**os.environ, "TF_CONFIG": json.dumps(task)},
+                    stdout=subprocess.PIPE,
+                    stderr=subprocess.PIPE,
+                    text=True,
+                )
+            )
+        processes.extend(pair)
+        return pair
+
+    yield start
+    for process in processes:
+        process.kill()
+        process.wait()
+
+
+def wait_for(process, words):
+    for line in process.stdout:
+        if words in line:
+            return
+    pytest.fail(f"no line with {words}: {process.stderr.read()}")
+
+
+def finish(processes, codes=(0, 0)):
+    """What the processes have printed since."""
+    outputs = [process.communicate(timeout=300) for process in processes]
+    received = tuple(process.returncode for process in processes)
+    assert received == codes, outputs
+    return outputs
+
+
+def losses(workdir):
+    lines = (workdir / "metrics.csv").read_text().splitlines()
+    return np.array([line.split(",")[2] for line in lines if ",train," in line], float)
+
+
+def values(workdir):
+    reader = tf.train.load_checkpoint(str(workdir / "checkpoints"))
+    names = sorted(reader.get_variable_to_shape_map())
+    return {n: reader.get_tensor(n) for n in names if n.startswith("variables/")}
+
+
+def files(workdir):
+    """The files of a run; those of TensorBoard have the clock in their names."""
+    paths = (path.relative_to(workdir) for path in workdir.rglob("*") if path.is_file())
+    return sorted(str(path) for path in paths if not path.name.startswith("events"))
+
+
+def test_replicas_and_workers_train_as_one_device(start, command, tmp_path, data_dir):
+    """In float64: in float32 the rounding of any change grows with every step."""
+    flags = (
+        "--steps=20",
+        "--set=steps_per_loop=1",
+        "--set=model.options={'synchronized': True}",
+        "--set=precision=float64",
+        "--set=data.shift=1",
+        "--set=optimizer.clip_norm=1",
+        "--set=optimizer.average=0.9",
+    )
+    for name, more in (
+        ("one", ()),
+        ("mirrored", ("--strategy=mirrored", "--logical_cpus=2")),
+    ):
+        run = (f"--workdir={tmp_path / name}", f"--data_dir={data_dir}")
+        command("-m", "train", "--recipe=digits", *flags, *more, *run)
+    outputs = finish(start("workers", *flags))
+    digests = [
+        [line.split()[-1] for line in output.splitlines() if line.startswith("state")]
+        for output, _ in outputs
+    ]
+    last = command("-m", "train.checkpoint", "digest", tmp_path / "workers").stdout
+    assert digests[0] == digests[1] == [last.split()[-1]]
+    one = tmp_path / "one"
+    for name in ("mirrored", "workers"):
+        other = tmp_path / name
+        assert files(other) == files(one)
+        np.testing.assert_allclose(losses(other), losses(one), rtol=1e-6)
+        received = values(other)
+        for variable, value in values(one).items():
+            np.testing.assert_allclose(
+                received[variable], value, rtol=1e-6, atol=1e-9, err_msg=variable
+            )
+
+
+def test_workers_stop_together_and_go_on(start, command, tmp_path):
+    flags = (
+        "--steps=60",
+        "--set=steps_per_loop=10",
+        "--set=evaluate_every=0.5",
+        "--set=data.mixup=0.2",
+    )
+    finish(start("whole", *flags))
+
+    pair = start("stopped", *flags)
+    wait_for(pair[0], "step 20/60  loss")
+    pair[1].send_signal(signal.SIGTERM)  # the other one, not the chief
+    for _, errors in finish(pair, (75, 75)):
+        assert "preempted: everything is saved" in errors.splitlines()[-1]
+
+    pair = start("stopped", *flags)
+    wait_for(pair[0], "step 40/60  loss")
+    pair[1].kill()
+    killed = time.monotonic()
+    (_, errors), _ = finish(pair, (1, -signal.SIGKILL))
+    assert time.monotonic() - killed < 120
+    assert "error: Worker 0 of 2 lost the others" in errors.splitlines()[-1]
+
+    pair = start("stopped", *flags)
+    wait_for(pair[0], "going on from step")
+    pair[0].kill()  # the chief
+    killed = time.monotonic()
+    _, (_, errors) = finish(pair, (-signal.SIGKILL, 1))
+    assert time.monotonic() - killed < 120
+    assert "error: Worker 1 of 2 lost the others" in errors.splitlines()[-1]
+
+    (output, _), _ = finish(start("stopped", *flags))
+    assert "from scratch" not in output and "as trained" in output
+    digests = {
+        command("-m", "train.checkpoint", "digest", tmp_path / name).stdout
+        for name in ("whole", "stopped")
+    }
+    assert len(digests) == 1 and "step 60  sha256 " in digests.pop()
+    tables = [(tmp_path / n / "metrics.csv").read_text() for n in ("whole", "stopped")]
+    assert tables[0] == tables[1]
+
+
+def test_workers_of_different_runs_do_not_begin(start, tmp_path):
+    model = "--set=model.name=resnet32_an"
+    pair = start("run", "--steps=5", flags_of_second=[model])
+    for _, errors in finish(pair, (1, 1)):
+        assert "error: The workers are not of one run" in errors.splitlines()[-1]
+    assert not (tmp_path / "run").exists()
