@@ -13,10 +13,10 @@ PYTHON_VERSION := $(if $(PYTHON),$(call version,$(PYTHON)))
 VENV_VERSION := $(call version,$(VENV)/bin/python)
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 EXTRAS_train := train
-EXTRAS_test := train,test
-EXTRAS_backends := train,test,backends
+EXTRAS_test := train,export,test
+EXTRAS_backends := train,export,test,backends
 
-.PHONY: train test test-slow test-backends conversion lint fashion clean python venv
+.PHONY: train test test-slow test-backends test-kills conversion lint fashion clean python venv
 
 train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans of digits.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -39,6 +39,9 @@ test-backends: $(VENV)/backends.stamp  ## The layer's tests on TensorFlow, JAX, 
 	    KERAS_BACKEND=$$backend JAX_ENABLE_X64=1 $(PYTEST) tests/an_keras || exit 1; \
 	done
 	KERAS_BACKEND=jax $(PYTEST) -o addopts=--import-mode=importlib tests/an_keras_on_jax
+
+test-kills: $(VENV)/test.stamp  ## Twenty kills at random moments, and the same digest.
+	$(PYTEST) -s -m slow tests/train/test_main.py -k killed --kills=20
 
 conversion: $(VENV)/test.stamp  ## All 38 networks of Keras Applications: a table.
 	PYTHONPATH=. $(VENV)/bin/python tests/model_zoo/conversion.py $(RUNS)/conversion.csv

@@ -21,7 +21,7 @@ import pathlib
 import tensorflow as tf
 from absl import flags
 
-from train import command, config, data
+from train import command, config, data, splits
 
 
 def check(path: pathlib.Path, data_dir: str | None = None) -> str:
@@ -74,9 +74,9 @@ def _accuracy(signatures, images):
 
 def _check_bytes(signatures, images):
     """The same image as pixels and as bytes gets the same answer."""
-    entry = images.splits["test"].images[0]
-    pixels = data.evaluation_image(images, entry)
-    encoded = tf.io.read_file(entry) if images.on_disk else entry
+    share = splits.Share(replica=0, replicas=1, batch=1)
+    encoded, _, _ = next(iter(images.splits["test"].evaluation(share)))
+    pixels = data.evaluation_image(images, encoded)
     answers = [
         signatures["serving_default"](images=pixels[tf.newaxis]),
         signatures["image_bytes"](image_bytes=encoded[tf.newaxis]),

@@ -6,8 +6,11 @@ import shutil
 import numpy as np
 import pytest
 import tensorflow as tf
+from tensorflow_serving.apis import prediction_log_pb2
 
-from train import checkpoint, data, predict
+from train import augment, checkpoint, data, predict
+from train import export as export_command
+from train.command import RunError
 
 
 @pytest.fixture(scope="module")
@@ -75,7 +78,7 @@ def test_bytes_of_any_size_and_format_are_answered_as_the_fitted_pixels(export):
     pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 3), dtype=np.uint8)
     for encode in (tf.io.encode_png, lambda x: tf.io.encode_jpeg(x, quality=95)):
         encoded = encode(tf.constant(pixels))
-        fitted = data.fit(data.decode(encoded, 1), (8, 8, 1))
+        fitted = data.fit(augment.decode(encoded, 1), (8, 8, 1))
         one = signatures["image_bytes"](image_bytes=encoded[tf.newaxis])
         other = signatures["serving_default"](images=fitted[tf.newaxis])
         np.testing.assert_allclose(one["probabilities"], other["probabilities"], 1e-5)
@@ -172,3 +175,81 @@ def test_report_puts_runs_side_by_side(short_run, data_dir, command, tmp_path):
     assert f"{results['top1']:.4f}" in done.stdout and "SVM (RBF)" in done.stdout
     done = command("-m", "train.report", tmp_path, expected=1)
     assert "is not the directory of a run" in done.stderr
+
+
+def test_export_that_does_not_fit_on_the_disk_leaves_nothing(
+    command, short_run, tmp_path
+):
+    flags = [f"--workdir={short_run[0]}", f"--out={tmp_path / 'models'}"]
+    done = command("-m", "train.export", *flags, expected=1, largest_file=2**19)
+    assert done.stderr.splitlines()[-1].startswith("error: ")
+    assert "takes no export" in done.stderr and "Traceback" not in done.stderr
+    assert list((tmp_path / "models").iterdir()) == []
+
+
+@pytest.mark.slow
+def test_every_kind_of_weights_is_exported(tmp_path, short_flags, command):
+    run = tmp_path / "run"
+    flags = [*short_flags, "--set=optimizer.average=0.9", f"--workdir={run}"]
+    command("-m", "train", *flags)
+    images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
+    answers = {}
+    for kind in ("best", "last", "average"):
+        out = tmp_path / kind
+        chosen = [f"--workdir={run}", f"--out={out}", f"--checkpoint={kind}"]
+        command("-m", "train.export", *chosen)
+        serve = tf.saved_model.load(str(out / "60")).signatures["serving_default"]
+        answers[kind] = serve(images=tf.constant(images))["probabilities"].numpy()
+    np.testing.assert_array_equal(answers["best"], answers["average"])  # of one step
+    assert np.abs(answers["last"] - answers["best"]).max() > 1e-3
+
+
+def test_averages_of_a_run_without_them_are_a_usage_error(short_run, command):
+    flags = [f"--workdir={short_run[0]}", "--checkpoint=average"]
+    done = command("-m", "train.export", *flags, expected=2)
+    assert "keeps no averages" in done.stderr
+
+
+def test_export_is_folded_unless_told_otherwise(short_run, export, tmp_path, command):
+    command(
+        *("-m", "train.export", "--nofold"),
+        *(f"--workdir={short_run[0]}", f"--out={tmp_path}"),
+    )
+    plain = tmp_path / "60"
+    cards, names, answers = [], [], []
+    images = tf.zeros((3, 8, 8, 1), tf.uint8)
+    for path in (export, plain):
+        cards.append(json.loads((path / "assets" / "model.json").read_text()))
+        names.append({n for n, _ in tf.train.list_variables(f"{path}/variables")})
+        serve = tf.saved_model.load(str(path)).signatures["serving_default"]
+        answers.append(serve(images=images)["probabilities"])
+    assert [card["folded"] for card in cards] == [True, False]
+    assert len(names[0]) < len(names[1])
+    np.testing.assert_allclose(*answers, atol=1e-5)
+
+
+def test_warm_up_requests_are_answered(export):
+    signatures = tf.saved_model.load(str(export)).signatures
+    file = export / "assets.extra" / "tf_serving_warmup_requests"
+    answered = []
+    for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
+        log = prediction_log_pb2.PredictionLog.FromString(record)
+        request = log.predict_log.request
+        inputs = {k: tf.make_ndarray(v) for k, v in request.inputs.items()}
+        name = request.model_spec.signature_name
+        answer = signatures[name](**{k: tf.constant(v) for k, v in inputs.items()})
+        answered.append((name, answer["probabilities"].shape[0]))
+    assert answered == [
+        (name, count) for count in (1, 3) for name in ("serving_default", "image_bytes")
+    ]
+
+
+def test_compiled_functions_are_refused(tmp_path):
+    class Model(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None,))], jit_compile=True)
+        def call(self, x):
+            return x + 1
+
+    tf.saved_model.save(Model(), str(tmp_path))
+    with pytest.raises(RunError, match="holds compiled functions.*call"):
+        export_command.require_plain(tmp_path)
