@@ -1,0 +1,50 @@
+"""What is sent to served models, and what comes back, in the tests of the examples."""
+
+import base64
+import json
+
+import numpy as np
+
+
+def guesses(answer):
+    """What the clients are to read, from the arrays of the signature."""
+    return [
+        [(name.decode(), float(score)) for name, score in zip(*row, strict=True)]
+        for row in zip(answer["classes"], answer["scores"], strict=True)
+    ]
+
+
+def assert_same(received, expected, tolerance=1e-6):
+    assert [[n for n, _ in row] for row in received] == [
+        [n for n, _ in row] for row in expected
+    ]
+    np.testing.assert_allclose(
+        [[s for _, s in row] for row in received],
+        [[s for _, s in row] for row in expected],
+        rtol=0,
+        atol=tolerance,
+    )
+
+
+def read_lines(text, images):
+    """What a client or train.predict printed: for each image, names and scores."""
+    rows = []
+    for line, image in zip(text.splitlines(), images, strict=True):
+        words = line.removeprefix(f"{image}  ").split()
+        scores = map(float, words[1::2])
+        rows.append(list(zip(words[::2], scores, strict=True)))
+    return rows
+
+
+def decode_rest(body):
+    """The images in the body of a request, as the server decodes them."""
+    message = json.loads(body)
+    assert set(message) == {"signature_name", "instances"}
+    assert message["signature_name"] == "image_bytes"
+    for instance in message["instances"]:
+        assert set(instance) == {"image_bytes"}
+        assert set(instance["image_bytes"]) == {"b64"}
+    return [
+        base64.b64decode(instance["image_bytes"]["b64"], validate=True)
+        for instance in message["instances"]
+    ]
