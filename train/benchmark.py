@@ -8,6 +8,7 @@ passes   where the time of a layer goes: each compiled pass alone, beside the si
 size     compiled and plain operations side by side, by the size of the input
 memory   what one layer keeps for the gradient, in arrays of the size of its input
 scaling  how the time of a layer grows with N, H x W, C and K: exponents of a power law
+input    images a second of the training pipeline, beside bare JPEG decoding
 startup  seconds to import, to build a ResNet-20, to its first step, and to a new shape
 
 All variants run in one process, in shuffled order, after a warm-up; their median over
@@ -50,6 +51,7 @@ REFERENCE = {
     "passes": "AN",
     "size": "AN plain",
     "memory": "BN",
+    "input": "JPEG decode",
     "scaling": None,
     "startup": None,
 }
@@ -92,12 +94,31 @@ def measuring_process(settings: dict) -> list[dict]:
         phases = {"import": imported - start} | benchmark_cases.startup(settings)
         common = {"case": "ResNet-20", "variant": settings["variant"], "unit": "s"}
         return [{**common, "phase": name, "value": phases[name]} for name in phases]
+    if settings["kind"] == "input":
+        return rates(settings)
     rows = []
     for case, calls in getattr(benchmark_cases, settings["kind"])(settings):
         for (variant, phase), seconds in measure(calls, settings["rounds"]).items():
             time_of = {"variant": variant, "phase": phase, "value": seconds * 1e3}
             rows.append({**case, **time_of, "unit": "ms"})
     return rows
+
+
+def rates(settings: dict) -> list[dict]:
+    """Images a second of input pipelines."""
+    from train import benchmark_input
+
+    return [
+        {
+            "case": case,
+            "variant": variant,
+            "phase": "pipeline",
+            "value": benchmark_input.IMAGES / seconds,
+            "unit": "images/s",
+        }
+        for case, calls in benchmark_input.cases()
+        for variant, seconds in measure(calls, settings["rounds"]).items()
+    ]
 
 
 def spawn(settings: dict) -> list[dict]:
