@@ -67,8 +67,8 @@ def test_the_composite_is_attentive_normalization():
     [
         (
             [],
-            "Expected one of layer, network, passes, size, memory, scaling, startup. "
-            "Received: none",
+            "Expected one of layer, network, passes, size, memory, input, scaling, "
+            "startup. Received: none",
         ),
         (["speed"], "Received: speed"),
         (["network", "--networks=resnet51"], "Received: resnet51"),

@@ -220,7 +220,9 @@ def test_export_is_folded_unless_told_otherwise(short_run, export, tmp_path, com
     images = tf.zeros((3, 8, 8, 1), tf.uint8)
     for path in (export, plain):
         cards.append(json.loads((path / "assets" / "model.json").read_text()))
-        names.append({n for n, _ in tf.train.list_variables(f"{path}/variables")})
+        names.append(
+            {n for n, _ in tf.train.list_variables(f"{path}/variables/variables")}
+        )
         serve = tf.saved_model.load(str(path)).signatures["serving_default"]
         answers.append(serve(images=images)["probabilities"])
     assert [card["folded"] for card in cards] == [True, False]
