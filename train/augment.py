@@ -7,16 +7,43 @@ they keep their scale of 0 to 255 and become float32 where they are interpolated
 import tensorflow as tf
 
 
-def resize_and_crop(image, size: tuple[int, int]):
-    """The smallest resize (bilinear with antialias) that covers `size`, centre cropped.
+def resize_and_crop(image, size: tuple[int, int], shorter_side: int | None = None):
+    """The centre of a resized image (bilinear with antialias), in one interpolation.
 
-    For a square `size` this is: shorter side to its length, then the centre.
+    No more is computed than is kept, whatever the sides of the image. Lengths and
+    offsets are rounded as torchvision does.
+
+    Args:
+        image: (H, W, C).
+        size: height and width of the result.
+        shorter_side: its length before the crop, at least that of `size`; `None`: as
+            little as covers `size`.
     """
-    shape = tf.shape(image)[:2]
-    scale = tf.reduce_max(tf.constant(size, tf.float64) / tf.cast(shape, tf.float64))
-    resized = tf.cast(tf.round(tf.cast(shape, tf.float64) * scale), tf.int32)
-    image = tf.image.resize(image, tf.maximum(resized, size), antialias=True)
-    return tf.image.resize_with_crop_or_pad(image, *size)
+    shape = tf.cast(tf.shape(image)[:2], tf.int64)
+    height, width = (tf.constant(length, tf.int64) for length in size)
+    if shorter_side is not None:
+        numerator, denominator = shorter_side, tf.reduce_min(shape)
+    else:
+        by_height = height * shape[1] >= width * shape[0]
+        numerator = tf.where(by_height, height, width)
+        denominator = tf.where(by_height, shape[0], shape[1])
+    resized = numerator * shape // denominator
+    offset = tf.round(tf.cast(resized - tf.stack([height, width]), tf.float32) / 2)
+    cropped = tf.raw_ops.ScaleAndTranslate(
+        images=tf.cast(image, tf.float32)[tf.newaxis],
+        size=size,
+        scale=tf.cast(resized, tf.float32) / tf.cast(shape, tf.float32),
+        translation=-offset,
+        kernel_type="triangle",
+        antialias=True,
+    )
+    return cropped[0]
+
+
+def fit(image, shape: tuple[int, int, int], shorter_side: int | None = None):
+    """A uint8 image of any size at the size that a network takes."""
+    image = resize_and_crop(image, shape[:2], shorter_side)
+    return tf.saturate_cast(tf.round(tf.ensure_shape(image, shape)), tf.uint8)
 
 
 def decode(encoded, channels: int):

@@ -9,6 +9,8 @@ size     compiled and plain operations side by side, by the size of the input
 memory   what one layer keeps for the gradient, in arrays of the size of its input
 scaling  how the time of a layer grows with N, H x W, C and K: exponents of a power law
 input    images a second of the training pipeline, beside bare JPEG decoding
+serve    DIR...: exports in every runtime that their formats are for, AN beside BN:
+         percentiles of the latency, images a second, size, time to load
 startup  seconds to import, to build a ResNet-20, to its first step, and to a new shape
 
 All variants run in one process, in shuffled order, after a warm-up; their median over
@@ -31,10 +33,9 @@ import subprocess
 import sys
 import time
 
-import rich.console
-import rich.table
 from absl import flags
 
+from train import benchmark_tables as tables
 from train import command
 
 NETWORKS = {
@@ -54,6 +55,7 @@ REFERENCE = {
     "input": "JPEG decode",
     "scaling": None,
     "startup": None,
+    "serve": "BN",
 }
 SETTINGS = "AN_KERAS_BENCHMARK"  # of a measuring process, in its environment
 # PyTorch's threads would spin for a while after each call, in the time of the next one.
@@ -80,6 +82,10 @@ def measuring_process(settings: dict) -> list[dict]:
     import tensorflow as tf
 
     tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
+    if settings["kind"] == "serve":  # a server has none of our packages
+        from train import benchmark_serve
+
+        return list(benchmark_serve.rows(settings))
     importlib.import_module("keras")
     start = time.perf_counter()
     importlib.import_module("model_zoo")
@@ -200,13 +206,14 @@ ONCE = {
 
 def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
     """One row for each case, phase and variant: medians and ranges over processes."""
-    values, ratios, units = {}, {}, {}
+    values, ratios, units, compared = {}, {}, {}, set()
     for rows in runs:
         reference = {
             (row["case"], row["phase"]): row["value"]
             for row in rows
             if row["variant"] == REFERENCE[kind]
         }
+        compared |= set(reference)
         for row in rows:
             key = row["case"], row["phase"], row["variant"]
             units[key] = row["unit"]
@@ -221,7 +228,7 @@ def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
             "variant": variant,
             "unit": units[key],
             "value": statistics.median(values[key]),
-            "reference": REFERENCE[kind] or "",
+            "reference": REFERENCE[kind] if key[:2] in compared else "",
             "ratio": statistics.median(ratios[key]),
             "ratio_min": min(ratios[key]),
             "ratio_max": max(ratios[key]),
@@ -257,64 +264,12 @@ def environment(settings: dict) -> dict:
     }
 
 
-def show(rows: list[dict]) -> None:
-    """A table for each phase: variants by cases, ratios to the reference."""
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
-    for phase in dict.fromkeys(row["phase"] for row in rows):
-        here = [row for row in rows if row["phase"] == phase]
-        cases = list(dict.fromkeys(row["case"] for row in here))
-        reference, unit = here[0]["reference"], here[0]["unit"]
-        title = (
-            f"{phase}, {unit} of {reference} = 1" if reference else f"{phase}, {unit}"
+def _batches(texts):
+    if not all(text.isdecimal() and int(text) for text in texts):
+        raise command.UsageError(
+            f"Expected --batches=1,16 or the like. Received: {','.join(texts)}."
         )
-        mean_of = ["geometric mean"] if reference else []
-        table = rich.table.Table("variant", *cases, *mean_of, title=title)
-        for variant in dict.fromkeys(row["variant"] for row in here):
-            mine = {row["case"]: row for row in here if row["variant"] == variant}
-            cells = [
-                f"{row['ratio']:.2f} ({row['ratio_min']:.2f}-{row['ratio_max']:.2f})"
-                for row in (mine[case] for case in cases)
-            ]
-            if reference:
-                ratios = [max(mine[case]["ratio"], 1e-9) for case in cases]
-                cells.append(f"{statistics.geometric_mean(ratios):.2f}")
-            table.add_row(variant, *cells)
-        console.print(table)
-
-
-def plot(rows: list[dict], path: pathlib.Path) -> None:
-    """Bars of what `show` prints: variants by cases, with their ranges."""
-    import matplotlib.pyplot as plt
-
-    phases = list(dict.fromkeys(row["phase"] for row in rows))
-    variants = list(dict.fromkeys(row["variant"] for row in rows))
-    figure, axes = plt.subplots(
-        1,
-        len(phases),
-        figsize=(6 * len(phases), 4),
-        squeeze=False,
-        layout="constrained",
-    )
-    for axis, phase in zip(axes[0], phases, strict=True):
-        here = [row for row in rows if row["phase"] == phase]
-        cases = list(dict.fromkeys(row["case"] for row in here))
-        for i, variant in enumerate(variants):
-            mine = [row for row in here if row["variant"] == variant]
-            ratios = [row["ratio"] for row in mine]
-            below = [row["ratio"] - row["ratio_min"] for row in mine]
-            above = [row["ratio_max"] - row["ratio"] for row in mine]
-            width = 0.8 / len(variants)
-            places = [cases.index(row["case"]) + i * width for row in mine]
-            axis.bar(places, ratios, width, yerr=(below, above), label=variant)
-        middle = 0.4 - width / 2
-        ticks = [position + middle for position in range(len(cases))]
-        axis.set_xticks(ticks, [case.replace(", ", "\n") for case in cases], fontsize=8)
-        reference, unit = here[0]["reference"], here[0]["unit"]
-        axis.set_ylabel(f"{unit}, {reference} = 1" if reference else unit)
-        axis.set_title(phase)
-    axes[0][0].legend(fontsize=8)
-    figure.savefig(path, dpi=150)
-    plt.close(figure)
+    return [int(text) for text in texts]
 
 
 def define_flags():
@@ -323,6 +278,7 @@ def define_flags():
     flags.DEFINE_integer("threads", os.cpu_count(), "Of the kernels.", lower_bound=1)
     flags.DEFINE_integer("batch", 16, "Images, for layer and memory.", lower_bound=2)
     flags.DEFINE_list("networks", list(NETWORKS), "For network.")
+    flags.DEFINE_list("batches", ["1", "16"], "Images of a request, for serve.")
     flags.DEFINE_string("csv", None, "Table to write.")
     flags.DEFINE_string("plot", None, "Picture to write, .png or .svg.")
 
@@ -331,12 +287,18 @@ def main(arguments):
     if SETTINGS in os.environ:
         print(json.dumps(measuring_process(json.loads(os.environ[SETTINGS]))))
         return
-    if len(arguments) != 1 or arguments[0] not in REFERENCE:
+    kind, *directories = arguments or [None]
+    if kind not in REFERENCE or bool(directories) != (kind == "serve"):
         raise command.UsageError(
-            f"Expected one of {', '.join(REFERENCE)}. "
+            f"Expected one of {', '.join(REFERENCE)} DIR.... "
             f"Received: {' '.join(arguments) or 'none'}."
         )
-    kind = arguments[0]
+    for directory in directories:
+        if not os.path.isfile(os.path.join(directory, "assets", "model.json")):
+            raise command.RunError(
+                f"{directory} is no export of train.export. Expected a saved_model.pb "
+                "and assets/model.json in it. Received: not these."
+            )
     names = ("processes", "rounds", "threads", "batch")
     settings = {"kind": kind} | {name: getattr(flags.FLAGS, name) for name in names}
     unknown = set(flags.FLAGS.networks) - set(NETWORKS)
@@ -346,11 +308,15 @@ def main(arguments):
             f"Received: {', '.join(sorted(unknown))}."
         )
     settings["networks"] = {name: NETWORKS[name] for name in flags.FLAGS.networks}
+    settings |= {"directories": directories, "batches": _batches(flags.FLAGS.batches)}
     once = ONCE.get(kind, spawn)
     rows = summarize(kind, [once(settings) for _ in range(settings["processes"])])
-    show(rows)
+    (tables.show_cases if kind == "serve" else tables.show)(rows)
     if flags.FLAGS.plot:
-        plot(rows, pathlib.Path(flags.FLAGS.plot))
+        from train import benchmark_serve
+
+        plotted = benchmark_serve.overheads(rows) if kind == "serve" else rows
+        tables.plot(plotted, pathlib.Path(flags.FLAGS.plot))
     if flags.FLAGS.csv:
         facts = environment(settings)
         with pathlib.Path(flags.FLAGS.csv).open("w", newline="") as file:

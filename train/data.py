@@ -332,14 +332,8 @@ def evaluation_image(data: ImageData, encoded):
     """An encoded image as uint8 (H, W, C), without any randomness."""
     image = augment.decode(encoded, data.shape[-1])
     if data.settings.image_size:
-        image = fit(image, data.shape)
+        image = augment.fit(image, data.shape)
     return tf.ensure_shape(image, data.shape)
-
-
-def fit(image, shape: tuple[int, int, int]):
-    """A uint8 image of any size at the size that the network takes."""
-    image = augment.resize_and_crop(image, shape[:2])
-    return tf.saturate_cast(tf.round(tf.ensure_shape(image, shape)), tf.uint8)
 
 
 def standardize(images, settings: config.Data):

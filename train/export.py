@@ -1,10 +1,11 @@
-"""python -m train.export: the weights of a run -> a SavedModel for serving.
+"""python -m train.export: weights -> a SavedModel for serving, and other formats.
 
     python -m train.export --workdir=runs/digits --out=models/digits
+    python -m train.export --model=resnet50_an --weights=FILE --out=models/resnet50
 
-The best weights on the validation images, or with `--checkpoint=last` those to go on
-from, or with `--checkpoint=average` their averages. Attentive normalization is folded
-for inference, unless `--nofold`.
+Of a run the best weights on the validation images, or with `--checkpoint=last` those
+to go on from, or with `--checkpoint=average` their averages. Attentive normalization is
+folded for inference, unless `--nofold`.
 
 Signatures (N images, C classes, k = min(5, C)):
 
@@ -13,243 +14,309 @@ Signatures (N images, C classes, k = min(5, C)):
                      as in evaluation
         -> probabilities float32 (N, C), classes string (N, k), scores float32 (N, k)
     features         images -> features float32 (N, D), what the classifier sees
+
+`--format=litert,onnx,openvino` writes `model.tflite`, `model.onnx` and `model.xml` with
+`model.bin` besides, each images -> probabilities in float32; `--quantize=float16` and
+`--quantize=int8` are for the first.
 """
 
-import functools
-import json
+import ast
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
 from absl import flags
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from an_keras import fold_for_inference
-from an_keras.inference import attentive_layers
-from train import augment, checkpoint, classification, command, data
+from train import (
+    checkpoint,
+    command,
+    data,
+    formats,
+    saved_model,
+    servable,
+    serve_check,
+)
+from train.command import RunError, UsageError
+from train.servable import Servable
 
 # Of a probability, between the Keras model and its export, by the model's precision.
 TOLERANCES = {
     "float64": 1e-5,
     "float32": 1e-5,
+    "float16": 1e-2,
     "mixed_float16": 5e-3,
     "mixed_bfloat16": 3e-2,
 }
-CHECKPOINTS = {
-    "best": classification.load_best,
-    "last": functools.partial(classification.load_last, averaged=False),
-    "average": functools.partial(classification.load_last, averaged=True),
-}
-WARM_UP = (1, 3)  # images in the requests that a server answers before all others
+SAMPLES = 200  # training images that set the ranges of int8
+AGREEMENT = 0.9  # share of validation images with an equal first guess, for int8
 
 
-def export_run(
-    workdir: pathlib.Path, out: pathlib.Path, weights: str = "best", fold: bool = True
+def export(
+    exported: Servable,
+    out: pathlib.Path,
+    fold: bool = True,
+    others: tuple[str, ...] = (),
+    quantization: str | None = None,
+    images: data.ImageData | None = None,
 ) -> pathlib.Path:
-    """Exports the weights of a run to `out`/STEP, STEP being theirs.
+    """Exports a network to `out`/VERSION.
 
     The version is written aside, loaded again, compared with the Keras model and only
     then gets its number: whoever watches `out` sees whole versions or none.
 
     Args:
-        workdir: of the run.
+        exported: what to export.
         out: directory of the versions.
-        weights: `"best"`, `"last"` or `"average"`.
         fold: whether `fold_for_inference` removes the statistics from attentive
             normalization.
+        others: formats besides the SavedModel.
+        quantization: of LiteRT, one of `formats.QUANTIZATIONS` or `None`.
+        images: data set of the network, for int8.
 
     Raises:
-        RunError: the run has nothing to export, the version is there already, or the
-            export does not compute what the model computes.
+        RunError: the version is there already, or an export does not compute what the
+            model computes.
     """
-    model, facts, step = CHECKPOINTS[weights](workdir)
-    version = out / str(step)
+    formats.require_packages(others)
+    version = out / str(exported.version)
     if version.exists():
-        raise command.RunError(f"{version} exists already. Expected a new version.")
+        raise RunError(f"{version} exists already. Expected a new version.")
     out.mkdir(parents=True, exist_ok=True)
-    aside = out / f".writing-{step}"
+    lock = command.lock(out, "exports to")
+    aside = out / f".writing-{exported.version}"
     shutil.rmtree(aside, ignore_errors=True)  # what a killed export has left
     try:
-        is_folded = fold and bool(attentive_layers(model))
-        network = fold_for_inference(model) if is_folded else model
-        card = _card(workdir, facts, step) | {"weights": weights, "folded": is_folded}
-        write_saved_model(network, facts, card, aside)
-        require_plain(aside)
-        compare(model, facts, aside)
+        network = exported.network(fold)
+        saved_model.write(exported, network, aside)
+        serve_check.require_plain(aside)
+        compared = {"saved_model": compare_saved_model(exported, aside)}
+        if others:
+            plain, folded = (exported.network(f, "float32") for f in (False, fold))
+            model, classifier = (
+                servable.classifier(exported, each) for each in (plain, folded)
+            )
+        for name in others:
+            quantized = quantization if name == "litert" else None
+            samples = _samples(images) if quantized == "int8" else None
+            formats.write(name, classifier, aside, quantized, samples)
+            run = formats.load(name, aside)
+            if quantized == "int8":
+                compared[name] = agreement(model, run, images)
+            else:
+                precision = quantized or "float32"
+                compared[name] = difference(name, exported, model, run, precision)
+        is_folded = fold and exported.is_attentive
+        card = {"folded": is_folded, "quantization": quantization, "compared": compared}
+        saved_model.write_card(aside, exported.description() | card)
         os.rename(aside, version)
     except tf.errors.OpError as error:
-        raise command.RunError(f"{out} takes no export: {error.message}") from error
+        raise RunError(f"{out} takes no export: {error.message}") from error
     finally:
         shutil.rmtree(aside, ignore_errors=True)
+        os.close(lock)
     return version
 
 
-def _card(workdir, facts, step):
-    """model.json of an export: what it is and how well it does."""
-    return {
-        "model": facts.recipe.model.name,
-        "data": facts.recipe.data.name,
-        "step": step,
-        "shape": facts.shape,
-        "class_names": facts.class_names,
-        "data_settings": vars(facts.recipe.data),
-        "test": _test_results(workdir, step),
-        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
-    }
+def compare_saved_model(exported: Servable, path: pathlib.Path) -> float:
+    """Compares a SavedModel with the model, through pixels and through PNG.
 
-
-def _test_results(workdir, step):
-    """Those of these weights; `None` where others were tested."""
-    path = workdir / "results.json"
-    results = json.loads(path.read_text()) if path.exists() else None
-    return results if results and results["step"] == step else None
-
-
-def _features(model):
-    """The model up to what its classifier sees, (N, D)."""
-    head = [layer for layer in model.layers if layer.weights][-1]
-    features = head.input
-    if len(features.shape) == 4:  # the classifier is a convolution of one position
-        features = keras.layers.GlobalAveragePooling2D()(features)
-    return keras.Model(model.inputs, features)
-
-
-def write_saved_model(
-    model: keras.Model, facts: checkpoint.Facts, card: dict, path: pathlib.Path
-) -> None:
-    """Writes a SavedModel of a model that returns logits.
-
-    Labels (`labels.txt`, one a line) and `card` (`model.json`) are among its assets.
-    """
-    settings, shape = facts.recipe.data, facts.shape
-    features = _features(model)
-    guesses = min(5, len(facts.class_names))
-
-    def classify(images):
-        logits = model(data.standardize(images, settings), training=False)
-        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
-        scores, indices = tf.math.top_k(probabilities, guesses)
-        return {
-            "probabilities": probabilities,
-            "classes": tf.gather(tf.constant(facts.class_names), indices),
-            "scores": scores,
-        }
-
-    def classify_bytes(image_bytes):
-        images = tf.map_fn(
-            lambda encoded: data.fit(augment.decode(encoded, shape[-1]), shape),
-            image_bytes,
-            fn_output_signature=tf.TensorSpec(shape, tf.uint8),
-        )
-        return classify(images)
-
-    def extract(images):
-        outputs = features(data.standardize(images, settings), training=False)
-        return {"features": tf.cast(outputs, tf.float32)}
-
-    images = tf.TensorSpec((None, *shape), tf.uint8, name="images")
-    image_bytes = tf.TensorSpec((None,), tf.string, name="image_bytes")
-    archive = keras.export.ExportArchive()
-    archive.track(model)
-    archive.add_endpoint("serving_default", classify, [images])
-    archive.add_endpoint("image_bytes", classify_bytes, [image_bytes])
-    archive.add_endpoint("features", extract, [images])
-    archive.write_out(str(path), verbose=False)
-    assets = path / "assets"
-    assets.mkdir(exist_ok=True)
-    (assets / "labels.txt").write_text("\n".join((*facts.class_names, "")))
-    (assets / "model.json").write_text(json.dumps(card, indent=2))
-    (path / "assets.extra").mkdir()
-    with tf.io.TFRecordWriter(
-        str(path / "assets.extra" / "tf_serving_warmup_requests")
-    ) as writer:
-        for request in warm_up_requests(card["model"], shape):
-            log = prediction_log_pb2.PredictLog(request=request)
-            record = prediction_log_pb2.PredictionLog(predict_log=log)
-            writer.write(record.SerializeToString())
-
-
-def warm_up_requests(name: str, shape: tuple[int, int, int]) -> list:
-    """What TensorFlow Serving answers before it lets others ask: grey images."""
-    requests = []
-    for count in WARM_UP:
-        images = np.full((count, *shape), 128, np.uint8)
-        inputs = {"serving_default": ("images", images)}
-        if shape[-1] in (1, 3, 4):
-            encoded = tf.io.encode_png(images[0]).numpy()
-            inputs["image_bytes"] = ("image_bytes", np.array([encoded] * count))
-        for signature, (key, value) in inputs.items():
-            request = predict_pb2.PredictRequest()
-            request.model_spec.name, request.model_spec.signature_name = name, signature
-            request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
-            requests.append(request)
-    return requests
-
-
-def require_plain(path: pathlib.Path) -> None:
-    """That a SavedModel has no function which XLA must compile.
-
-    TensorFlow Serving has XLA switched off on CPUs and refuses such models.
-
-    Raises:
-        RunError: it has.
-    """
-    saved = saved_model_pb2.SavedModel()
-    saved.ParseFromString((path / "saved_model.pb").read_bytes())
-    functions = saved.meta_graphs[0].graph_def.library.function
-    compiled = [f.signature.name for f in functions if f.attr["_XlaMustCompile"].b]
-    if compiled:
-        raise command.RunError(
-            "The export holds compiled functions. Expected none: TensorFlow Serving "
-            f"refuses them on a CPU. Received: {', '.join(compiled[:3])}."
-        )
-
-
-def compare(model: keras.Model, facts: checkpoint.Facts, path: pathlib.Path) -> None:
-    """Loads an export and compares it with the model, through pixels and through PNG.
+    Returns:
+        The largest difference of a probability.
 
     Raises:
         RunError: they differ.
     """
     signatures = tf.saved_model.load(str(path)).signatures
-    tolerance = TOLERANCES[facts.recipe.precision]
-    images = np.random.default_rng(0).integers(
-        0, 256, (3, *facts.shape), dtype=np.uint8
+    classifier = servable.classifier(exported, exported.model)
+    inputs = {"serving_default": lambda images: {"images": images}}
+    if "image_bytes" in signatures:
+        inputs["image_bytes"] = lambda images: {
+            "image_bytes": tf.stack([tf.io.encode_png(image) for image in images])
+        }
+    return max(
+        difference(
+            f"the signature {name}",
+            exported,
+            classifier,
+            lambda images, name=name: signatures[name](**inputs[name](images))[
+                "probabilities"
+            ],
+            exported.precision,
+        )
+        for name in inputs
     )
-    standardized = data.standardize(images, facts.recipe.data)
-    logits = model(standardized, training=False)
-    expected = tf.nn.softmax(tf.cast(logits, tf.float32))
-    inputs = {"serving_default": {"images": tf.constant(images)}}
-    if facts.shape[-1] in (1, 3, 4):
-        encoded = [tf.io.encode_png(image) for image in images]
-        inputs["image_bytes"] = {"image_bytes": tf.stack(encoded)}
-    for name, arguments in inputs.items():
-        received = signatures[name](**arguments)["probabilities"]
-        difference = float(tf.reduce_max(tf.abs(received - expected)))
-        if not difference <= tolerance:
-            raise command.RunError(
-                f"The export differs from the model. Expected probabilities within "
-                f"{tolerance:g} in {name}. Received: a difference of {difference:.2e}."
-            )
+
+
+def difference(
+    name: str,
+    exported: Servable,
+    classifier: keras.Model,
+    run: Callable,
+    precision: str,
+) -> float:
+    """The largest difference of a probability between an export and the model.
+
+    Args:
+        name: of the export, for the message.
+        exported: what the images are of.
+        classifier: the model.
+        run: images -> probabilities of the export.
+        precision: of the model, or of the export if that is lower.
+
+    Raises:
+        RunError: it is larger than rounding explains.
+    """
+    images = test_images(exported.shape)
+    expected = np.asarray(classifier(images, training=False)["probabilities"])
+    largest = float(np.abs(run(images) - expected).max())
+    if not largest <= TOLERANCES[precision]:
+        raise RunError(
+            f"The export differs from the model. Expected probabilities within "
+            f"{TOLERANCES[precision]:g} in {name}. Received: a difference of "
+            f"{largest:.2e}."
+        )
+    return largest
+
+
+def test_images(shape: tuple[int, int, int]) -> np.ndarray:
+    """Noise, fine and coarse, and a grey image; uint8 (3, H, W, C)."""
+    rng = np.random.default_rng(0)
+    fine, coarse = (rng.integers(0, 256, size) for size in (shape, (4, 4, shape[-1])))
+    smooth = np.asarray(tf.image.resize(coarse, shape[:2]))
+    return np.stack([fine, smooth, np.full(shape, 128)]).astype(np.uint8)
+
+
+def agreement(
+    classifier: keras.Model, run: Callable, images: data.ImageData
+) -> dict[str, float]:
+    """How often an export has the model's first guess, on the validation images.
+
+    Raises:
+        RunError: too seldom.
+    """
+    equal = count = 0
+    for batch, _, weights in data.evaluation_batches(
+        images, "validation", 64, standardized=False
+    ):
+        batch = batch.numpy()[weights.numpy() > 0]
+        expected = np.asarray(classifier(batch, training=False)["probabilities"])
+        equal += int((expected.argmax(-1) == run(batch).argmax(-1)).sum())
+        count += len(batch)
+    if equal < AGREEMENT * count:
+        raise RunError(
+            f"The int8 export differs from the model. Expected the same first guess "
+            f"for {AGREEMENT:.0%} of {count} validation images. Received: {equal}."
+        )
+    return {"images": count, "same_first_guess": equal / count}
+
+
+def _samples(images):
+    batches = data.evaluation_batches(images, "train", SAMPLES, standardized=False)
+    batch, _, weights = next(iter(batches))
+    return batch.numpy()[weights.numpy() > 0]
 
 
 def define_flags():
-    flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+    flags.DEFINE_string("workdir", None, "Directory of the run.")
     flags.DEFINE_string("out", None, "Where to put the version; default: RUN/export.")
-    flags.DEFINE_enum("checkpoint", "best", CHECKPOINTS, "Which weights of the run.")
+    flags.DEFINE_enum(
+        "checkpoint", "best", servable.CHECKPOINTS, "Which weights of the run."
+    )
+    flags.DEFINE_string("model", None, "A network of the zoo, instead of a run.")
+    flags.DEFINE_string("weights", None, "Its weights: a .weights.h5 file or a tag.")
+    flags.DEFINE_string("options", "{}", "Its arguments: {'input_shape': (64, 64, 3)}.")
+    flags.DEFINE_string("labels", None, "Its class names: a file, one name a line.")
+    flags.DEFINE_integer("version", 1, "Number of its export.", lower_bound=0)
     flags.DEFINE_bool("fold", True, "Folds attentive normalization for inference.")
+    flags.DEFINE_list(
+        "format", [], f"Besides the SavedModel: {', '.join(formats.OTHERS)}."
+    )
+    flags.DEFINE_enum("quantize", None, formats.QUANTIZATIONS, "Of LiteRT.")
+    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
 
 
 def main(arguments):
     command.no_arguments(arguments)
-    workdir = pathlib.Path(flags.FLAGS.workdir)
-    out = pathlib.Path(flags.FLAGS.out) if flags.FLAGS.out else workdir / "export"
-    version = export_run(workdir, out, flags.FLAGS.checkpoint, flags.FLAGS.fold)
+    values = flags.FLAGS
+    others = tuple(dict.fromkeys(values.format))
+    _check_flags(values, others)
+    images, out = None, pathlib.Path(values.out) if values.out else None
+    if values.model:
+        exported = servable.of_network(
+            values.model,
+            values.weights,
+            _options(values.options),
+            _labels(values.labels),
+            values.version,
+        )
+    else:
+        workdir = pathlib.Path(values.workdir)
+        exported = servable.of_run(workdir, values.checkpoint)
+        out = out or workdir / "export"
+        if values.quantize == "int8":
+            facts = checkpoint.read_facts(workdir)
+            images = data.load(facts.recipe.data, values.data_dir)
+    version = export(exported, out, values.fold, others, values.quantize, images)
     print(f"SavedModel in {version}")
+    for name in others:
+        print(f"{name:<10} in {version / formats.FILES[name]}")
+
+
+def _check_flags(values, others):
+    network = {"model", "weights", "out"}
+    given = {name for name in network | {"workdir"} if values[name].value is not None}
+    if not (given <= {"workdir", "out"} and "workdir" in given or given == network):
+        raise UsageError(
+            "Expected --workdir=RUN, or --model=NAME --weights=FILE --out=DIR. "
+            f"Received: {', '.join(f'--{name}' for name in sorted(given)) or 'none'}."
+        )
+    of_network = [
+        name
+        for name in ("options", "labels", "version")
+        if values[name].present and not values.model
+    ]
+    if of_network:
+        raise UsageError(
+            f"Expected --{of_network[0]} with --model only. Received: --workdir."
+        )
+    if values.model and values["checkpoint"].present:
+        raise UsageError("Expected --checkpoint with --workdir. Received: --model.")
+    unknown = [name for name in others if name not in formats.OTHERS]
+    if unknown:
+        raise UsageError(
+            f"Expected --format=... with some of {', '.join(formats.OTHERS)}. "
+            f"Received: {', '.join(unknown)}."
+        )
+    if values.quantize and "litert" not in others:
+        raise UsageError(
+            f"Expected --quantize with --format=litert. Received: "
+            f"--format={','.join(others)}."
+        )
+    if values.quantize == "int8" and values.model:
+        raise UsageError(
+            "Expected --quantize=int8 with --workdir, for its images. "
+            "Received: --model."
+        )
+
+
+def _options(text):
+    try:
+        options = ast.literal_eval(text)
+    except (ValueError, SyntaxError) as error:
+        raise UsageError(f"Expected --options={{...}}. Received: {text!r}.") from error
+    if not isinstance(options, dict) or not all(isinstance(k, str) for k in options):
+        raise UsageError(f"Expected --options={{...}}. Received: {text!r}.")
+    return options
+
+
+def _labels(path):
+    if path is None:
+        return ()
+    return tuple(pathlib.Path(path).read_text(encoding="utf-8").splitlines())
 
 
 if __name__ == "__main__":

@@ -24,6 +24,7 @@ from train import (
     optimizers,
     preemption,
     progress,
+    servable,
     strategies,
 )
 
@@ -313,7 +314,7 @@ class Run:
         )
         version = self.workdir / "export" / str(results["step"])
         if not version.exists():
-            export.export_run(self.workdir, version.parent)
+            export.export(servable.of_run(self.workdir), version.parent)
         print(f"export   SavedModel in {version}", flush=True)
         checked = [sys.executable, "-m", "train.serve_check", str(version)]
         if self.data_dir:

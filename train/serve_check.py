@@ -3,8 +3,15 @@
     python -m train.serve_check runs/digits/export/1140
 
 Loads the SavedModel in this process, in which keras, an_keras and model_zoo cannot be
-imported, sends the test images through its signatures and compares the accuracy with
-the one that was measured before the export.
+imported, and checks
+
+- operations: none that a server refuses, or that reads files or draws numbers;
+- signatures: names, types and shapes;
+- batches of 1, 3 and 64 images: the same answer for an image in each of them;
+- images as users send them (`train.odd_images`): a right answer or an error, and
+  answers after an error;
+- other formats in the directory: the same probabilities;
+- the accuracy on the test images, where the export knows the one it was trained to.
 """
 
 import sys
@@ -17,77 +24,268 @@ if __name__ == "__main__":
 
 import json
 import pathlib
+from collections.abc import Iterator
 
+import numpy as np
 import tensorflow as tf
 from absl import flags
+from tensorflow.core.protobuf import saved_model_pb2
 
-from train import command, config, data, splits
+from train import command, config, data, formats, odd_images
+from train.command import RunError
+
+BATCHES = (1, 3, 64)
+# Operations that a served model has no business with: they run Python, touch files of
+# the server, print, or answer equal images differently.
+FORBIDDEN = {
+    *("EagerPyFunc", "PyFunc", "PyFuncStateless"),
+    *("MatchingFiles", "ReadFile", "WholeFileReaderV2", "WriteFile"),
+    *("Print", "PrintV2", "XlaLaunch"),
+    *("Multinomial", "RandomStandardNormal", "RandomUniform", "RandomUniformInt"),
+}
+CLOSE = 1e-4  # between answers to one image, where batches round otherwise
+FLIPS = 0.002  # of the test images: rounding changes which of two equals is first
+LOSSY = 0.1  # between answers to a picture and to its JPEG
 
 
-def check(path: pathlib.Path, data_dir: str | None = None) -> str:
-    """Checks an export; returns one line about what was compared.
+def check(path: pathlib.Path, data_dir: str | None = None) -> Iterator[str]:
+    """Checks an export; yields one line about each thing that was right.
 
     Raises:
         RunError: it is no export of ours, or it answers otherwise than it should.
     """
+    card = _card(path)
+    yield f"{require_plain(path)} kinds of operations, none forbidden"
+    model = tf.saved_model.load(str(path))
+    signatures = model.signatures
+    yield f"signatures {', '.join(_check_signatures(signatures, card))}"
+    tolerance = CLOSE if card["precision"] in ("float32", "float64") else LOSSY
+    _check_batches(signatures["serving_default"], card, tolerance)
+    yield f"batches of {', '.join(map(str, BATCHES))}: equal answers"
+    if "image_bytes" in signatures:
+        answered, refused = _check_bytes(signatures["image_bytes"], card, tolerance)
+        yield f"right answers to {', '.join(answered)}"
+        yield f"errors for {', '.join(refused)}; good images are answered after them"
+    runs = {name: formats.load(name, path) for name in _present(path)}
+    for name, difference in _differences(runs, card):
+        yield f"{name}: probabilities within {difference:.1e} of the SavedModel"
+    if not card["test"]:
+        yield "accuracy not compared: the export knows none of these weights"
+        return
+    images = data.load(config.from_dict(config.Data, card["data_settings"]), data_dir)
+    expected, count = card["test"]["top1"], len(images.splits["test"])
+    for name, run in runs.items():
+        accuracy = _accuracy(run, images)
+        allowed = 0.5 if name == "saved_model" else max(FLIPS * count, 1.5)
+        quantized = name == "litert" and card["quantization"]
+        if not quantized and abs(accuracy - expected) * count >= allowed:
+            raise RunError(
+                f"{path} does not reproduce its accuracy in {name}. Expected: "
+                f"{expected:.4f} of {count} test images. Received: {accuracy:.4f}."
+            )
+        kind = f"{name} {quantized}" if quantized else name
+        trained = f"trained: {expected:.4f}" if quantized else "as trained"
+        yield f"{kind} top-1 {accuracy:.4f} on {count} test images, {trained}"
+
+
+def _card(path):
     if not (path / "saved_model.pb").is_file():
-        raise command.RunError(
+        raise RunError(
             f"{path} is no SavedModel. Expected a saved_model.pb in it, as in "
             "RUN/export/STEP."
         )
-    card_file = path / "assets" / "model.json"
-    if not card_file.is_file():
-        raise command.RunError(f"{path} is no export of train.export: no {card_file}.")
-    card = json.loads(card_file.read_text())
-    if not card["test"]:
-        raise command.RunError(
-            f"{path} was exported before its run was evaluated. Expected a test "
-            "accuracy in its model.json."
+    file = path / "assets" / "model.json"
+    try:
+        card = json.loads(file.read_text())
+        card["precision"], card["preprocessing"]["shape"], card["class_names"]
+        card["test"], card["quantization"], card["compared"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise RunError(
+            f"{path} is no export of train.export. Expected a readable {file}. "
+            f"Received: {error!r}."
+        ) from error
+    return card
+
+
+def _present(path):
+    return [name for name, file in formats.FILES.items() if (path / file).is_file()]
+
+
+def require_plain(path: pathlib.Path) -> int:
+    """That a SavedModel has no operation that servers refuse or should.
+
+    Functions that XLA must compile are among them: TensorFlow Serving has XLA switched
+    off on CPUs and refuses such models.
+
+    Returns:
+        How many kinds of operations it has.
+
+    Raises:
+        RunError: it has such an operation.
+    """
+    saved = saved_model_pb2.SavedModel()
+    saved.ParseFromString((path / "saved_model.pb").read_bytes())
+    kinds, compiled = set(), []
+    for meta_graph in saved.meta_graphs:
+        graph = meta_graph.graph_def
+        kinds |= {node.op for node in graph.node}
+        for function in graph.library.function:
+            kinds |= {node.op for node in function.node_def}
+            if function.attr["_XlaMustCompile"].b:
+                compiled.append(function.signature.name)
+    if compiled:
+        raise RunError(
+            "The export holds compiled functions. Expected none: TensorFlow Serving "
+            f"refuses them on a CPU. Received: {', '.join(compiled[:3])}."
         )
-    signatures = tf.saved_model.load(str(path)).signatures
-    images = data.load(config.from_dict(config.Data, card["data_settings"]), data_dir)
-    _check_bytes(signatures, images)
-    accuracy, expected = _accuracy(signatures, images), card["test"]["top1"]
-    count = len(images.splits["test"])
-    if abs(accuracy - expected) * count >= 0.5:
-        raise command.RunError(
-            f"{path} does not reproduce its accuracy. Expected: {expected:.4f} of "
-            f"{count} test images. Received: {accuracy:.4f}."
+    if kinds & FORBIDDEN:
+        raise RunError(
+            "The export holds operations that are not for servers. Expected none. "
+            f"Received: {', '.join(sorted(kinds & FORBIDDEN))}."
         )
-    return (
-        f"top-1 {accuracy:.4f} on {count} test images, as trained; "
-        f"without {', '.join(BLOCKED)}"
+    return len(kinds)
+
+
+def _check_signatures(signatures, card):
+    shape, classes = card["preprocessing"]["shape"], len(card["class_names"])
+    guesses = min(5, classes)
+    answers = {
+        "probabilities": (tf.float32, [None, classes]),
+        "classes": (tf.string, [None, guesses]),
+        "scores": (tf.float32, [None, guesses]),
+    }
+    images = {"images": (tf.uint8, [None, *shape])}
+    expected = {"serving_default": (images, answers)}
+    if shape[-1] in odd_images.CHANNELS:
+        expected["image_bytes"] = {"image_bytes": (tf.string, [None])}, answers
+    received = {name: _described(signatures[name]) for name in signatures}
+    inputs, outputs = received.get("features", ({}, {}))
+    dtype, features = outputs.get("features", (None, []))
+    if inputs != images or dtype != tf.float32 or len(features) != 2:
+        raise RunError(
+            "The signature features must be images uint8 (N, height, width, channels) "
+            f"-> features float32 (N, D). Received: {inputs} -> {outputs}."
+        )
+    for name, signature in expected.items():
+        if received.get(name) != signature:
+            raise RunError(
+                f"The signature {name} is not as promised. Expected: {signature}. "
+                f"Received: {received.get(name)}."
+            )
+    return sorted(received)
+
+
+def _described(function):
+    """Inputs and outputs: {name: (dtype, shape)}."""
+    return tuple(
+        {name: (spec.dtype, spec.shape.as_list()) for name, spec in specs.items()}
+        for specs in (
+            function.structured_input_signature[1],
+            function.structured_outputs,
+        )
     )
 
 
-def _accuracy(signatures, images):
-    names = tf.constant(images.class_names)
+def _noise(card, count):
+    shape = card["preprocessing"]["shape"]
+    rng = np.random.default_rng(0)
+    return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
+
+
+def _check_batches(serve, card, tolerance):
+    images, names = _noise(card, max(BATCHES)), np.array(card["class_names"])
+    whole = None
+    for count in sorted(BATCHES, reverse=True):
+        answer = serve(images=tf.constant(images[:count]))
+        answer = {name: value.numpy() for name, value in answer.items()}
+        probabilities, scores = answer["probabilities"], answer["scores"]
+        whole = probabilities if whole is None else whole
+        difference = np.abs(probabilities - whole[:count]).max()
+        order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : scores.shape[1]]
+        guessed = np.char.decode(answer["classes"].astype(bytes), "utf-8")
+        if not (
+            difference <= tolerance
+            and np.allclose(probabilities.sum(-1), 1, atol=1e-3)
+            and np.array_equal(np.take_along_axis(probabilities, order, -1), scores)
+            and np.array_equal(guessed, names[order])
+        ):
+            raise RunError(
+                f"A batch of {count} images is not answered as promised. Expected "
+                "probabilities that add up to 1 and are those of other batches, and "
+                "the names and scores of the largest. Received: a difference of "
+                f"{difference:.2e}, {guessed[0]}, {scores[0]}."
+            )
+
+
+def _check_bytes(serve, card, tolerance):
+    """Names of the images that are answered, and of those that are refused."""
+    channels = card["preprocessing"]["shape"][-1]
+    answered, refused = [], []
+    for name, content, equal, is_lossy in odd_images.pictures(channels):
+        try:
+            answer = _probabilities(serve, [content])
+        except tf.errors.InvalidArgumentError:
+            refused.append(name)
+            continue
+        difference = np.abs(answer - _probabilities(serve, [equal])).max()
+        if not difference <= (LOSSY if is_lossy else tolerance):
+            raise RunError(
+                f"{name} is answered otherwise than a PNG of the same picture. "
+                "Expected equal probabilities, or an error. Received: a difference of "
+                f"{difference:.2e}."
+            )
+        answered.append(name)
+    good = odd_images.plain(channels)
+    before = _probabilities(serve, [good])
+    for name, content in odd_images.damaged(channels):
+        for batch in ([content], [good, content]):
+            try:
+                answer = _probabilities(serve, batch)
+            except tf.errors.InvalidArgumentError:
+                continue
+            raise RunError(
+                f"{name} is no image. Expected an error. Received: {answer[-1]}."
+            )
+        refused.append(name)
+        if not np.array_equal(before, _probabilities(serve, [good])):
+            raise RunError(f"After {name} a good image is answered otherwise.")
+    if "PNG" not in answered or not {"JPEG", "grey PNG"} & {*answered}:
+        raise RunError(
+            f"PNG and JPEG must be answered. Received: answers to {answered} only."
+        )
+    return answered, refused
+
+
+def _probabilities(serve, contents):
+    return serve(image_bytes=tf.constant(contents))["probabilities"].numpy()
+
+
+def _differences(runs, card):
+    """How far the other formats are from the SavedModel."""
+    images = _noise(card, 3)
+    expected = runs["saved_model"](images)
+    is_exact = card["precision"] in ("float32", "float64")
+    for name, run in runs.items():
+        if name == "saved_model":
+            continue
+        difference = float(np.abs(run(images) - expected).max())
+        quantized = name == "litert" and card["quantization"]
+        if not quantized and not difference <= (CLOSE if is_exact else LOSSY):
+            raise RunError(
+                f"{name} answers otherwise than the SavedModel. Expected equal "
+                f"probabilities. Received: a difference of {difference:.2e}."
+            )
+        yield name, difference
+
+
+def _accuracy(run, images):
     right = 0.0
     for batch, labels, weights in data.evaluation_batches(
         images, "test", 256, standardized=False
     ):
-        answer = signatures["serving_default"](images=batch)
-        correct = answer["classes"][:, 0] == tf.gather(names, labels)
-        right += float(tf.reduce_sum(tf.cast(correct, tf.float32) * weights))
+        correct = run(batch.numpy()).argmax(-1) == labels.numpy()
+        right += float((correct * weights.numpy()).sum())
     return right / len(images.splits["test"])
-
-
-def _check_bytes(signatures, images):
-    """The same image as pixels and as bytes gets the same answer."""
-    share = splits.Share(replica=0, replicas=1, batch=1)
-    encoded, _, _ = next(iter(images.splits["test"].evaluation(share)))
-    pixels = data.evaluation_image(images, encoded)
-    answers = [
-        signatures["serving_default"](images=pixels[tf.newaxis]),
-        signatures["image_bytes"](image_bytes=encoded[tf.newaxis]),
-    ]
-    pair = [answer["probabilities"] for answer in answers]
-    difference = float(tf.reduce_max(tf.abs(pair[0] - pair[1])))
-    if not difference <= 1e-5:
-        raise command.RunError(
-            "The signatures disagree. Expected equal probabilities for an image as "
-            f"pixels and as bytes. Received: a difference of {difference:.2e}."
-        )
 
 
 def define_flags():
@@ -100,7 +298,9 @@ def main(arguments):
             "Expected the directory of one SavedModel. "
             f"Received: {' '.join(arguments) or 'none'}."
         )
-    print(f"served   {check(pathlib.Path(arguments[0]), flags.FLAGS.data_dir)}")
+    for line in check(pathlib.Path(arguments[0]), flags.FLAGS.data_dir):
+        print(f"served   {line}", flush=True)
+    print(f"served   without {', '.join(BLOCKED)}")
 
 
 if __name__ == "__main__":

@@ -8,8 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from train import augment, checkpoint, data, predict
-from train import export as export_command
+from train import augment, checkpoint, data, predict, serve_check
 from train.command import RunError
 
 
@@ -78,7 +77,7 @@ def test_bytes_of_any_size_and_format_are_answered_as_the_fitted_pixels(export):
     pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 3), dtype=np.uint8)
     for encode in (tf.io.encode_png, lambda x: tf.io.encode_jpeg(x, quality=95)):
         encoded = encode(tf.constant(pixels))
-        fitted = data.fit(augment.decode(encoded, 1), (8, 8, 1))
+        fitted = augment.fit(augment.decode(encoded, 1), (8, 8, 1))
         one = signatures["image_bytes"](image_bytes=encoded[tf.newaxis])
         other = signatures["serving_default"](images=fitted[tf.newaxis])
         np.testing.assert_allclose(one["probabilities"], other["probabilities"], 1e-5)
@@ -254,4 +253,4 @@ def test_compiled_functions_are_refused(tmp_path):
 
     tf.saved_model.save(Model(), str(tmp_path))
     with pytest.raises(RunError, match="holds compiled functions.*call"):
-        export_command.require_plain(tmp_path)
+        serve_check.require_plain(tmp_path)

@@ -1,0 +1,182 @@
+"""Programs that are not ours run exports of five networks.
+
+python tests/consumers.py DIR FILE.csv exports them to DIR, with their BN twins for
+`python -m train.benchmark serve`, and writes a table: the largest difference of a
+probability between the Keras model and what each program answers.
+"""
+
+import csv
+import dataclasses
+import datetime
+import os
+import pathlib
+import platform
+import re
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+
+import model_zoo
+from an_keras import convert_normalization
+from tests.model_zoo import conversion, reference
+from train import export, formats, servable
+
+ROOT = pathlib.Path(__file__).parent.parent
+NETWORKS = {  # pixels
+    "resnet20_an": 32,
+    "resnet50_an": 64,
+    "densenet121_an": 64,
+    "mobilenetv2_an": 64,
+    "applications.ANEfficientNetB0": conversion.SIZE,
+}
+PRECISIONS = ("float32", "mixed_bfloat16")
+CLASSES = 10
+WITHOUT_KERAS = """
+import sys
+for name in ("keras", "tf_keras", "an_keras", "model_zoo"):
+    sys.modules[name] = None
+import numpy, tensorflow
+model = tensorflow.saved_model.load(sys.argv[1])
+images = tensorflow.constant(numpy.load(sys.argv[2]))
+answer = model.signatures["serving_default"](images=images)["probabilities"]
+numpy.save(sys.argv[2], answer)
+"""
+
+
+def make(name: str, precision: str, directory: pathlib.Path, fold=True, others=()):
+    """An export with weights as after training; returns it with its directory."""
+    file = directory / f"{name}.weights.h5"
+    options = {"input_shape": (NETWORKS.get(name, 64),) * 2 + (3,)}
+    if name.startswith("resnet20"):
+        options["input_shape"] = (32, 32, 3)
+    if name.startswith("applications."):
+        plain, _ = conversion.trained_like(name.removeprefix("applications.AN"))
+        model = convert_normalization(plain)
+    else:
+        model = model_zoo.create_model(name, classes=CLASSES, **options)
+        reference.fill(model)
+    model.save_weights(file)
+    labels = tuple(f"class {i}" for i in range(CLASSES))
+    exported = servable.of_network(name, str(file), options, labels)
+    if precision != "float32":
+        model = servable.with_precision(exported.model, precision)
+        exported = dataclasses.replace(exported, model=model)
+    out = directory / name / precision
+    return exported, export.export(exported, out, fold, others)
+
+
+def answers(exported, version, program: pathlib.Path):
+    """(consumer, largest difference from the Keras model of the same precision)."""
+    images = export.test_images(exported.shape)
+    model = servable.classifier(exported, exported.model)
+    expected = np.asarray(model(images)["probabilities"])
+    plain = servable.classifier(exported, exported.network(False, "float32"))
+    in_float32 = np.asarray(plain(images)["probabilities"])
+
+    file = version.parent / "images.npy"
+    np.save(file, images)
+    arguments = [sys.executable, "-c", WITHOUT_KERAS, str(version), str(file)]
+    subprocess.run(arguments, check=True, capture_output=True)
+    yield "TensorFlow without Keras", np.abs(np.load(file) - expected).max()
+
+    picture = version.parent / "image.png"
+    picture.write_bytes(tf.io.encode_png(images[1]).numpy())
+    scores = dict(consume(program, version, picture))
+    received = np.array(
+        [scores[name] for name in exported.class_names if name in scores]
+    )
+    best = np.array(
+        [
+            p
+            for p, name in zip(expected[1], exported.class_names, strict=True)
+            if name in scores
+        ]
+    )
+    yield "C program", np.abs(received - best).max()
+    for name in formats.OTHERS:
+        if (version / formats.FILES[name]).is_file():
+            run = formats.load(name, version)
+            yield name, np.abs(run(images) - in_float32).max()
+
+
+def build_program(directory: pathlib.Path, flags: str = "-O2") -> pathlib.Path:
+    """Builds consumer.c in `directory` with the command in its first comment."""
+    source = (ROOT / "examples" / "serving" / "consumer.c").read_text()
+    (block,) = re.findall(r"^     TF=.*?\n\n", source, re.MULTILINE | re.DOTALL)
+    assert "-Wall -Wextra -Werror" in block and " -O2 " in block
+    block = block.replace(" -O2 ", f" {flags} ")
+    (directory / "examples").symlink_to(ROOT / "examples")
+    python = pathlib.Path(sys.executable).parent
+    path = f"{python}{os.pathsep}{os.environ['PATH']}"
+    subprocess.run(
+        ["sh", "-e", "-c", block],
+        cwd=directory,
+        env={**os.environ, "PATH": path},
+        check=True,
+    )
+    return directory / "consumer"
+
+
+def run_program(program: pathlib.Path, *arguments):
+    """Runs the program with nothing of ours: no variables, no Python."""
+    return subprocess.run(
+        [program, *arguments],
+        env={"TF_CPP_MIN_LOG_LEVEL": "3"},
+        cwd=program.parent,
+        capture_output=True,
+        text=True,
+        timeout=300,
+        check=False,
+    )
+
+
+def consume(program: pathlib.Path, version, image) -> list[tuple[str, float]]:
+    """Names and scores that the program prints for an image."""
+    done = run_program(program, version, image)
+    assert done.returncode == 0, done.stderr
+    lines = (line.split("\t") for line in done.stdout.splitlines())
+    return [(name, float(score)) for name, score in lines]
+
+
+def main(directory, file):
+    directory = pathlib.Path(directory).resolve()
+    directory.mkdir(parents=True)
+    program = build_program(directory)
+    rows = []
+    for name in NETWORKS:
+        for precision in PRECISIONS:
+            start = time.perf_counter()
+            others = formats.OTHERS if precision == "float32" else ()
+            exported, version = make(name, precision, directory, others=others)
+            seconds = time.perf_counter() - start
+            for consumer, difference in answers(exported, version, program):
+                rows.append(
+                    {
+                        "network": name,
+                        "pixels": exported.shape[0],
+                        "precision": precision,
+                        "consumer": consumer,
+                        "difference": f"{difference:.1e}",
+                        "export_seconds": f"{seconds:.0f}",
+                        "machine": f"{os.cpu_count()} x {platform.machine()}",
+                        "tensorflow": tf.__version__,
+                        "keras": keras.__version__,
+                        "date": datetime.date.today().isoformat(),
+                    }
+                )
+                print(*list(rows[-1].values())[:5], sep="  ", flush=True)
+        twin = name.replace("_an", "_bn")
+        if twin != name:
+            make(twin, "float32", directory, others=formats.OTHERS)
+    with open(file, "w", newline="") as table:
+        writer = csv.DictWriter(table, rows[0])
+        writer.writeheader()
+        writer.writerows(rows)
+
+
+if __name__ == "__main__":
+    main(*sys.argv[1:])

@@ -1,0 +1,40 @@
+"""Programs that are not ours answer what the Keras model answers."""
+
+import keras
+import pytest
+from consumers import NETWORKS, answers, build_program, make
+
+from train import formats
+from train.export import TOLERANCES
+
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.filterwarnings("default"),  # the converters' own
+]
+
+
+@pytest.fixture(scope="module")
+def program(tmp_path_factory):
+    return build_program(tmp_path_factory.mktemp("program"))
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_every_runtime_answers_as_the_model(name, program, tmp_path):
+    exported, version = make(name, "float32", tmp_path, others=formats.OTHERS)
+    differences = dict(answers(exported, version, program))
+    assert differences.keys() == {
+        "TensorFlow without Keras",
+        "C program",
+        *formats.OTHERS,
+    }
+    assert max(differences.values()) <= TOLERANCES["float32"], differences
+    keras.backend.clear_session()
+
+
+@pytest.mark.parametrize("name", NETWORKS)
+def test_half_precision_is_served_as_it_was_trained(name, program, tmp_path):
+    exported, version = make(name, "mixed_bfloat16", tmp_path)
+    assert exported.precision == "mixed_bfloat16"
+    differences = dict(answers(exported, version, program))
+    assert max(differences.values()) <= TOLERANCES["mixed_bfloat16"], differences
+    keras.backend.clear_session()

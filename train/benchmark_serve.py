@@ -1,0 +1,102 @@
+"""What `train.benchmark serve` measures: exports in every runtime, AN beside BN.
+
+Each export is loaded into the runtimes whose formats it holds; a call sends one batch
+of images and waits for the probabilities. Two exports whose networks are called NAME_an
+and NAME_bn are a pair: their latencies, taken in turns, are compared.
+"""
+
+import json
+import pathlib
+import random
+import time
+from collections.abc import Iterable
+
+import numpy as np
+
+from train import formats
+
+WARM_UP = 3
+PERCENTILES = (50, 90, 99)
+
+
+def rows(settings: dict) -> Iterable[dict]:
+    """case, variant, phase, value and unit, pair after pair.
+
+    Args:
+        settings: `directories` of exports, `batches`, `rounds`, `threads`.
+    """
+    pairs = {}
+    for directory in map(pathlib.Path, settings["directories"]):
+        card = json.loads((directory / "assets" / "model.json").read_text())
+        network, variant = split_variant(card["model"])
+        if card["quantization"]:
+            variant += f" {card['quantization']}"
+        shape = tuple(card["preprocessing"]["shape"])
+        pairs.setdefault((network, shape), {})[variant] = directory
+    for (network, shape), variants in pairs.items():
+        for runtime in formats.FILES:
+            present = {
+                variant: directory
+                for variant, directory in variants.items()
+                if (directory / formats.FILES[runtime]).is_file()
+            }
+            yield from _measure(network, shape, runtime, present, settings)
+
+
+def split_variant(name: str) -> tuple[str, str]:
+    """`"resnet50_an"` -> `"resnet50"`, `"AN"`."""
+    network, _, kind = name.rpartition("_")
+    return (network, kind.upper()) if kind in ("an", "bn") else (name, "")
+
+
+def _measure(network, shape, runtime, variants, settings):
+    runs, size = {}, "x".join(map(str, shape[:2]))
+    for variant, directory in variants.items():
+        about = {"case": f"{network} {size}, {runtime}", "variant": variant}
+        mebibytes = formats.size(runtime, directory) / 2**20
+        yield {**about, "phase": "size", "value": mebibytes, "unit": "MiB"}
+        start = time.perf_counter()
+        runs[variant] = formats.load(runtime, directory, settings["threads"])
+        runs[variant](np.zeros((1, *shape), np.uint8))
+        seconds = time.perf_counter() - start
+        yield {**about, "phase": "load", "value": seconds, "unit": "s"}
+    rng = np.random.default_rng(0)
+    for batch in settings["batches"] if runs else ():
+        images = rng.integers(0, 256, (batch, *shape), dtype=np.uint8)
+        times = _latencies(runs, images, settings["rounds"])
+        for variant, values in times.items():
+            case = f"{network} {size}, {runtime}, batch {batch}"
+            about = {"case": case, "variant": variant}
+            for share in PERCENTILES:
+                value = float(np.percentile(values, share)) * 1e3
+                yield {**about, "phase": f"p{share}", "value": value, "unit": "ms"}
+            rate = batch / float(np.mean(values))
+            yield {**about, "phase": "throughput", "value": rate, "unit": "images/s"}
+
+
+def _latencies(runs, images, rounds):
+    """Seconds of every call; in every round all of them, shuffled."""
+    times = {variant: [] for variant in runs}
+    for run in runs.values():
+        for _ in range(WARM_UP):
+            run(images)
+    for _ in range(rounds):
+        for variant in random.sample(list(runs), len(runs)):
+            start = time.perf_counter()
+            runs[variant](images)
+            times[variant].append(time.perf_counter() - start)
+    return times
+
+
+def overheads(rows: list[dict]) -> list[dict]:
+    """Medians of AN beside BN as `train.benchmark.plot` takes them.
+
+    One picture for each batch, a group of bars for each network, a bar for each
+    runtime.
+    """
+    plotted = []
+    for row in rows:
+        if row["phase"] == "p50" and row["variant"] == "AN" and row["reference"]:
+            network, runtime, batch = row["case"].split(", ")
+            plotted.append({**row, "case": network, "variant": runtime, "phase": batch})
+    return plotted

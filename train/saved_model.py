@@ -1,0 +1,86 @@
+"""The SavedModel of an export: signatures, assets, requests to warm a server up."""
+
+import json
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
+
+from train import servable as servables
+from train.servable import Servable
+
+WARM_UP = (1, 3)  # images in the requests that a server answers before all others
+ENCODED = (1, 3, 4)  # channels that image files can have
+
+
+def write(servable: Servable, network: keras.Model, path: pathlib.Path) -> None:
+    """Writes the signatures of `train.export`, labels and warm-up requests.
+
+    Args:
+        servable: what is exported.
+        network: its model, or a folded copy.
+        path: of the new directory.
+    """
+    classifier = servables.classifier(servable, network)
+    features = servables.features(servable, network)
+    names, guesses = servable.class_names, min(5, len(servable.class_names))
+
+    def classify(images):
+        probabilities = classifier(images, training=False)["probabilities"]
+        scores, indices = tf.math.top_k(probabilities, guesses)
+        return {
+            "probabilities": probabilities,
+            "classes": tf.gather(tf.constant(names), indices),
+            "scores": scores,
+        }
+
+    def classify_bytes(image_bytes):
+        spec = tf.TensorSpec(servable.shape, tf.uint8)
+        return classify(tf.map_fn(servable.fit, image_bytes, fn_output_signature=spec))
+
+    def extract(images):
+        return features(images, training=False)
+
+    images = tf.TensorSpec((None, *servable.shape), tf.uint8, name="images")
+    image_bytes = tf.TensorSpec((None,), tf.string, name="image_bytes")
+    archive = keras.export.ExportArchive()
+    archive.track(classifier)
+    archive.track(features)
+    archive.add_endpoint("serving_default", classify, [images])
+    archive.add_endpoint("features", extract, [images])
+    if servable.shape[-1] in ENCODED:
+        archive.add_endpoint("image_bytes", classify_bytes, [image_bytes])
+    archive.write_out(str(path), verbose=False)
+    (path / "assets").mkdir(exist_ok=True)
+    (path / "assets" / "labels.txt").write_text("\n".join((*names, "")))
+    (path / "assets.extra").mkdir()
+    requests = path / "assets.extra" / "tf_serving_warmup_requests"
+    with tf.io.TFRecordWriter(str(requests)) as writer:
+        for request in warm_up_requests(servable.card["model"], servable.shape):
+            log = prediction_log_pb2.PredictLog(request=request)
+            record = prediction_log_pb2.PredictionLog(predict_log=log)
+            writer.write(record.SerializeToString())
+
+
+def write_card(path: pathlib.Path, card: dict) -> None:
+    """`assets/model.json` of a SavedModel."""
+    (path / "assets" / "model.json").write_text(json.dumps(card, indent=2))
+
+
+def warm_up_requests(name: str, shape: tuple[int, int, int]) -> list:
+    """What TensorFlow Serving answers before it lets others ask: grey images."""
+    requests = []
+    for count in WARM_UP:
+        images = np.full((count, *shape), 128, np.uint8)
+        inputs = {"serving_default": ("images", images)}
+        if shape[-1] in ENCODED:
+            encoded = tf.io.encode_png(images[0]).numpy()
+            inputs["image_bytes"] = ("image_bytes", np.array([encoded] * count))
+        for signature, (key, value) in inputs.items():
+            request = predict_pb2.PredictRequest()
+            request.model_spec.name, request.model_spec.signature_name = name, signature
+            request.inputs[key].CopyFrom(tf.make_tensor_proto(value))
+            requests.append(request)
+    return requests
