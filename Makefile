@@ -16,7 +16,7 @@ EXTRAS_train := train
 EXTRAS_test := train,export,test
 EXTRAS_backends := train,export,test,backends
 
-.PHONY: train test test-slow test-backends test-kills conversion lint fashion clean python venv
+.PHONY: train test test-slow test-backends test-kills conversion serving lint fashion clean python venv
 
 train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans of digits.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -45,6 +45,11 @@ test-kills: $(VENV)/test.stamp  ## Twenty kills at random moments, and the same 
 
 conversion: $(VENV)/test.stamp  ## All 38 networks of Keras Applications: a table.
 	PYTHONPATH=. $(VENV)/bin/python tests/model_zoo/conversion.py $(RUNS)/conversion.csv
+
+serving: $(VENV)/test.stamp  ## Exports of five networks in every runtime: two tables, a plot.
+	PYTHONPATH=. $(VENV)/bin/python tests/consumers.py $(RUNS)/serving $(RUNS)/consumers.csv
+	$(VENV)/bin/python -m train.benchmark serve $(RUNS)/serving/*/float32/1 --rounds=100 \
+	    --csv=$(RUNS)/serve.csv --plot=$(RUNS)/serve.png
 
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .

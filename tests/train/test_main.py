@@ -340,11 +340,19 @@ def test_half_precision_trains_and_exports(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize(
+    ("devices", "share"),
+    [
+        (["--strategy=one"], 1),
+        (["--strategy=mirrored", "--logical_cpus=2"], 1 / 3),
+    ],
+)
 def test_killed_run_ends_with_the_digest_of_a_whole_one(
-    tmp_path, data_dir, command, request
+    tmp_path, data_dir, command, request, devices, share
 ):
     """Mixup, dropout and averaged weights; killed at random moments."""
-    rng, kills = random.Random(0), request.config.getoption("--kills")
+    rng = random.Random(0)
+    kills = max(round(share * request.config.getoption("--kills")), 1)
     steps = 40 * kills
     flags = [
         "--recipe=digits",
@@ -357,6 +365,7 @@ def test_killed_run_ends_with_the_digest_of_a_whole_one(
         "--set=model.name=mobilenetv2_an",
         "--set=model.options={'width_multiplier': 0.25}",
         f"--data_dir={data_dir}",
+        *devices,
     ]
     whole, killed = tmp_path / "whole", tmp_path / "killed"
     command("-m", "train", *flags, f"--workdir={whole}")
