@@ -31,6 +31,7 @@ def define_flags():
 
 def main(arguments):
     command.no_arguments(arguments)
+    command.ends_at_sigterm()
     values = flags.FLAGS
     assignments = list(values.set)
     for flag, field in (("data", "data.name"), ("seed", "seed"), ("steps", "steps")):

@@ -174,13 +174,16 @@ class Checkpoints:
     def __init__(
         self, run, model, optimizer, state: dict[str, tf.Variable], writes: bool = True
     ):
-        self._step, self._writes = state["step"], writes
+        self._step, self._state, self._writes = state["step"], state, writes
+        self._model = _by_path("model", model.variables)
         self._variables = {
-            **_by_path("model", model.variables),
+            **self._model,
             **_by_path("optimizer", optimizer.variables, optimizer.name),
             **{f"state/{name}": variable for name, variable in state.items()},
         }
         self._checkpoint = tf.train.Checkpoint(variables=self._variables)
+        for name in ("checkpoints", "best"):
+            _drop_damaged_list(run / name, writes)
         self._last, self._best = (
             tf.train.CheckpointManager(self._checkpoint, str(run / name), keep)
             for name, keep in (("checkpoints", KEEP), ("best", 1))
@@ -204,8 +207,19 @@ class Checkpoints:
             ) from error
 
     def digest(self) -> str:
-        """sha256 of all variables as they are, as `digest` has it of a checkpoint."""
+        """sha256 of all variables as they are, as `digest` has it of a checkpoint.
+
+        Raises:
+            RunError: the replicas of this process have different ones.
+        """
         names = sorted(self._variables)
+        for name in names:
+            first, *others = getattr(self._variables[name], "values", [None])
+            if any(first.numpy().tobytes() != o.numpy().tobytes() for o in others):
+                raise RunError(
+                    f"The replicas differ after step {int(self._step.numpy())}. "
+                    f"Expected equal copies of every variable. Received: other {name}."
+                )
         return _sha256((name, self._variables[name].numpy()) for name in names)
 
     def restore_last(self) -> bool:
@@ -240,16 +254,63 @@ class Checkpoints:
             )
         return False
 
+    def require_best(self) -> None:
+        """That the best checkpoint can be read, where there should be one.
+
+        If not, the next evaluation is the best so far; the log says so.
+        """
+        best_top1, step = self._state["best_top1"], int(self._step.numpy())
+        if float(best_top1.numpy()) < 0:
+            return
+        try:
+            path, _ = best_checkpoint(pathlib.Path(self._best.directory).parent)
+            _require_equal_shapes(path, self._model, prefix="model/")
+            with _readable(path):
+                reader = tf.train.load_checkpoint(path)
+                for name in reader.get_variable_to_shape_map():
+                    reader.get_tensor(name)
+        except RunError as error:
+            logging.getLogger(__name__).warning(
+                "%s The next evaluation takes its place.", error
+            )
+            best_top1.assign(-1.0)
+            self._state["evaluated"].assign(step - 1)
+
 
 def _saved(directory) -> list[str]:
     """Paths of the checkpoints in a directory, the newest first.
 
-    By their files: the list that TensorFlow keeps beside them may be damaged too.
+    By their files, and by the list that TensorFlow keeps beside them once they are
+    whole: a file that is missing is damage. Without a file and not in the list are
+    those that a kill has cut short.
     """
-    paths = [
-        str(path.with_suffix("")) for path in pathlib.Path(directory).glob("*-*.index")
-    ]
+    directory = pathlib.Path(directory)
+    names = {path.stem for path in directory.glob("*-*.index")} | _listed(directory)
+    paths = (str(directory / name) for name in names)
     return sorted(paths, key=_step, reverse=True)
+
+
+def _listed(directory) -> set[str]:
+    """Names in TensorFlow's list, a text file."""
+    try:
+        state = tf.train.get_checkpoint_state(str(directory))
+    except UnicodeDecodeError:
+        return set()
+    paths = state.all_model_checkpoint_paths if state else ()
+    return {os.path.basename(path) for path in paths}
+
+
+def _drop_damaged_list(directory, writes):
+    """TensorFlow's list is only a help, but its manager does not start with noise."""
+    file = directory / "checkpoint"
+    if not file.is_file():
+        return
+    try:
+        file.read_text()
+    except UnicodeDecodeError:
+        logging.getLogger(__name__).warning("%s is damaged and not used", file)
+        if writes:
+            file.unlink()
 
 
 def _step(path) -> int:

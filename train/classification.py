@@ -141,6 +141,7 @@ class Sums:
         correct = {"top1": hits[:, 0], "top5": tf.reduce_sum(hits, axis=1)}
         values = {"loss": losses, **correct, "examples": tf.ones_like(losses)}
         for name, value in values.items():
+            value = tf.cast(value, tf.float32)
             self._sums[name].assign_add(tf.reduce_sum(value * weights))
 
     def means(self, k: int) -> dict:
@@ -155,7 +156,8 @@ def cross_entropy(labels, logits, smoothing=0.0):
     With smoothing e: (1 - e) times that with the label, plus e times the mean of those
     with every class, the true one included.
     """
-    logits = tf.cast(logits, tf.float32)
+    if logits.dtype != tf.float64:
+        logits = tf.cast(logits, tf.float32)
     losses = keras.losses.sparse_categorical_crossentropy(
         labels, logits, from_logits=True
     )
@@ -222,7 +224,7 @@ class Trainer(orbit.StandardTrainer):
             if gradients:
                 more = [a + b for a, b in zip(gradients, more, strict=True)]
             gradients = more
-            self._sums.add(losses, logits, part[1], tf.ones_like(losses), self._k)
+            self._sums.add(losses, logits, part[1], tf.ones(losses.shape), self._k)
         context = tf.distribute.get_replica_context()
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         self._optimizer.apply(gradients, self._model.trainable_variables)
@@ -234,6 +236,7 @@ class Trainer(orbit.StandardTrainer):
             losses = cross_entropy(labels, logits, smoothing)
             if others is not None:
                 mixed = cross_entropy(others, logits, smoothing)
+                share = tf.cast(share, losses.dtype)
                 losses = share * losses + (1.0 - share) * mixed
             loss = tf.nn.compute_average_loss(
                 losses, global_batch_size=self._recipe.batch_size

@@ -1,8 +1,10 @@
 """How every command starts and ends: flags, one-line errors, exit codes."""
 
+import contextlib
 import fcntl
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable
 
@@ -72,6 +74,28 @@ def lock(directory: pathlib.Path, work: str) -> int:
     return descriptor
 
 
+@contextlib.contextmanager
+def waiting_lock(directory: pathlib.Path):
+    """Within it other processes of this machine wait for their turn."""
+    descriptor = os.open(directory, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(descriptor)
+
+
+def ends_at_sigterm() -> None:
+    """SIGTERM ends the process with code 75, until somebody else takes it."""
+
+    def end(number, frame):
+        del number, frame
+        _fail("preempted", "nothing has begun yet. Start the same command again.", 75)
+        os._exit(PREEMPTED)  # imports must not catch it
+
+    signal.signal(signal.SIGTERM, end)
+
+
 def no_arguments(arguments: list[str]) -> None:
     """For commands that take flags only.
 
@@ -93,5 +117,5 @@ def _parse(argv):
 
 
 def _fail(kind, error, code):
-    print(f"{kind}: {' '.join(str(error).split())}", file=sys.stderr)
+    print(f"{kind}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
     return code

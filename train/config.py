@@ -3,6 +3,7 @@
 import ast
 import dataclasses
 import difflib
+import json
 import types
 import typing
 
@@ -80,9 +81,10 @@ class Optimizer:
         warmup_epochs: epochs of linear warm-up from 0.
         clip_norm: largest norm of the gradient of a step, all weights of all replicas
             together; `None`: no limit.
-        average: d in average = d * average + (1 - d) * weights, after every step. The
-            averaged weights are evaluated, kept as the best and exported; 0: the
-            weights themselves.
+        average: d in average = d * average + (1 - d) * weights, after every step; in
+            the first steps less (`PublishedSGD`). The averaged weights are evaluated,
+            kept as the best and exported, with the moving statistics of the norms as
+            they are; 0: the weights themselves.
     """
 
     learning_rate: float = 0.1
@@ -165,10 +167,21 @@ class Recipe:
                 f"Recipe field precision must be one of {', '.join(PRECISIONS)}. "
                 f"Received: {self.precision!r}."
             )
+        try:
+            json.dumps(self.model.options)
+        except (TypeError, ValueError) as error:
+            raise UsageError(
+                f"Recipe field model.options must be plain values. {error}. "
+                f"Received: {self.model.options}."
+            ) from error
         for name, low, high in LIMITS:
             node = self
             for part in name.split("."):
                 node = getattr(node, part)
+            if node == ():
+                raise UsageError(
+                    f"Recipe field {name} must hold a number. Received: ()."
+                )
             for value in node if isinstance(node, tuple) else (node,):
                 if value is not None and not low <= value <= high:
                     raise UsageError(
@@ -250,7 +263,11 @@ def from_dict(kind: type, values: dict):
 
     Raises:
         TypeError: a field without a default is missing.
+        ValueError: there is a field that this version does not know.
     """
+    unknown = set(values) - set(typing.get_type_hints(kind))
+    if unknown:
+        raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
     arguments = {}
     for name, annotation in typing.get_type_hints(kind).items():
         if name not in values:

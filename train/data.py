@@ -182,12 +182,13 @@ def _read(builder, split, on_disk, limit):
     dataset = builder.as_dataset(
         split=split, decoders={"image": tfds.decode.SkipDecoding()}
     )
+    contents = b""
     if on_disk:
-        folder.check_images(builder.data_dir, split, dataset)
+        contents = folder.check_images(builder.data_dir, split, dataset)
     key = "image/filename" if on_disk else "image"
     dataset = dataset.map(lambda example: (example[key], example["label"]))
     images, labels = dataset.batch(info.num_examples).get_single_element()
-    return Split(images, labels.numpy(), on_disk)
+    return Split(images, labels.numpy(), on_disk, contents)
 
 
 def _open_shards(builder, info):

@@ -28,6 +28,11 @@ def main(arguments):
     workdir = pathlib.Path(values.workdir)
     facts = checkpoint.read_facts(workdir)
     images = data.load(facts.recipe.data, values.data_dir)
+    if images.fingerprint != facts.fingerprint:
+        raise command.RunError(
+            f"{facts.recipe.data.name} holds other images or labels than the run was "
+            "trained on. Expected the same. Received: another fingerprint."
+        )
     model, _, step = classification.load_best(workdir)
     evaluator = classification.Evaluator(
         tf.distribute.get_strategy(), model, images, values.split, values.batch_size

@@ -84,7 +84,9 @@ def export(
     formats.require_packages(others)
     version = out / str(exported.version)
     if version.exists():
-        raise RunError(f"{version} exists already. Expected a new version.")
+        raise RunError(
+            f"{version} exists already. Expected a new version, or another --out."
+        )
     out.mkdir(parents=True, exist_ok=True)
     lock = command.lock(out, "exports to")
     aside = out / f".writing-{exported.version}"

@@ -28,8 +28,9 @@ class PublishedSGD(keras.optimizers.SGD):
         momentum: in [0, 1].
         l2: coefficient, on every variable but those of `exclude_from_weight_decay`.
         clip_norm: largest norm of the gradient over all variables; `None`: no limit.
-        average: d in average = d * average + (1 - d) * variable, from the initial
-            value; 0: no averages.
+        average: d in average = d * average + (1 - d) * variable, at step t (from 0) at
+            most (1 + t) / (10 + t), so that the initial values are soon forgotten; 0:
+            no averages.
     """
 
     def __init__(
@@ -73,7 +74,9 @@ class PublishedSGD(keras.optimizers.SGD):
         self.assign_sub(variable, rate * step)
         if self.average:
             average = self.averages[index]
-            self.assign_sub(average, (1.0 - self.average) * (average - variable))
+            step = ops.cast(self.iterations, variable.dtype)
+            decay = ops.minimum(self.average, (1.0 + step) / (10.0 + step))
+            self.assign_sub(average, (1.0 - decay) * (average - variable))
 
     def get_config(self):
         names = ("l2", "clip_norm", "average")

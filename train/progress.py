@@ -9,6 +9,8 @@ import time
 
 import tqdm
 
+from train.command import RunError
+
 COLUMNS = ("step", "split", "loss", "top1", "top5", "learning_rate")
 
 
@@ -111,7 +113,13 @@ class MetricsFile:
             return []
         with self._path.open(newline="") as file:
             rows = list(csv.reader(file))[1:]
-        whole = (row for row in rows if len(row) == len(COLUMNS))
+        whole = [row for row in rows if len(row) == len(COLUMNS)]
+        for row in whole:
+            if not row[0].isdecimal() or row[1] not in last:
+                raise RunError(
+                    f"{self._path} is damaged. Expected rows of {', '.join(COLUMNS)}. "
+                    f"Received: {','.join(row)}."
+                )
         return [row for row in whole if int(row[0]) <= last[row[1]]]
 
     def append(self, step: int, split: str, metrics: dict[str, float]) -> None:

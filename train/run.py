@@ -29,6 +29,12 @@ from train import (
 )
 
 ATTENTION_IMAGES = 64
+# What an image that is gone, cut short or no image raises in the middle of training.
+UNREADABLE = (
+    tf.errors.DataLossError,
+    tf.errors.InvalidArgumentError,
+    tf.errors.NotFoundError,
+)
 
 
 class Run:
@@ -105,6 +111,7 @@ class Run:
         )
         with strategy.scope():
             self.resumed = self.checkpoints.restore_last()
+            self.checkpoints.require_best()
         digest = int(self.checkpoints.digest()[:14], 16)
         if len({*strategies.gather(strategy, digest)}) > 1:
             raise command.RunError(
@@ -204,10 +211,10 @@ class Run:
                 except command.Preempted:
                     self.checkpoints.save()
                     raise
-        except tf.errors.DataLossError as error:
+        except UNREADABLE as error:
             raise command.RunError(
-                f"Images of {self.recipe.data.name} cannot be read after step "
-                f"{self.step}: {error.message.splitlines()[0]}"
+                f"Training stopped after step {self.step}. Expected readable images of "
+                f"{self.recipe.data.name}. Received: {error.message.splitlines()[0]}"
             ) from error
         finally:
             shown.close()

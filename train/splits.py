@@ -49,11 +49,13 @@ class Split:
         images: string tensor, encoded images or paths of image files.
         labels: (N,) int64.
         on_disk: `images` are paths.
+        contents: digest of the files of these paths and those they were carved from.
     """
 
     images: tf.Tensor
     labels: np.ndarray
     on_disk: bool = False
+    contents: bytes = b""
 
     def __len__(self) -> int:
         return len(self.labels)
@@ -63,8 +65,8 @@ class Split:
         return dataclasses.replace(self, images=images, labels=self.labels[indices])
 
     def fingerprint(self) -> bytes:
-        """Of labels and encoded images, or of the paths of images that are on disk."""
-        digest = hashlib.sha256(self.labels.tobytes())
+        """Of labels and encoded images, or of paths and contents of files."""
+        digest = hashlib.sha256(self.labels.tobytes() + self.contents)
         for entry in self.images.numpy():
             digest.update(hashlib.sha256(entry).digest())
         return digest.digest()

@@ -57,8 +57,13 @@ def create(name: str, logical_cpus: int = 1, tpu: str | None = None):
 
     import tensorflow as tf  # only when there is something to compute
 
+    if name != "one":
+        # It merges operations behind the sum over the replicas on one of them only,
+        # which rounds otherwise: their equal weights would drift apart.
+        options = {"arithmetic_optimization": False}
+        tf.config.optimizer.set_experimental_options(options)
     if name == "multi_worker":
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        return _join(tf.distribute.MultiWorkerMirroredStrategy)
     if name == "tpu":
         return _connect(tpu)
     if logical_cpus > 1:
@@ -90,6 +95,18 @@ def _other_tasks(text) -> list[str] | None:
         return [each for tasks in cluster.values() for each in tasks if each != own]
     except (ValueError, KeyError, TypeError, IndexError):
         return None
+
+
+def _join(strategy):
+    import tensorflow as tf
+
+    try:
+        return strategy()
+    except tf.errors.OpError as error:
+        raise RunError(
+            "This worker cannot join the others. Expected its own address in TF_CONFIG "
+            f"to be free. Received: {error.message.splitlines()[0]}"
+        ) from error
 
 
 def _connect(address):

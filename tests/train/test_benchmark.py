@@ -68,8 +68,9 @@ def test_the_composite_is_attentive_normalization():
         (
             [],
             "Expected one of layer, network, passes, size, memory, input, scaling, "
-            "startup. Received: none",
+            "startup, serve DIR.... Received: none",
         ),
+        (["serve"], "Received: serve"),
         (["speed"], "Received: speed"),
         (["network", "--networks=resnet51"], "Received: resnet51"),
         (["layer", "--rounds=0"], "rounds"),

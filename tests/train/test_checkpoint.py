@@ -197,3 +197,62 @@ def test_directory_of_a_run_that_never_began_is_taken(tmp_path):
     (tmp_path / f"config.json{checkpoint.WRITING}").write_text("{")
     checkpoint.claim(tmp_path, FACTS)
     assert checkpoint.read_facts(tmp_path) == FACTS
+
+
+def test_checkpoint_that_lost_a_file_is_damaged_and_one_cut_short_is_none(
+    tmp_path, caplog
+):
+    model, optimizer, state = build()
+    saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
+    for step in (1, 2):
+        state["step"].assign(step)
+        saved.save()
+    directory = tmp_path / "checkpoints"
+    cut = directory / "ckpt-3.data-00000-of-00001"  # killed before its index
+    cut.write_bytes(next(directory.glob("ckpt-2.data*")).read_bytes())
+    assert checkpoint.Checkpoints(tmp_path, model, optimizer, state).restore_last()
+    assert int(state["step"].numpy()) == 2 and not caplog.text
+    (directory / "ckpt-2.index").unlink()
+    assert checkpoint.Checkpoints(tmp_path, model, optimizer, state).restore_last()
+    assert int(state["step"].numpy()) == 1
+    assert "ckpt-2 is a damaged checkpoint" in caplog.text
+    (directory / "ckpt-1.index").unlink()
+    assert checkpoint.has_checkpoint(tmp_path)
+    with pytest.raises(RunError, match="holds no readable checkpoint"):
+        checkpoint.Checkpoints(tmp_path, model, optimizer, state).restore_last()
+
+
+def test_noise_in_tensorflows_list_is_not_used(tmp_path, caplog):
+    model, optimizer, state = build(step=4)
+    checkpoint.Checkpoints(tmp_path, model, optimizer, state).save()
+    (tmp_path / "checkpoints" / "checkpoint").write_bytes(b"\xff\xfe\x00noise")
+    saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
+    assert "is damaged and not used" in caplog.text
+    assert saved.restore_last()
+
+
+def test_damaged_best_checkpoint_is_noticed_at_the_start(tmp_path, caplog):
+    model, optimizer, state = build(step=6)
+    state |= {
+        "evaluated": tf.Variable(6, dtype=tf.int64),
+        "best_top1": tf.Variable(0.5),
+    }
+    saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
+    saved.save(best=True)
+    saved.require_best()
+    assert float(state["best_top1"].numpy()) == 0.5
+    (data,) = (tmp_path / "best").glob("*.data*")
+    data.write_bytes(data.read_bytes()[:-100])
+    saved.require_best()
+    assert "The next evaluation takes its place" in caplog.text
+    assert float(state["best_top1"].numpy()) == -1
+    assert int(state["evaluated"].numpy()) == 5
+
+
+def test_fields_of_a_newer_version_are_refused(tmp_path):
+    checkpoint.claim(tmp_path, FACTS)
+    facts = json.loads((tmp_path / "config.json").read_text())
+    facts["recipe"]["data"]["cutmix"] = 1.0
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match="unknown fields cutmix"):
+        checkpoint.read_facts(tmp_path)

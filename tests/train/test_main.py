@@ -3,6 +3,7 @@
 import csv
 import json
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -28,7 +29,8 @@ def test_run_prints_what_it_does_and_where_everything_lies(short_run):
         "steps    60 ",
         "step 40/60  loss ",
         f"SavedModel in {workdir}/export/",
-        "as trained; without keras",
+        "on 355 test images, as trained",
+        "served   without keras, tf_keras, an_keras, model_zoo",
         f"tensorboard --logdir {workdir}",
     ):
         assert words in output
@@ -225,6 +227,70 @@ def test_sigterm_before_training_ends_the_run_for_another_start(
             break
     _, errors = process.communicate(timeout=300)
     assert process.returncode == 75, errors
+
+
+def test_sigterm_while_modules_are_imported_is_no_failure(tmp_path, short_flags):
+    run = tmp_path / "run"
+    process = subprocess.Popen(
+        [sys.executable, "-X", "importtime", "-m", "train", *short_flags]
+        + [f"--workdir={run}"],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if " tensorflow." in line or " numpy." in line:
+            process.terminate()
+            break
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 75 and "preempted: nothing has begun yet" in errors
+    assert not run.exists()
+
+
+@pytest.mark.slow
+def test_damaged_best_checkpoint_is_replaced_by_the_next_evaluation(
+    tmp_path, short_run, short_flags, command
+):
+    reference, _ = short_run
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    for path in (run / "results.json", *run.glob("best/*.data*")):
+        path.unlink()
+    shutil.rmtree(run / "export")
+    done = command("-m", "train", *short_flags, f"--workdir={run}")
+    assert "best/ckpt-60 is a damaged checkpoint" in done.stderr
+    assert "The next evaluation takes its place" in done.stderr
+    results = [json.loads((w / "results.json").read_text()) for w in (reference, run)]
+    assert results[0]["loss"] == results[1]["loss"]
+    assert rows(run) == rows(reference)
+
+
+@pytest.mark.slow
+def test_image_that_vanishes_in_training_is_one_line(tmp_path, command):
+    folder = tmp_path / "images" / "train"
+    for name in ("a", "b"):
+        (folder / name).mkdir(parents=True)
+        for number in range(20):
+            pixels = np.full((8, 8, 1), number, np.uint8)
+            tf.io.write_file(
+                str(folder / name / f"{number}.png"), tf.io.encode_png(pixels)
+            )
+    flags = [f"--data=folder:{tmp_path / 'images'}", "--set=data.image_size=8"]
+    flags += ["--set=batch_size=8", "--set=steps_per_loop=20", "--steps=100000"]
+    run = f"--workdir={tmp_path / 'run'}"
+    process = subprocess.Popen(
+        [sys.executable, "-m", "train", "--recipe=digits", *flags, run],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith("step 20/"):
+            shutil.rmtree(folder / "a")
+            break
+    _, errors = process.communicate(timeout=300)
+    assert process.returncode == 1 and "Traceback" not in errors
+    assert "Expected readable images of folder:" in errors.splitlines()[-1]
 
 
 @pytest.mark.slow

@@ -41,9 +41,10 @@ def test_averages_follow_the_weights_and_can_take_their_place():
     optimizer = optimizers.PublishedSGD(0.5, momentum=0.0, average=0.9)
     optimizer.build([variable])
     average = np.array([1.0, -2.0])
-    for _ in range(3):
+    for step in range(100):
         optimizer.apply([ops.convert_to_tensor([1.0, 2.0])], [variable])
-        average = 0.9 * average + 0.1 * ops.convert_to_numpy(variable)
+        decay = min(0.9, (1 + step) / (10 + step))
+        average = decay * average + (1 - decay) * ops.convert_to_numpy(variable)
     own = ops.convert_to_numpy(variable)
     with optimizers.averaged(optimizer, [variable]):
         np.testing.assert_allclose(variable.numpy(), average, rtol=1e-6)

@@ -8,7 +8,7 @@ import pathlib
 
 import tensorflow_datasets as tfds
 
-from train import config
+from train import command, config
 from train.command import RunError, UsageError
 from train.datasets import folder
 from train.datasets.digits import Digits
@@ -30,6 +30,11 @@ def create_builder(
     if not is_local(settings.name):
         return _open_prepared(settings.name, data_dir)
     kind, _, directory = settings.name.partition(":")
+    if settings.class_names and kind != "idx":
+        raise UsageError(
+            "Recipe field data.class_names is for idx:DIR only. "
+            f"Received: {settings.class_names} with {settings.name}."
+        )
     if kind != "digits" and not os.path.isdir(directory):
         raise RunError(f"Expected a directory. Received: --data={settings.name}.")
     if kind == "folder":
@@ -39,10 +44,13 @@ def create_builder(
     else:
         builder = Digits(data_dir=data_dir)
     if not builder.info.splits:
-        print(f"preparing {settings.name} in {builder.data_dir}", flush=True)
-        tfds.disable_progress_bar()
-        with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download
-            builder.download_and_prepare()
+        parent = pathlib.Path(builder.data_dir).parent
+        parent.mkdir(parents=True, exist_ok=True)
+        with command.waiting_lock(parent):  # other workers prepare the same
+            tfds.disable_progress_bar()
+            with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download
+                builder.download_and_prepare()
+        print(f"prepared {settings.name} in {builder.data_dir}", flush=True)
     return builder
 
 

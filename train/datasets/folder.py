@@ -1,5 +1,6 @@
 """Image files in folders: DIR/train/CLASS/*.jpg, and DIR/test/... if there is one."""
 
+import hashlib
 import os
 
 import tensorflow as tf
@@ -30,13 +31,16 @@ def open_folder(directory: str) -> tfds.ImageFolder:
     return builder
 
 
-def check_images(directory: str, split: str, encoded: tf.data.Dataset) -> None:
+def check_images(directory: str, split: str, encoded: tf.data.Dataset) -> bytes:
     """Decodes every image of a split once, to name the damaged ones before training.
 
     Args:
         directory: of the data set, for the message.
         split: name of the split.
         encoded: its examples, with the features `image` still encoded.
+
+    Returns:
+        A digest of the contents of all files.
 
     Raises:
         RunError: an image cannot be decoded.
@@ -48,11 +52,15 @@ def check_images(directory: str, split: str, encoded: tf.data.Dataset) -> None:
 
     decodable = encoded.map(decode, tf.data.AUTOTUNE).ignore_errors()
     good = {path for path, _ in decodable.as_numpy_iterator()}
-    paths = encoded.map(lambda example: example["image/filename"])
-    bad = sorted({*paths.as_numpy_iterator()} - good)
+    digests = {
+        example["image/filename"]: hashlib.sha256(example["image"]).digest()
+        for example in encoded.as_numpy_iterator()
+    }
+    bad = sorted({*digests} - good)
     if bad:
         raise RunError(
             f"{directory} has images that cannot be read. Expected JPEG or PNG. "
             f"Received: {len(bad)} damaged in {split}: "
             f"{', '.join(path.decode() for path in bad[:5])}."
         )
+    return hashlib.sha256(b"".join(digests[path] for path in sorted(digests))).digest()
