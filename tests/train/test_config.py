@@ -55,6 +55,8 @@ def test_overrides_are_typed_by_the_fields():
         ("data.std=0.0", "data.std must be from"),
         ("data.min_crop_area=2", "data.min_crop_area must be from"),
         ("data.validation_fraction=1.0", "data.validation_fraction must be from"),
+        ("data.mean=()", "data.mean must hold a number"),
+        ("model.options={'a': {1, 2}}", "model.options must be plain values"),
     ],
 )
 def test_bad_overrides_are_usage_errors(assignment, words):

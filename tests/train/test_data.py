@@ -1,5 +1,6 @@
 """The input path: splits, order, exact evaluation, and data that is not right."""
 
+import concurrent.futures
 import dataclasses
 import gzip
 import shutil
@@ -167,6 +168,32 @@ def test_folder_is_read_and_resized(tmp_path):
     assert sizes == {"train": 22, "validation": 2, "test": 6}
     images, labels = next(iter(data.training_batches(loaded, 0, 4, 0, 1)))
     assert images.shape == (4, 8, 8, 3) and labels.shape == (4,)
+
+
+def test_other_contents_under_the_same_paths_have_another_fingerprint(tmp_path):
+    write_images(tmp_path / "train")
+    settings = config.Data(f"folder:{tmp_path}", image_size=8)
+    before = data.load(settings).fingerprint
+    assert data.load(settings).fingerprint == before
+    first, second = sorted((tmp_path / "train" / "cat").iterdir())[:2]
+    second.write_bytes(first.read_bytes())
+    assert data.load(settings).fingerprint != before
+
+
+def test_processes_that_prepare_the_same_data_at_once_take_turns(tmp_path, command):
+    program = (
+        "import sys; from train import config, data\n"
+        "print(data.load(config.Data('digits'), sys.argv[1]).fingerprint)"
+    )
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        runs = [pool.submit(command, "-c", program, tmp_path) for _ in range(2)]
+        received = [run.result().stdout.splitlines()[-1] for run in runs]
+    assert received[0] == received[1]
+
+
+def test_class_names_are_for_idx_files():
+    with pytest.raises(UsageError, match="class_names is for idx:DIR only"):
+        data.load(config.Data("digits", class_names=("a", "b")))
 
 
 def test_folder_without_test_images_is_split_in_three(tmp_path):

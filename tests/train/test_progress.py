@@ -2,7 +2,10 @@
 
 import io
 
+import pytest
+
 from train import progress
+from train.command import RunError
 
 
 class Terminal(io.StringIO):
@@ -34,6 +37,13 @@ def test_speed_leaves_the_first_loop_out():
     assert shown.images_per_second is None
     shown.report(20, 0.5, 0.25)
     assert shown.images_per_second > 0
+
+
+def test_damaged_metrics_file_is_named(tmp_path):
+    path = tmp_path / "metrics.csv"
+    path.write_text("step,split,loss,top1,top5,learning_rate\nten,train,1,,,\n")
+    with pytest.raises(RunError, match="metrics.csv is damaged.*ten,train"):
+        progress.MetricsFile(path, 0, 0)
 
 
 def test_metrics_file_drops_what_a_killed_run_will_write_again(tmp_path):

@@ -2,6 +2,7 @@
 
 import contextlib
 import difflib
+import functools
 import io
 import os
 import pathlib
@@ -40,17 +41,21 @@ def create_builder(
     if kind == "folder":
         return folder.open_folder(directory)
     if kind == "idx":
-        builder = Idx(directory, settings.class_names, data_dir=data_dir)
+        create = functools.partial(Idx, directory, settings.class_names)
     else:
-        builder = Digits(data_dir=data_dir)
-    if not builder.info.splits:
-        parent = pathlib.Path(builder.data_dir).parent
-        parent.mkdir(parents=True, exist_ok=True)
-        with command.waiting_lock(parent):  # other workers prepare the same
+        create = Digits
+    builder = create(data_dir=data_dir)
+    if builder.info.splits:
+        return builder
+    parent = pathlib.Path(builder.data_dir).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with command.waiting_lock(parent):  # other workers may prepare the same
+        builder = create(data_dir=data_dir)
+        if not builder.info.splits:
+            print(f"preparing {settings.name} in {builder.data_dir}", flush=True)
             tfds.disable_progress_bar()
             with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download
                 builder.download_and_prepare()
-        print(f"prepared {settings.name} in {builder.data_dir}", flush=True)
     return builder
 
 
