@@ -12,12 +12,12 @@ import orbit
 import tensorflow as tf
 
 import model_zoo
-from train import checkpoint, optimizers
+from train import checkpoint, fingerprint, optimizers
 from train import data as input_data
 from train.command import RunError, UsageError
 
 
-def create_model(facts: checkpoint.Facts, weights: str | None = None) -> keras.Model:
+def create_model(facts: fingerprint.Facts, weights: str | None = None) -> keras.Model:
     """The network of a run; it returns logits.
 
     Args:
@@ -58,13 +58,13 @@ def create_model(facts: checkpoint.Facts, weights: str | None = None) -> keras.M
     return model
 
 
-def load_best(workdir: pathlib.Path) -> tuple[keras.Model, checkpoint.Facts, int]:
+def load_best(workdir: pathlib.Path) -> tuple[keras.Model, fingerprint.Facts, int]:
     """The network of a run with its best weights, the run's facts, and their step.
 
     Raises:
         RunError: there is no such run, or it has no checkpoint of this network.
     """
-    facts = checkpoint.read_facts(workdir)
+    facts = fingerprint.read_facts(workdir)
     path, step = checkpoint.best_checkpoint(workdir)
     model = create_model(facts)
     checkpoint.restore_model(path, model)
@@ -73,14 +73,14 @@ def load_best(workdir: pathlib.Path) -> tuple[keras.Model, checkpoint.Facts, int
 
 def load_last(
     workdir: pathlib.Path, averaged: bool
-) -> tuple[keras.Model, checkpoint.Facts, int]:
+) -> tuple[keras.Model, fingerprint.Facts, int]:
     """The network of a run with its last weights or their averages, and their step.
 
     Raises:
         UsageError: the run keeps no averages.
         RunError: there is no such run, or it has no checkpoint of this network.
     """
-    facts = checkpoint.read_facts(workdir)
+    facts = fingerprint.read_facts(workdir)
     settings = facts.recipe.optimizer
     if averaged and not settings.average:
         raise UsageError(

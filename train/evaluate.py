@@ -10,7 +10,7 @@ import pathlib
 import tensorflow as tf
 from absl import flags
 
-from train import checkpoint, classification, command, data
+from train import classification, command, data, fingerprint
 
 
 def define_flags():
@@ -26,7 +26,7 @@ def main(arguments):
     command.no_arguments(arguments)
     values = flags.FLAGS
     workdir = pathlib.Path(values.workdir)
-    facts = checkpoint.read_facts(workdir)
+    facts = fingerprint.read_facts(workdir)
     images = data.load(facts.recipe.data, values.data_dir)
     if images.fingerprint != facts.fingerprint:
         raise command.RunError(

@@ -32,9 +32,9 @@ import tensorflow as tf
 from absl import flags
 
 from train import (
-    checkpoint,
     command,
     data,
+    fingerprint,
     formats,
     saved_model,
     servable,
@@ -259,7 +259,7 @@ def main(arguments):
         exported = servable.of_run(workdir, values.checkpoint)
         out = out or workdir / "export"
         if values.quantize == "int8":
-            facts = checkpoint.read_facts(workdir)
+            facts = fingerprint.read_facts(workdir)
             data_set = data.load(facts.recipe.data, values.data_dir)
     version = export(exported, out, values.fold, others, values.quantize, data_set)
     print(f"SavedModel in {version}")

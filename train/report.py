@@ -18,7 +18,7 @@ import rich.table
 import sklearn.svm
 from absl import flags
 
-from train import checkpoint, command, data, predict
+from train import command, data, fingerprint, predict
 
 COLUMNS = ("run", "model", "parameters", "test top-1", "test loss", "best step")
 WIDTH = 100  # characters, where the terminal does not say
@@ -30,7 +30,7 @@ def read_results(run: pathlib.Path) -> dict:
     Raises:
         RunError: the run is not finished.
     """
-    checkpoint.read_facts(run)
+    fingerprint.read_facts(run)
     path = run / "results.json"
     if not path.is_file():
         raise command.RunError(
@@ -55,7 +55,7 @@ def row(run: pathlib.Path) -> tuple[str, ...]:
 
 def svm_row(run: pathlib.Path, data_dir: str | None) -> tuple[str, ...]:
     """The line of the support vector machine on a run's data."""
-    facts = checkpoint.read_facts(run)
+    facts = fingerprint.read_facts(run)
     images = data.load(facts.recipe.data, data_dir)
     train, test = (_pixels(images, split) for split in ("train", "test"))
     # gamma as in scikit-learn's own example, which has pixels of 0 to 16

@@ -21,6 +21,7 @@ from train import (
     config,
     data,
     export,
+    fingerprint,
     optimizers,
     preemption,
     progress,
@@ -79,7 +80,7 @@ class Run:
             )
         self.data = data.load(recipe.data, data_dir)
         images = {name: len(split) for name, split in self.data.splits.items()}
-        self.facts = checkpoint.Facts(
+        self.facts = fingerprint.Facts(
             recipe,
             replicas,
             self.data.shape,
@@ -87,7 +88,7 @@ class Run:
             images,
             self.data.fingerprint,
         )
-        checkpoint.require_agreement(self.facts, strategy)
+        fingerprint.require_agreement(self.facts, strategy)
         self.steps_per_epoch = images["train"] / recipe.batch_size
         self.steps = recipe.steps or math.ceil(recipe.epochs * self.steps_per_epoch)
         self.schedule = optimizers.create_schedule(
@@ -103,7 +104,7 @@ class Run:
                 recipe, self.schedule, self.model
             )
             self.state = checkpoint.new_state()
-        checkpoint.claim(workdir, self.facts, strategy)
+        fingerprint.claim(workdir, self.facts, strategy)
         if self.is_chief:
             self.lock = command.lock(workdir, "trains in")
         self.checkpoints = checkpoint.Checkpoints(
@@ -352,5 +353,5 @@ class Run:
             "tensorflow": tf.__version__,
         }
         if self.is_chief:
-            checkpoint.write_json(path, results)
+            fingerprint.write_json(path, results)
         return results

@@ -3,7 +3,7 @@
 import pytest
 import tensorflow as tf
 
-from train import checkpoint, data
+from train import data, fingerprint
 from train.predict import newest_export
 
 
@@ -27,7 +27,7 @@ def signature(export):
 @pytest.fixture(scope="module")
 def images(short_run, data_dir, tmp_path_factory):
     """Files with three real scans; the last one is a JPEG."""
-    facts = checkpoint.read_facts(short_run[0])
+    facts = fingerprint.read_facts(short_run[0])
     split = data.load(facts.recipe.data, str(data_dir)).splits["test"]
     contents = [split.images[i].numpy() for i in range(3)]
     contents[2] = tf.io.encode_jpeg(tf.io.decode_png(contents[2])).numpy()

@@ -1,7 +1,6 @@
-"""Run directories and checkpoints."""
+"""Checkpoints: what they hold, and when they are restored."""
 
 import dataclasses
-import json
 
 import keras
 import numpy as np
@@ -9,10 +8,10 @@ import pytest
 import tensorflow as tf
 
 import model_zoo
-from train import checkpoint, config, optimizers, recipes
+from train import checkpoint, config, fingerprint, optimizers, recipes
 from train.command import RunError
 
-FACTS = checkpoint.Facts(
+FACTS = fingerprint.Facts(
     recipe=recipes.create_recipe("digits"),
     replicas=1,
     shape=(8, 8, 1),
@@ -27,51 +26,6 @@ def build(name="resnet20_an", step=0):
     optimizer = optimizers.PublishedSGD(0.1)
     optimizer.build(model.trainable_variables)
     return model, optimizer, {"step": tf.Variable(step, dtype=tf.int64)}
-
-
-def test_facts_survive_the_directory(tmp_path):
-    checkpoint.claim(tmp_path / "run", FACTS)
-    assert checkpoint.read_facts(tmp_path / "run") == FACTS
-    checkpoint.claim(tmp_path / "run", FACTS)
-
-
-def test_directory_of_another_run_is_refused_with_the_differing_fields(tmp_path):
-    checkpoint.claim(tmp_path, FACTS)
-    other = dataclasses.replace(
-        FACTS, replicas=2, recipe=recipes.create_recipe("digits_bn")
-    )
-    before = (tmp_path / "config.json").read_text()
-    with pytest.raises(RunError) as error:
-        checkpoint.claim(tmp_path, other)
-    assert (
-        "recipe.model.name: expected 'resnet20_an', received 'resnet20_bn'; "
-        "replicas: expected 1, received 2"
-    ) in str(error.value)
-    assert (tmp_path / "config.json").read_text() == before
-
-
-@pytest.mark.parametrize("content", [None, "", "{", "{}", "[]"])
-def test_directory_without_a_run_is_refused(tmp_path, content):
-    (tmp_path / "something").touch()
-    if content is not None:
-        (tmp_path / "config.json").write_text(content)
-    with pytest.raises(RunError, match="is not the directory of a run"):
-        checkpoint.claim(tmp_path, FACTS)
-
-
-def test_file_in_place_of_a_directory_is_refused(tmp_path):
-    (tmp_path / "run").touch()
-    with pytest.raises(RunError, match="Expected a directory.*the file"):
-        checkpoint.claim(tmp_path / "run", FACTS)
-
-
-def test_json_is_written_whole_or_not_at_all(tmp_path):
-    path = tmp_path / "values.json"
-    checkpoint.write_json(path, {"a": 1})
-    with pytest.raises(TypeError):
-        checkpoint.write_json(path, {"a": object()})
-    assert json.loads(path.read_text()) == {"a": 1}
-    assert [p.name for p in tmp_path.iterdir()] == ["values.json"]
 
 
 def test_checkpoint_restores_every_variable(tmp_path):
@@ -96,8 +50,8 @@ def test_options_that_json_changes_are_still_the_same_run(tmp_path):
     model = config.Model("resnet20_an", options)
     recipe = dataclasses.replace(FACTS.recipe, model=model)
     facts = dataclasses.replace(FACTS, recipe=recipe)
-    checkpoint.claim(tmp_path, facts)
-    checkpoint.claim(tmp_path, facts)
+    fingerprint.claim(tmp_path, facts)
+    fingerprint.claim(tmp_path, facts)
 
 
 @pytest.mark.parametrize("size", [0, 100])
@@ -126,7 +80,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, part,
 
 
 def test_digest_changes_with_every_variable(tmp_path):
-    checkpoint.claim(tmp_path, FACTS)
+    fingerprint.claim(tmp_path, FACTS)
     with pytest.raises(RunError, match="holds no checkpoint"):
         checkpoint.digest(tmp_path)
     model, optimizer, state = build(step=4)
@@ -193,12 +147,6 @@ def test_best_checkpoint_is_apart_and_has_its_step(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-def test_directory_of_a_run_that_never_began_is_taken(tmp_path):
-    (tmp_path / f"config.json{checkpoint.WRITING}").write_text("{")
-    checkpoint.claim(tmp_path, FACTS)
-    assert checkpoint.read_facts(tmp_path) == FACTS
-
-
 def test_checkpoint_that_lost_a_file_is_damaged_and_one_cut_short_is_none(
     tmp_path, caplog
 ):
@@ -247,12 +195,3 @@ def test_damaged_best_checkpoint_is_noticed_at_the_start(tmp_path, caplog):
     assert "The next evaluation takes its place" in caplog.text
     assert float(state["best_top1"].numpy()) == -1
     assert int(state["evaluated"].numpy()) == 5
-
-
-def test_fields_of_a_newer_version_are_refused(tmp_path):
-    checkpoint.claim(tmp_path, FACTS)
-    facts = json.loads((tmp_path / "config.json").read_text())
-    facts["recipe"]["data"]["cutmix"] = 1.0
-    (tmp_path / "config.json").write_text(json.dumps(facts))
-    with pytest.raises(RunError, match="unknown fields cutmix"):
-        checkpoint.read_facts(tmp_path)

@@ -5,13 +5,13 @@ import dataclasses
 import numpy as np
 import pytest
 
-from train import checkpoint, classification
+from train import classification, fingerprint
 from train.command import UsageError
 
 
 def test_training_starts_from_the_best_weights_of_a_run(short_run):
     workdir, _ = short_run
-    facts = checkpoint.read_facts(workdir)
+    facts = fingerprint.read_facts(workdir)
     best, _, _ = classification.load_best(workdir)
     start = classification.create_model(facts, str(workdir))
     for ours, theirs in zip(start.weights, best.weights, strict=True):
@@ -20,7 +20,7 @@ def test_training_starts_from_the_best_weights_of_a_run(short_run):
 
 def test_classifier_for_other_classes_is_made_anew(short_run, tmp_path):
     workdir, _ = short_run
-    facts = checkpoint.read_facts(workdir)
+    facts = fingerprint.read_facts(workdir)
     best, _, _ = classification.load_best(workdir)
     best.save_weights(tmp_path / "best.weights.h5")
     others = dataclasses.replace(facts, class_names=("even", "odd"))
@@ -33,7 +33,7 @@ def test_classifier_for_other_classes_is_made_anew(short_run, tmp_path):
 
 def test_weights_of_another_network_are_a_usage_error(short_run):
     workdir, _ = short_run
-    facts = checkpoint.read_facts(workdir)
+    facts = fingerprint.read_facts(workdir)
     model = dataclasses.replace(facts.recipe.model, name="resnet32_an")
     recipe = dataclasses.replace(facts.recipe, model=model)
     with pytest.raises(UsageError, match="Cannot build resnet32_an"):

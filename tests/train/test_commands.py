@@ -8,7 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from train import augment, checkpoint, data, predict, serve_check
+from train import augment, data, fingerprint, predict, serve_check
 from train.command import RunError
 
 
@@ -19,7 +19,7 @@ def export(short_run):
 
 @pytest.fixture(scope="module")
 def digits(short_run, data_dir):
-    return data.load(checkpoint.read_facts(short_run[0]).recipe.data, str(data_dir))
+    return data.load(fingerprint.read_facts(short_run[0]).recipe.data, str(data_dir))
 
 
 def test_evaluate_repeats_the_accuracy_of_the_run(short_run, data_dir, command):

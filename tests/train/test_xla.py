@@ -6,7 +6,14 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from train import checkpoint, classification, config, data, optimizers, splits
+from train import (
+    classification,
+    config,
+    data,
+    fingerprint,
+    optimizers,
+    splits,
+)
 
 SIZE, BATCH = 64, 8
 HOST = ("infeed", "outfeed", "send", "recv", "custom-call", "rng", "rng-bit-generator")
@@ -28,7 +35,7 @@ def train_step(name, precision):
     train = splits.Split(tf.stack(encoded), np.arange(20) % 10)
     names = tuple("0123456789")
     images = data.ImageData((SIZE, SIZE, 3), names, {"train": train}, recipe.data)
-    facts = checkpoint.Facts(recipe, 1, images.shape, names, {"train": 20}, "")
+    facts = fingerprint.Facts(recipe, 1, images.shape, names, {"train": 20}, "")
     model = classification.create_model(facts)
     schedule = optimizers.create_schedule(recipe.optimizer, BATCH, 2.5, 10)
     trainer = classification.Trainer(

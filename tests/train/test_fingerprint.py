@@ -1,0 +1,78 @@
+"""Run directories: whose they are."""
+
+import dataclasses
+import json
+
+import pytest
+
+from train import fingerprint, recipes
+from train.command import RunError
+
+FACTS = fingerprint.Facts(
+    recipe=recipes.create_recipe("digits"),
+    replicas=1,
+    shape=(8, 8, 1),
+    class_names=("0", "1"),
+    images={"train": 10, "validation": 2, "test": 2},
+    fingerprint="0",
+)
+
+
+def test_facts_survive_the_directory(tmp_path):
+    fingerprint.claim(tmp_path / "run", FACTS)
+    assert fingerprint.read_facts(tmp_path / "run") == FACTS
+    fingerprint.claim(tmp_path / "run", FACTS)
+
+
+def test_directory_of_another_run_is_refused_with_the_differing_fields(tmp_path):
+    fingerprint.claim(tmp_path, FACTS)
+    other = dataclasses.replace(
+        FACTS, replicas=2, recipe=recipes.create_recipe("digits_bn")
+    )
+    before = (tmp_path / "config.json").read_text()
+    with pytest.raises(RunError) as error:
+        fingerprint.claim(tmp_path, other)
+    assert (
+        "recipe.model.name: expected 'resnet20_an', received 'resnet20_bn'; "
+        "replicas: expected 1, received 2"
+    ) in str(error.value)
+    assert (tmp_path / "config.json").read_text() == before
+
+
+@pytest.mark.parametrize("content", [None, "", "{", "{}", "[]"])
+def test_directory_without_a_run_is_refused(tmp_path, content):
+    (tmp_path / "something").touch()
+    if content is not None:
+        (tmp_path / "config.json").write_text(content)
+    with pytest.raises(RunError, match="is not the directory of a run"):
+        fingerprint.claim(tmp_path, FACTS)
+
+
+def test_file_in_place_of_a_directory_is_refused(tmp_path):
+    (tmp_path / "run").touch()
+    with pytest.raises(RunError, match="Expected a directory.*the file"):
+        fingerprint.claim(tmp_path / "run", FACTS)
+
+
+def test_json_is_written_whole_or_not_at_all(tmp_path):
+    path = tmp_path / "values.json"
+    fingerprint.write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        fingerprint.write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert [p.name for p in tmp_path.iterdir()] == ["values.json"]
+
+
+def test_directory_of_a_run_that_never_began_is_taken(tmp_path):
+    (tmp_path / f"config.json{fingerprint.WRITING}").write_text("{")
+    fingerprint.claim(tmp_path, FACTS)
+    assert fingerprint.read_facts(tmp_path) == FACTS
+
+
+def test_fields_of_a_newer_version_are_refused(tmp_path):
+    fingerprint.claim(tmp_path, FACTS)
+    facts = json.loads((tmp_path / "config.json").read_text())
+    facts["recipe"]["data"]["cutmix"] = 1.0
+    (tmp_path / "config.json").write_text(json.dumps(facts))
+    with pytest.raises(RunError, match="unknown fields cutmix"):
+        fingerprint.read_facts(tmp_path)
