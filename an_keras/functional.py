@@ -34,6 +34,9 @@ def instance_moments(x, position_axes, broadcast, mask=None):
         for axis in position_axes:
             count = count * ops.cast(shape[axis], x.dtype)
         mean = ops.mean(x, axis=position_axes)
+        if all(x.shape[axis] == 1 for axis in position_axes):
+            # int8 runtimes find no scale for differences that are always 0
+            return mean, ops.zeros_like(mean), count
         centred = x - broadcast(mean)
         return mean, ops.mean(ops.square(centred), axis=position_axes), count
     count = ops.sum(mask, axis=position_axes)

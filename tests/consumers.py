@@ -54,7 +54,8 @@ def make(name: str, precision: str, directory: pathlib.Path, fold=True, others=(
     if name.startswith("resnet20"):
         options["input_shape"] = (32, 32, 3)
     if name.startswith("applications."):
-        plain, _ = conversion.trained_like(name.removeprefix("applications.AN"))
+        name_of_keras = name.removeprefix("applications.AN")
+        plain, _ = conversion.trained_like(name_of_keras, 0, 255)  # as it takes them
         model = convert_normalization(plain)
     else:
         model = model_zoo.create_model(name, classes=CLASSES, **options)

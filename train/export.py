@@ -16,8 +16,8 @@ Signatures (N images, C classes, k = min(5, C)):
     features         images -> features float32 (N, D), what the classifier sees
 
 `--format=litert,onnx,openvino` writes `model.tflite`, `model.onnx` and `model.xml` with
-`model.bin` besides, each images -> probabilities in float32; `--quantize=float16` and
-`--quantize=int8` are for the first.
+`model.bin` besides, each images -> probabilities in float32. `--quantize` is for the
+first: `float16` weights, `dynamic` (int8 weights) or `int8` (activations too).
 """
 
 import ast
@@ -52,7 +52,8 @@ TOLERANCES = {
     "mixed_bfloat16": 3e-2,
 }
 SAMPLES = 200  # training images that set the ranges of int8
-AGREEMENT = 0.9  # share of validation images with an equal first guess, for int8
+AGREEMENT = 0.9  # share of validation images with an equal first guess
+WITH_IMAGES = ("dynamic", "int8")  # quantizations that are compared by it
 
 
 def export(
@@ -75,7 +76,7 @@ def export(
             normalization.
         others: formats besides the SavedModel.
         quantization: of LiteRT, one of `formats.QUANTIZATIONS` or `None`.
-        data_set: of the network, for int8.
+        data_set: of the network, for int8 weights: to compare first guesses.
 
     Raises:
         RunError: the version is there already, or an export does not compute what the
@@ -106,7 +107,7 @@ def export(
             samples = _samples(data_set) if quantized == "int8" else None
             formats.write(name, classifier, aside, quantized, samples)
             run = formats.load(name, aside)
-            if quantized == "int8":
+            if quantized in WITH_IMAGES:
                 compared[name] = agreement(model, run, data_set)
             else:
                 images = test_images(exported.shape)
@@ -209,8 +210,8 @@ def agreement(
         count += len(batch)
     if equal < AGREEMENT * count:
         raise RunError(
-            f"The int8 export differs from the model. Expected the same first guess "
-            f"for {AGREEMENT:.0%} of {count} validation images. Received: {equal}."
+            "The quantized export differs from the model. Expected the same first "
+            f"guess for {AGREEMENT:.0%} of {count} validation images. Received: {equal}."
         )
     return {"images": count, "same_first_guess": equal / count}
 
@@ -258,7 +259,7 @@ def main(arguments):
         workdir = pathlib.Path(values.workdir)
         exported = servable.of_run(workdir, values.checkpoint)
         out = out or workdir / "export"
-        if values.quantize == "int8":
+        if values.quantize in WITH_IMAGES:
             facts = fingerprint.read_facts(workdir)
             data_set = data.load(facts.recipe.data, values.data_dir)
     version = export(exported, out, values.fold, others, values.quantize, data_set)
@@ -297,9 +298,9 @@ def _check_flags(values, others):
             f"Expected --quantize with --format=litert. Received: "
             f"--format={','.join(others)}."
         )
-    if values.quantize == "int8" and values.model:
+    if values.quantize in WITH_IMAGES and values.model:
         raise UsageError(
-            "Expected --quantize=int8 with --workdir, for its images. "
+            f"Expected --quantize={values.quantize} with --workdir, for its images. "
             "Received: --model."
         )
 

@@ -26,7 +26,7 @@ PACKAGES = {
     "onnx": ("onnxruntime", "tf2onnx"),
     "openvino": ("openvino",),
 }
-QUANTIZATIONS = ("float16", "int8")
+QUANTIZATIONS = ("float16", "dynamic", "int8")
 
 
 def require_packages(names: Iterable[str]) -> None:
@@ -58,8 +58,8 @@ def write(
         classifier: Keras model, `images` uint8 -> {"probabilities": float32}, that
             computes in float32.
         directory: of the export.
-        quantization: of LiteRT: `"float16"` weights, or `"int8"` weights and
-            activations; `None`: float32.
+        quantization: of LiteRT: `"float16"` weights; `"dynamic"`: int8 weights;
+            `"int8"`: weights and activations; `None`: float32.
         samples: images whose activations set the ranges of int8, uint8 (N, H, W, C).
     """
     options = _litert_options(quantization, samples) if name == "litert" else {}
@@ -75,6 +75,8 @@ def _litert_options(quantization, samples):
     options = {"optimizations": [tf.lite.Optimize.DEFAULT]}
     if quantization == "float16":
         return {**options, "target_spec": {"supported_types": [tf.float16]}}
+    if quantization == "dynamic":
+        return options
     return {
         **options,
         "representative_dataset": lambda: ({"images": i[np.newaxis]} for i in samples),

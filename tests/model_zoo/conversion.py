@@ -26,13 +26,13 @@ NETWORKS = {name: family for family in FAMILIES for name in family.networks}
 SIZE = 96
 
 
-def trained_like(name):
+def trained_like(name, low=-1.0, high=1.0):
     """The plain network, its norms as after training, and images: logits of order 1."""
     rng = np.random.default_rng(0)
     build = getattr(keras.applications, name)
     shape = {"input_shape": (SIZE, SIZE, 3)}
     model = build(weights=None, classes=10, classifier_activation=None, **shape)
-    images = rng.uniform(-1, 1, (8, SIZE, SIZE, 3)).astype("float32")
+    images = rng.uniform(low, high, (8, SIZE, SIZE, 3)).astype("float32")
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, NORMS)]
     for norm in norms:
         if norm.gamma is not None:

@@ -148,7 +148,7 @@ def test_second_export_to_a_directory_waits_for_nobody(of_tag, tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("quantization", [None, "float16", "int8"])
+@pytest.mark.parametrize("quantization", [None, "float16", "dynamic", "int8"])
 def test_run_is_exported_in_every_format(
     short_run, data_dir, command, tmp_path, quantization
 ):
