@@ -211,7 +211,8 @@ def agreement(
     if equal < AGREEMENT * count:
         raise RunError(
             "The quantized export differs from the model. Expected the same first "
-            f"guess for {AGREEMENT:.0%} of {count} validation images. Received: {equal}."
+            f"guess for {AGREEMENT:.0%} of {count} validation images. "
+            f"Received: {equal}."
         )
     return {"images": count, "same_first_guess": equal / count}
 
