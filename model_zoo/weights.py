@@ -7,6 +7,7 @@ import logging
 import os
 import pathlib
 import re
+import textwrap
 import warnings
 
 import keras
@@ -162,7 +163,7 @@ def load(
             with warnings.catch_warnings(action="ignore"):  # one error says it all
                 target.load_weights(path)
     except (ValueError, OSError) as error:
-        differences = [" ".join(str(error).split())]
+        differences = [textwrap.shorten(str(error), 300)]
     if differences:
         raise ValueError(
             f"{path!r} holds the weights of another network than {model.name}: "
@@ -195,7 +196,7 @@ def _contents(path, head) -> tuple[collections.Counter, int]:
         )
     try:
         return _read_contents(path, head)
-    except OSError as error:
+    except (OSError, RuntimeError, KeyError) as error:
         raise ValueError(
             f"{path!r} is no .weights.h5 file or is damaged: {error}"
         ) from error

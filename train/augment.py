@@ -6,6 +6,8 @@ they keep their scale of 0 to 255 and become float32 where they are interpolated
 
 import tensorflow as tf
 
+DECODABLE = (1, 3)  # channels; of palettes with 4, TensorFlow decodes another alpha
+
 
 def resize_and_crop(image, size: tuple[int, int], shorter_side: int | None = None):
     """The centre of a resized image (bilinear with antialias), in one interpolation.
@@ -30,7 +32,7 @@ def resize_and_crop(image, size: tuple[int, int], shorter_side: int | None = Non
     resized = numerator * shape // denominator
     offset = tf.round(tf.cast(resized - tf.stack([height, width]), tf.float32) / 2)
     cropped = tf.raw_ops.ScaleAndTranslate(
-        images=tf.cast(image, tf.float32)[tf.newaxis],
+        images=image[tf.newaxis],
         size=size,
         scale=tf.cast(resized, tf.float32) / tf.cast(shape, tf.float32),
         translation=-offset,

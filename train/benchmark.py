@@ -312,17 +312,22 @@ def main(arguments):
     once = ONCE.get(kind, spawn)
     rows = summarize(kind, [once(settings) for _ in range(settings["processes"])])
     (tables.show_cases if kind == "serve" else tables.show)(rows)
-    if flags.FLAGS.plot:
-        from train import benchmark_serve
-
-        plotted = benchmark_serve.overheads(rows) if kind == "serve" else rows
-        tables.plot(plotted, pathlib.Path(flags.FLAGS.plot))
     if flags.FLAGS.csv:
         facts = environment(settings)
         with pathlib.Path(flags.FLAGS.csv).open("w", newline="") as file:
             writer = csv.DictWriter(file, [*rows[0], *facts])
             writer.writeheader()
             writer.writerows({**row, **facts} for row in rows)
+    if flags.FLAGS.plot:
+        from train import benchmark_serve
+
+        plotted = benchmark_serve.overheads(rows) if kind == "serve" else rows
+        if not plotted:
+            raise command.RunError(
+                "Nothing to plot. Expected exports of NAME_an and NAME_bn. "
+                "Received: no such pair."
+            )
+        tables.plot(plotted, pathlib.Path(flags.FLAGS.plot))
 
 
 if __name__ == "__main__":

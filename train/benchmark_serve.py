@@ -14,6 +14,7 @@ from collections.abc import Iterable
 import numpy as np
 
 from train import formats
+from train.command import RunError
 
 WARM_UP = 3
 PERCENTILES = (50, 90, 99)
@@ -31,9 +32,16 @@ def rows(settings: dict) -> Iterable[dict]:
         network, variant = split_variant(card["model"])
         if card["quantization"]:
             variant += f" {card['quantization']}"
-        shape = tuple(card["preprocessing"]["shape"])
-        pairs.setdefault((network, shape), {})[variant] = directory
-    for (network, shape), variants in pairs.items():
+        key = network, tuple(card["preprocessing"]["shape"]), card["precision"]
+        if variant in pairs.setdefault(key, {}):
+            raise RunError(
+                f"Two exports are {card['model']} at equal size and precision. "
+                f"Expected one. Received: {pairs[key][variant]}, {directory}."
+            )
+        pairs[key][variant] = directory
+    for (network, shape, precision), variants in pairs.items():
+        if precision != "float32":
+            network = f"{network} {precision}"
         for runtime in formats.FILES:
             present = {
                 variant: directory

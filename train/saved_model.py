@@ -8,11 +8,11 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
+from train import augment
 from train import servable as servables
 from train.servable import Servable
 
 WARM_UP = (1, 3)  # images in the requests that a server answers before all others
-ENCODED = (1, 3, 4)  # channels that image files can have
 
 
 def write(servable: Servable, network: keras.Model, path: pathlib.Path) -> None:
@@ -50,7 +50,7 @@ def write(servable: Servable, network: keras.Model, path: pathlib.Path) -> None:
     archive.track(features)
     archive.add_endpoint("serving_default", classify, [images])
     archive.add_endpoint("features", extract, [images])
-    if servable.shape[-1] in ENCODED:
+    if servable.shape[-1] in augment.DECODABLE:
         archive.add_endpoint("image_bytes", classify_bytes, [image_bytes])
     archive.write_out(str(path), verbose=False)
     (path / "assets").mkdir(exist_ok=True)
@@ -75,7 +75,7 @@ def warm_up_requests(name: str, shape: tuple[int, int, int]) -> list:
     for count in WARM_UP:
         images = np.full((count, *shape), 128, np.uint8)
         inputs = {"serving_default": ("images", images)}
-        if shape[-1] in ENCODED:
+        if shape[-1] in augment.DECODABLE:
             encoded = tf.io.encode_png(images[0]).numpy()
             inputs["image_bytes"] = ("image_bytes", np.array([encoded] * count))
         for signature, (key, value) in inputs.items():

@@ -8,6 +8,7 @@ import os
 import pathlib
 
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -24,6 +25,13 @@ CHECKPOINTS = {
     "best": classification.load_best,
     "last": functools.partial(classification.load_last, averaged=False),
     "average": functools.partial(classification.load_last, averaged=True),
+}
+
+
+# Arguments of create_model that follow from the weights, or that no classifier has.
+RESERVED = {
+    *("classes", "classifier_activation", "include_top"),
+    *("input_tensor", "pooling", "weights"),
 }
 
 
@@ -92,7 +100,7 @@ class Servable:
 
     def network(self, fold: bool, precision: str | None = None) -> keras.Model:
         """The model; a copy where it is folded or computes otherwise than trained."""
-        model = self.model
+        model = with_constants(self.model)
         if precision and precision != self.precision:
             model = with_precision(model, precision)
         return fold_for_inference(model) if fold and self.is_attentive else model
@@ -120,6 +128,27 @@ def features(servable: Servable, network: keras.Model) -> keras.Model:
 def head(model: keras.Model) -> keras.Layer:
     """The classifier: the last layer with weights."""
     return [layer for layer in model.layers if layer.weights][-1]
+
+
+def with_constants(model: keras.Model) -> keras.Model:
+    """The model, or a copy in which `Normalization`, as in EfficientNets, is a scale.
+
+    Its moments are tensors outside of the graph, which an ONNX file would ask for.
+    """
+
+    def replace(layer):
+        if not isinstance(layer, keras.layers.Normalization):
+            return None
+        mean, std = (np.ravel(v) for v in (layer.mean, ops.sqrt(layer.variance)))
+        scale, offset = (1 / std).tolist(), (-mean / std).tolist()
+        return keras.layers.Rescaling(
+            scale, offset, dtype=layer.dtype_policy, name=layer.name
+        )
+
+    layers = model._flatten_layers()
+    if not any(isinstance(layer, keras.layers.Normalization) for layer in layers):
+        return model
+    return graph.rebuild(model, replace)
 
 
 def with_precision(model: keras.Model, precision: str) -> keras.Model:
@@ -154,7 +183,7 @@ def of_run(workdir: pathlib.Path, which: str = "best") -> Servable:
         "weights": which,
         "step": step,
         "data_settings": vars(settings),
-        "test": _test_results(workdir, step),
+        "test": _test_results(workdir, step) if which == "best" else None,
     }
     return Servable(
         model,
@@ -195,6 +224,12 @@ def of_network(
     Raises:
         UsageError: there is no such network, or the weights are not its own.
     """
+    reserved = RESERVED & set(options)
+    if reserved:
+        raise UsageError(
+            f"Expected --options without {', '.join(sorted(RESERVED))}, which an "
+            f"export sets. Received: {', '.join(sorted(reserved))}."
+        )
     is_tag = weights in zoo_weights.tags(name)
     record = zoo_weights.record(name, weights) if is_tag else None
     try:
@@ -218,8 +253,13 @@ def of_network(
     height, width, channels = model.input_shape[1:]
     if None in (height, width):
         raise UsageError(
-            "An export takes images of one size. Expected --set=input_shape=(H, W, C). "
+            "An export takes images of one size. Expected an input_shape in --options. "
             f"Received: {model.input_shape[1:]}."
+        )
+    if len(how.mean) not in (1, channels):
+        raise UsageError(
+            f"The preprocessing of {name} is for {len(how.mean)} channels. "
+            f"Received: images of {channels}."
         )
     is_square = height == width
     return Servable(

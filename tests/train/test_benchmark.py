@@ -9,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from an_keras import AttentiveNormalization
-from train import benchmark, benchmark_cases, command
+from train import benchmark, benchmark_cases, benchmark_serve, command
 
 
 def run(*arguments):
@@ -114,3 +114,32 @@ def test_table_and_file_hold_every_variant(kind, flags, cases, tmp_path):
         if row["variant"] == benchmark.REFERENCE[kind]:
             assert float(row["ratio"]) == 1
         assert row["tensorflow"] and row["date"] and row["machine"]
+
+
+def test_serve_compares_pairs_of_exports_in_one_runtime():
+    def row(case, variant, value):
+        common = {"case": case, "variant": variant, "value": value, "unit": "ms"}
+        return {**common, "phase": "p50"}
+
+    rows = [row("a 8x8, onnx, batch 1", v, n) for v, n in (("BN", 2.0), ("AN", 3.0))]
+    rows.append(row("b 8x8, onnx, batch 1", "AN", 5.0))
+    summed = benchmark.summarize("serve", [rows])
+    assert [r["reference"] for r in summed] == ["BN", "BN", ""]
+    (plotted,) = benchmark_serve.overheads(summed)
+    assert (plotted["case"], plotted["variant"]) == ("a 8x8", "onnx")
+    assert plotted["phase"] == "batch 1" and plotted["ratio"] == 1.5
+    assert benchmark_serve.split_variant("resnet50_an") == ("resnet50", "AN")
+    assert benchmark_serve.split_variant("resnet50_se") == ("resnet50_se", "")
+
+
+def test_serve_measures_an_export_and_refuses_what_is_none(short_run, tmp_path):
+    export, table = short_run[0] / "export" / "60", tmp_path / "serve.csv"
+    flags = ["--rounds=3", "--processes=1", "--batches=1,2", f"--csv={table}"]
+    done = run("serve", str(export), *flags)
+    assert done.returncode == 0, done.stderr
+    rows = list(csv.DictReader(table.read_text().splitlines()))
+    phases = ["p50", "p90", "p99", "throughput"]
+    assert [row["phase"] for row in rows] == ["size", "load", *phases, *phases]
+    assert all(float(row["value"]) > 0 and not row["reference"] for row in rows)
+    done = run("serve", str(tmp_path))
+    assert done.returncode == 1 and "is no export of train.export" in done.stderr

@@ -199,6 +199,8 @@ def test_every_kind_of_weights_is_exported(tmp_path, short_flags, command):
         command("-m", "train.export", *chosen)
         serve = tf.saved_model.load(str(out / "60")).signatures["serving_default"]
         answers[kind] = serve(images=tf.constant(images))["probabilities"].numpy()
+        card = json.loads((out / "60" / "assets" / "model.json").read_text())
+        assert bool(card["test"]) == (kind == "best")
     np.testing.assert_array_equal(answers["best"], answers["average"])  # of one step
     assert np.abs(answers["last"] - answers["best"]).max() > 1e-3
 

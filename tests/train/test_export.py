@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 
+import keras
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -86,6 +87,8 @@ def test_channels_in_reverse_order_reach_the_network(tmp_path):
         (NETWORK, "none.weights.h5", {}, (), "must be None, the path of"),
         (NETWORK, "fashion_mnist", {}, ("a", "b"), "names of 10 classes.*: 2 names"),
         (NETWORK, "fashion_mnist", {"k": 1}, (), "Cannot build resnet20_an"),
+        (NETWORK, "fashion_mnist", {"include_top": False}, (), "--options without"),
+        (NETWORK, "DAMAGED", {}, (), "is no .weights.h5 file or is damaged"),
         ("resnet32_an", "FILE", {}, (), "holds the weights of another network"),
         (NETWORK, "HEADLESS", {}, (), "needs a classifier"),
         (NETWORK, "FILE", {}, (), "Expected --labels=FILE with the names of 7 classes"),
@@ -94,10 +97,14 @@ def test_channels_in_reverse_order_reach_the_network(tmp_path):
 def test_network_that_cannot_be_exported_says_why(
     tmp_path, name, weights, options, labels, words
 ):
-    if weights in ("FILE", "HEADLESS"):
-        kind = {"classes": 7} if weights == "FILE" else {"include_top": False}
-        weights = str(tmp_path / "net.weights.h5")
-        model_zoo.create_model(NETWORK, **kind).save_weights(weights)
+    if weights in ("FILE", "HEADLESS", "DAMAGED"):
+        kind = {"include_top": False} if weights == "HEADLESS" else {"classes": 7}
+        file = tmp_path / "net.weights.h5"
+        model_zoo.create_model(NETWORK, **kind).save_weights(file)
+        if weights == "DAMAGED":
+            content = file.read_bytes()
+            file.write_bytes(content[:2000] + bytes(4000) + content[6000:])
+        weights = str(file)
     with pytest.raises(UsageError, match=words):
         servable.of_network(name, weights, options, labels)
 
@@ -119,6 +126,49 @@ def test_flags_that_do_not_fit_are_usage_errors(command, arguments, words):
     assert words in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.parametrize(
+    ("content", "received"),
+    [
+        (b"\xef\xbb\xbfa\r\nb\r\n\r\n", ("a", "b")),
+        ("Größe\nÄ\u2028B\n".encode(), ("Größe", "Ä\u2028B")),
+        (b"a\n\nb\n", "Expected a different name on each line.*Received: ''"),
+        (b"a\nb\na\n", "Expected a different name on each line.*Received: 'a'"),
+        ("Größe".encode("latin-1"), "Expected UTF-8 in --labels"),
+    ],
+)
+def test_labels_are_the_lines_of_a_file(tmp_path, content, received):
+    file = tmp_path / "labels.txt"
+    file.write_bytes(content)
+    if isinstance(received, tuple):
+        assert export.read_labels(str(file)) == received
+        return
+    with pytest.raises(UsageError, match=received):
+        export.read_labels(str(file))
+
+
+def test_answers_to_other_images_are_no_small_difference(of_tag):
+    """Also where all probabilities are close to each other."""
+    classifier = servable.classifier(of_tag, of_tag.model)
+    images = export.test_images(of_tag.shape)
+    for wrong in (255 - images, images[::-1], np.zeros_like(images)):
+        answer = classifier(wrong)
+        for precision in export.TOLERANCES:
+            with pytest.raises(RunError, match="differs from the model"):
+                export.difference("it", classifier, images, answer, precision)
+
+
+def test_normalization_of_efficientnets_becomes_a_part_of_the_graph():
+    images = keras.Input((4, 4, 3))
+    layer = keras.layers.Normalization(mean=(1.0, 2.0, 3.0), variance=(4.0, 1.0, 9.0))
+    model = keras.Model(images, layer(images))
+    scaled = servable.with_constants(model)
+    assert not any(
+        isinstance(each, keras.layers.Normalization) for each in scaled.layers
+    )
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
+    np.testing.assert_allclose(scaled(x), model(x), atol=1e-6)
+
+
 def test_missing_package_is_named_before_anything_is_written(
     of_tag, tmp_path, monkeypatch
 ):
@@ -135,7 +185,7 @@ def test_format_that_differs_is_refused_and_leaves_nothing(
 ):
     monkeypatch.setattr(formats, "write", lambda *_: None)
     monkeypatch.setattr(formats, "load", lambda *_: lambda images: np.zeros((3, 10)))
-    with pytest.raises(RunError, match="within 1e-05 in onnx"):
+    with pytest.raises(RunError, match="within .* in onnx. Received: a difference of"):
         export.export(of_tag, tmp_path, others=("onnx",))
     assert list(tmp_path.iterdir()) == []
 

@@ -9,7 +9,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 
-from train import odd_images, predict, serve_check
+from train import augment, odd_images, predict, serve_check
 from train.command import RunError
 
 
@@ -109,24 +109,37 @@ def test_bytes_that_are_no_image_must_be_an_error(export):
         list(serve_check.check(export))
 
 
-def test_images_of_every_kind_are_what_they_say():
-    for channels in (1, 3):
-        for name, content, equal, is_lossy in odd_images.pictures(channels):
-            with PIL.Image.open(io.BytesIO(content)) as image:
-                image.load()
-                kind, mode, pixels = image.format, image.mode, image.convert("RGB")
-            with PIL.Image.open(io.BytesIO(equal)) as image:
-                assert image.format == "PNG"
-                expected = image.convert("RGB")
-            assert name.split()[0] in ("PNG", "JPEG", "BMP") or kind in (
-                *("PNG", "JPEG", "GIF"),
-            )
-            assert ("CMYK" in name) == (mode == "CMYK")
-            assert is_lossy == (kind == "JPEG")
-            if pixels.size == expected.size and "16-bit" not in name:
-                np.testing.assert_allclose(
-                    np.asarray(pixels), np.asarray(expected), atol=2 * is_lossy
-                )
+KINDS = {  # format and mode, as Pillow reads them
+    "JPEG": ("JPEG", "RGB"),
+    "grey PNG": ("PNG", "L"),
+    "grey JPEG": ("JPEG", "L"),
+    "CMYK JPEG": ("JPEG", "CMYK"),
+    "PNG with a palette": ("PNG", "P"),
+    "PNG with alpha": ("PNG", "RGBA"),
+    "BMP": ("BMP", "RGB"),
+    "animated GIF (the first)": ("GIF", "P"),
+}
+
+
+@pytest.mark.parametrize("channels", augment.DECODABLE)
+def test_images_of_every_kind_are_what_they_say(channels):
+    pictures = {name: rest for name, *rest in odd_images.pictures(channels)}
+    assert set(KINDS) < set(pictures)
+    for name, (content, equal, is_lossy) in pictures.items():
+        with PIL.Image.open(io.BytesIO(content)) as image:
+            kind, frames = (image.format, image.mode), getattr(image, "n_frames", 1)
+            pixels = image.convert("RGB")
+        assert kind == KINDS.get(name, ("PNG", "RGB")) or name == "16-bit PNG"
+        assert frames == (2 if "animated" in name else 1)
+        with PIL.Image.open(io.BytesIO(equal)) as image:
+            expected = image.convert("RGB")
+        if pixels.size == expected.size:
+            difference = np.abs(np.asarray(pixels, int) - np.asarray(expected, int))
+            assert difference.max() <= 3 * is_lossy
+    deep = tf.io.decode_png(pictures["16-bit PNG"][0], dtype=tf.uint16)
+    assert deep.numpy().max() > 255
+    colour = np.asarray(PIL.Image.open(io.BytesIO(pictures["JPEG"][0])))
+    assert (np.ptp(colour, axis=-1) > 50).all() == (channels == 3)
 
 
 def test_damaged_images_are_no_images():
@@ -156,4 +169,38 @@ def test_card_of_an_older_export_is_refused(export):
     del card["preprocessing"]
     file.write_text(json.dumps(card))
     with pytest.raises(RunError, match="KeyError\\('preprocessing'\\)"):
+        list(serve_check.check(export))
+
+
+@pytest.mark.parametrize(
+    ("file", "change", "words"),
+    [
+        ("saved_model.pb", lambda b: b[:1000], "is damaged. Expected a SavedModel"),
+        ("saved_model.pb", lambda _: b"", "cannot be loaded"),
+        ("variables/variables.data-00000-of-00001", lambda b: b[:99], "cannot be load"),
+        ("model.onnx", lambda _: b"noise", "cannot be loaded"),
+        ("assets/labels.txt", lambda b: b[2:], "not as its model.json says in labels"),
+        ("assets.extra/tf_serving_warmup_requests", lambda b: b[9:], "is damaged"),
+    ],
+)
+def test_damaged_file_is_named_in_one_line(export, file, change, words):
+    path = export / file
+    path.write_bytes(change(path.read_bytes() if path.exists() else b""))
+    with pytest.raises(RunError, match=words):
+        list(serve_check.check(export))
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "words"),
+    [
+        ("precision", "float8", "KeyError\\('float8'\\)"),
+        ("test", True, "Expected a readable"),
+        ("class_names", 5, "not as its model.json says in labels"),
+        ("version", 999, "not as its model.json says in the name of its directory"),
+    ],
+)
+def test_card_that_does_not_fit_is_refused(export, key, value, words):
+    file = export / "assets" / "model.json"
+    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
+    with pytest.raises(RunError, match=words):
         list(serve_check.check(export))
