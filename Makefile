@@ -16,7 +16,7 @@ EXTRAS_train := train
 EXTRAS_test := train,export,test
 EXTRAS_backends := train,export,test,backends
 
-.PHONY: train test test-slow test-backends test-kills conversion serving lint fashion clean python venv
+.PHONY: train test test-slow test-backends test-kills conversion serving litert lint fashion clean python venv
 
 train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans of digits.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -50,6 +50,19 @@ serving: $(VENV)/test.stamp  ## Exports of five networks in every runtime: two t
 	PYTHONPATH=. $(VENV)/bin/python tests/consumers.py $(RUNS)/serving $(RUNS)/consumers.csv
 	$(VENV)/bin/python -m train.benchmark serve $(RUNS)/serving/*/float32/1 --rounds=100 \
 	    --csv=$(RUNS)/serve.csv --plot=$(RUNS)/serve.png
+
+litert: $(VENV)/test.stamp  ## MobileNetV2-AN on Fashion-MNIST, in LiteRT with fewer bits.
+	$(VENV)/bin/python -m train --recipe=fashion_mnist_resnet20_an --data=idx:$(FASHION) \
+	    --set=model.name=mobilenetv2_an --set="model.options={'width_multiplier': 0.5}" \
+	    --set=data.image_size=32 --set=data.shift=2 --set=epochs=10 \
+	    --set=optimizer.warmup_epochs=1 --workdir=$(RUNS)/fashion_mobilenetv2
+	for kind in float16 dynamic; do \
+	    out=$(RUNS)/fashion_mobilenetv2_$$kind; rm -rf $$out; \
+	    $(VENV)/bin/python -m train.export --workdir=$(RUNS)/fashion_mobilenetv2 \
+	        --out=$$out --format=litert --quantize=$$kind && \
+	    $(VENV)/bin/python -m train.serve_check $$out/* && \
+	    ls -l $$out/*/model.tflite || exit 1; \
+	done
 
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .

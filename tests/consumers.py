@@ -71,7 +71,10 @@ def make(name: str, precision: str, directory: pathlib.Path, fold=True, others=(
 
 
 def answers(exported, version, program: pathlib.Path):
-    """(consumer, largest difference from the Keras model of the same precision)."""
+    """(consumer, largest difference from the Keras model, what rounding explains).
+
+    The SavedModel has the precision of the model, the other formats have float32.
+    """
     images = export.test_images(exported.shape)
     model = servable.classifier(exported, exported.model)
     expected = np.asarray(model(images)["probabilities"])
@@ -83,7 +86,8 @@ def answers(exported, version, program: pathlib.Path):
     np.save(file, images)
     arguments = [sys.executable, "-c", WITHOUT_KERAS, str(version), str(file)]
     subprocess.run(arguments, check=True, capture_output=True)
-    yield "TensorFlow without Keras", np.abs(np.load(file) - expected).max()
+    allowed = export.limit(expected, exported.precision)
+    yield "TensorFlow without Keras", np.abs(np.load(file) - expected).max(), allowed
 
     picture = version.parent / "image.png"
     picture.write_bytes(tf.io.encode_png(images[1]).numpy())
@@ -91,11 +95,13 @@ def answers(exported, version, program: pathlib.Path):
     (expected,) = np.asarray(model(fitted)["probabilities"])
     scores = dict(consume(program, version, picture))
     named = dict(zip(exported.class_names, expected, strict=True))
-    yield "C program", max(abs(scores[name] - named[name]) for name in scores)
+    largest = max(abs(scores[name] - named[name]) for name in scores)
+    yield "C program", largest, allowed
     for name in formats.OTHERS:
         if (version / formats.FILES[name]).is_file():
             run = formats.load(name, version)
-            yield name, np.abs(run(images) - in_float32).max()
+            largest = np.abs(run(images) - in_float32).max()
+            yield name, largest, export.limit(in_float32, "float32")
 
 
 def build_program(directory: pathlib.Path, flags: str = "-O2") -> pathlib.Path:
@@ -148,7 +154,7 @@ def main(directory, file):
             others = formats.OTHERS if precision == "float32" else ()
             exported, version = make(name, precision, directory, others=others)
             seconds = time.perf_counter() - start
-            for consumer, difference in answers(exported, version, program):
+            for consumer, difference, allowed in answers(exported, version, program):
                 rows.append(
                     {
                         "network": name,
@@ -156,6 +162,7 @@ def main(directory, file):
                         "precision": precision,
                         "consumer": consumer,
                         "difference": f"{difference:.1e}",
+                        "allowed": f"{allowed:.1e}",
                         "export_seconds": f"{seconds:.0f}",
                         "machine": f"{os.cpu_count()} x {platform.machine()}",
                         "tensorflow": tf.__version__,
@@ -163,7 +170,7 @@ def main(directory, file):
                         "date": datetime.date.today().isoformat(),
                     }
                 )
-                print(*list(rows[-1].values())[:5], sep="  ", flush=True)
+                print(*list(rows[-1].values())[:6], sep="  ", flush=True)
         twin = name.replace("_an", "_bn")
         if twin != name:
             make(twin, "float32", directory, others=formats.OTHERS)
