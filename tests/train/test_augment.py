@@ -84,7 +84,7 @@ def test_mixup_mixes_pairs_of_the_batch_with_one_share():
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
 def test_shares_of_mixup_are_of_the_beta_distribution(alpha):
     images, labels = tf.zeros((2, 1, 1, 1)), tf.zeros(2, tf.int64)
-    shares = tf.map_fn(
+    shares = tf.function(tf.map_fn)(
         lambda seed: augment.mixup(images, labels, alpha, (seed, 3))[3][0],
         tf.range(4000),
         fn_output_signature=tf.float32,
