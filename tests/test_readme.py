@@ -41,6 +41,31 @@ def test_results_are_those_of_the_files():
         assert cells in README
 
 
+def test_serving_table_is_that_of_the_file():
+    text = (ROOT / "results/serving/serve.csv").read_text()
+    ratios = {
+        row["case"]: float(row["ratio"])
+        for row in csv.DictReader(text.splitlines())
+        if (row["phase"], row["variant"], row["reference"]) == ("p50", "AN", "BN")
+    }
+    runtimes = ("saved_model", "litert", "onnx", "openvino")
+    for network in {case.partition(",")[0] for case in ratios}:
+        cells = [
+            f"{ratios[f'{network}, {runtime}, batch {batch}']:.2f}"
+            for batch in (1, 16)
+            for runtime in runtimes
+        ]
+        assert f"| {network} | {' | '.join(cells)} |" in README
+    text = (ROOT / "results/serving/consumers.csv").read_text()
+    largest = {}
+    for row in csv.DictReader(text.splitlines()):
+        difference = float(row["difference"])
+        old = largest.setdefault(row["precision"], difference)
+        largest[row["precision"]] = max(old, difference)
+    assert f"at most {largest['float32']:.1e}. In" in README
+    assert f"at most {largest['mixed_bfloat16']:.1e} (" in README
+
+
 def test_speed_table_is_that_of_the_files():
     def read(name):
         text = (ROOT / f"results/benchmark/{name}.csv").read_text()

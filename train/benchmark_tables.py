@@ -37,7 +37,8 @@ def show_cases(rows: list[dict]) -> None:
         here = [row for row in rows if row["phase"] == phase]
         variants = list(dict.fromkeys(row["variant"] for row in here))
         reference = next((row["reference"] for row in here if row["reference"]), None)
-        ratios = [v for v in variants if reference and v != reference]
+        compared = {row["variant"] for row in here if row["reference"]}
+        ratios = [v for v in variants if v in compared and v != reference]
         table = rich.table.Table(
             "case",
             *(variant or "value" for variant in variants),
