@@ -23,7 +23,7 @@ import tensorflow as tf
 import model_zoo
 from an_keras import convert_normalization
 from tests.model_zoo import conversion, reference
-from train import export, formats, servable
+from train import comparison, export, formats, servable
 
 ROOT = pathlib.Path(__file__).parent.parent
 NETWORKS = {  # pixels
@@ -75,7 +75,7 @@ def answers(exported, version, program: pathlib.Path):
 
     The SavedModel has the precision of the model, the other formats have float32.
     """
-    images = export.test_images(exported.shape)
+    images = comparison.test_images(exported.shape)
     model = servable.classifier(exported, exported.model)
     expected = np.asarray(model(images)["probabilities"])
     assert np.ptp(expected, axis=0).max() > 1e-3  # it looks at the images
@@ -86,7 +86,7 @@ def answers(exported, version, program: pathlib.Path):
     np.save(file, images)
     arguments = [sys.executable, "-c", WITHOUT_KERAS, str(version), str(file)]
     subprocess.run(arguments, check=True, capture_output=True)
-    allowed = export.limit(expected, exported.precision)
+    allowed = comparison.limit(expected, exported.precision)
     yield "TensorFlow without Keras", np.abs(np.load(file) - expected).max(), allowed
 
     picture = version.parent / "image.png"
@@ -101,7 +101,7 @@ def answers(exported, version, program: pathlib.Path):
         if (version / formats.FILES[name]).is_file():
             run = formats.load(name, version)
             largest = np.abs(run(images) - in_float32).max()
-            yield name, largest, export.limit(in_float32, "float32")
+            yield name, largest, comparison.limit(in_float32, "float32")
 
 
 def build_program(directory: pathlib.Path, flags: str = "-O2") -> pathlib.Path:

@@ -14,7 +14,7 @@ import tensorflow as tf
 from conftest import ROOT
 
 import model_zoo
-from train import export, formats, servable, serve_check
+from train import comparison, export, formats, servable, serve_check
 from train.command import RunError, UsageError
 
 NETWORK = "resnet20_an"
@@ -35,7 +35,7 @@ def card(version):
 
 
 def test_network_of_the_zoo_is_exported_with_its_preprocessing(tag_export):
-    images = export.test_images((28, 28, 1))
+    images = comparison.test_images((28, 28, 1))
     model = model_zoo.create_model(f"{NETWORK}.fashion_mnist")
     expected = model(model_zoo.preprocess_input(images, f"{NETWORK}.fashion_mnist"))
     served = formats.load("saved_model", tag_export)(images)
@@ -75,7 +75,7 @@ def test_channels_in_reverse_order_reach_the_network(tmp_path):
         name, str(tmp_path / "net.weights.h5"), options, labels
     )
     assert exported.reverse_channels
-    images = export.test_images(exported.shape)
+    images = comparison.test_images(exported.shape)
     expected = model_zoo.preprocess_input(images, name)
     np.testing.assert_allclose(exported.standardize(images), expected, atol=1e-4)
 
@@ -149,12 +149,12 @@ def test_labels_are_the_lines_of_a_file(tmp_path, content, received):
 def test_answers_to_other_images_are_no_small_difference(of_tag):
     """Also where all probabilities are close to each other."""
     classifier = servable.classifier(of_tag, of_tag.model)
-    images = export.test_images(of_tag.shape)
+    images = comparison.test_images(of_tag.shape)
     for wrong in (255 - images, images[::-1], np.zeros_like(images)):
         answer = classifier(wrong)
-        for precision in export.TOLERANCES:
+        for precision in comparison.TOLERANCES:
             with pytest.raises(RunError, match="differs from the model"):
-                export.difference("it", classifier, images, answer, precision)
+                comparison.difference("it", classifier, images, answer, precision)
 
 
 def test_normalization_of_efficientnets_becomes_a_part_of_the_graph():
