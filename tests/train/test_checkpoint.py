@@ -8,17 +8,9 @@ import pytest
 import tensorflow as tf
 
 import model_zoo
-from train import checkpoint, config, fingerprint, optimizers, recipes
+from tests.train.test_fingerprint import FACTS
+from train import checkpoint, config, fingerprint, optimizers
 from train.command import RunError
-
-FACTS = fingerprint.Facts(
-    recipe=recipes.create_recipe("digits"),
-    replicas=1,
-    shape=(8, 8, 1),
-    class_names=("0", "1"),
-    images={"train": 10, "validation": 2, "test": 2},
-    fingerprint="0",
-)
 
 
 def build(name="resnet20_an", step=0):
