@@ -9,7 +9,12 @@ import pathlib
 
 from absl import flags
 
-from train import command, config, recipes, strategies
+from train import command
+
+if __name__ == "__main__":
+    command.ends_at_sigterm()  # before imports that take seconds
+
+from train import config, recipes, strategies
 
 
 def define_flags():
@@ -31,7 +36,6 @@ def define_flags():
 
 def main(arguments):
     command.no_arguments(arguments)
-    command.ends_at_sigterm()
     values = flags.FLAGS
     assignments = list(values.set)
     for flag, field in (("data", "data.name"), ("seed", "seed"), ("steps", "steps")):

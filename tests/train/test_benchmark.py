@@ -132,6 +132,7 @@ def test_serve_compares_pairs_of_exports_in_one_runtime():
     assert benchmark_serve.split_variant("resnet50_se") == ("resnet50_se", "")
 
 
+@pytest.mark.slow
 def test_serve_measures_an_export_and_refuses_what_is_none(short_run, tmp_path):
     export, table = short_run[0] / "export" / "60", tmp_path / "serve.csv"
     flags = ["--rounds=3", "--processes=1", "--batches=1,2", f"--csv={table}"]

@@ -65,6 +65,7 @@ def test_export_without_test_results_is_checked_all_the_same(tag_export):
     assert lines[-1].startswith("accuracy not compared")
 
 
+@pytest.mark.slow
 def test_channels_in_reverse_order_reach_the_network(tmp_path):
     """As networks of Keras Applications in "caffe" mode take them."""
     name, options = "applications.ANResNet50", {"input_shape": (32, 32, 3)}
