@@ -224,7 +224,9 @@ class Trainer(orbit.StandardTrainer):
             if gradients:
                 more = [a + b for a, b in zip(gradients, more, strict=True)]
             gradients = more
-            self._sums.add(losses, logits, part[1], tf.ones(losses.shape), self._k)
+            self._sums.add(
+                losses, logits, part[1], tf.ones_like(losses, tf.float32), self._k
+            )
         context = tf.distribute.get_replica_context()
         gradients = context.all_reduce(tf.distribute.ReduceOp.SUM, gradients)
         self._optimizer.apply(gradients, self._model.trainable_variables)
