@@ -65,6 +65,14 @@ def test_export_without_test_results_is_checked_all_the_same(tag_export):
     assert lines[-1].startswith("accuracy not compared")
 
 
+@pytest.mark.parametrize(("change", "limit"), [(0, 1e-5), (5e-4, 5e-5), (0.5, 1e-4)])
+def test_exports_may_differ_by_rounding(change, limit):
+    """Also of a network that is sure of one class, or untrained."""
+    probabilities = np.array([[0.5, 0.5], [0.5 + change, 0.5 - change]])
+    allowed = comparison.limit(probabilities, "float32")
+    np.testing.assert_allclose(allowed, limit, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_channels_in_reverse_order_reach_the_network(tmp_path):
     """As networks of Keras Applications in "caffe" mode take them."""
