@@ -17,13 +17,21 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--kills", type=int, default=3, help="how often a run is killed at random"
+        "--kills", type=int, default=2, help="how often a run is killed at random"
     )
 
 
 @pytest.fixture(autouse=True)
 def _seed():
     keras.utils.set_random_seed(1908)
+
+
+@pytest.fixture(autouse=True)
+def _forget_large_models(request):
+    """Slow tests build hundreds of networks in one process."""
+    yield
+    if request.node.get_closest_marker("slow"):
+        keras.utils.clear_session(free_memory=True)
 
 
 @pytest.fixture(scope="session")

@@ -384,7 +384,6 @@ def test_parts_and_replicas_train_as_one_batch(tmp_path, data_dir, command):
     [
         ("mixed_bfloat16", 120, 0.8, []),
         # CPUs have no fast float16
-        ("mixed_float16", 60, 0.4, []),
         ("mixed_float16", 60, 0.4, ["--strategy=mirrored", "--logical_cpus=2"]),
     ],
 )
