@@ -73,6 +73,14 @@ def test_exports_may_differ_by_rounding(change, limit):
     np.testing.assert_allclose(allowed, limit, rtol=1e-6)
 
 
+@pytest.mark.parametrize(("own", "limit"), [(0.001, 0.05), (0.1, 0.2)])
+def test_exports_may_differ_twice_as_much_as_the_model_from_float32(own, limit):
+    probabilities = np.array([[0.5, 0.5], [1.0, 0.0]])
+    exact = probabilities + [[own, -own], [0, 0]]
+    allowed = comparison.limit(probabilities, "mixed_bfloat16", exact)
+    np.testing.assert_allclose(allowed, limit, rtol=1e-6)
+
+
 @pytest.mark.slow
 def test_channels_in_reverse_order_reach_the_network(tmp_path):
     """As networks of Keras Applications in "caffe" mode take them."""
