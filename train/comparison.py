@@ -101,14 +101,15 @@ def limit(
 ) -> float:
     """What rounding may change of probabilities (N, classes) of different images.
 
-    Where the same in float32, `exact`, are far from `expected`, the model is rounded
-    that much, and so may its export be: they may be twice as far from each other.
+    `exact` are the same in float32: how far the model is rounded. TensorFlow fuses
+    operations of an export, which are rounded elsewhere, and were seen to be off three
+    times as much (an untrained EfficientNetB0 in bfloat16). Four times is allowed.
     """
     change = float(np.ptp(expected, axis=0).max())
     allowed = min(TOLERANCES[precision], max(OF_CHANGE * change, LEAST))
     if exact is None:
         return allowed
-    return max(allowed, 2 * float(np.abs(expected - exact).max()))
+    return max(allowed, 4 * float(np.abs(expected - exact).max()))
 
 
 def test_images(shape: tuple[int, int, int]) -> np.ndarray:

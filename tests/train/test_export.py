@@ -73,8 +73,8 @@ def test_exports_may_differ_by_rounding(change, limit):
     np.testing.assert_allclose(allowed, limit, rtol=1e-6)
 
 
-@pytest.mark.parametrize(("own", "limit"), [(0.001, 0.05), (0.1, 0.2)])
-def test_exports_may_differ_twice_as_much_as_the_model_from_float32(own, limit):
+@pytest.mark.parametrize(("own", "limit"), [(0.001, 0.05), (0.1, 0.4)])
+def test_exports_may_differ_more_where_the_model_is_far_from_float32(own, limit):
     probabilities = np.array([[0.5, 0.5], [1.0, 0.0]])
     exact = probabilities + [[own, -own], [0, 0]]
     allowed = comparison.limit(probabilities, "mixed_bfloat16", exact)
