@@ -50,7 +50,6 @@ numpy.save(sys.argv[2], answer)
 
 def make(name: str, precision: str, directory: pathlib.Path, fold=True, others=()):
     """An export with weights as after training; returns it with its directory."""
-    keras.utils.set_random_seed(1)
     file = directory / f"{name}.weights.h5"
     options = {"input_shape": (NETWORKS.get(name, 64),) * 2 + (3,)}
     if name.startswith("resnet20"):
@@ -146,6 +145,7 @@ def consume(program: pathlib.Path, version, image) -> list[tuple[str, float]]:
 
 
 def main(directory, file, *names):
+    keras.utils.set_random_seed(1908)
     directory = pathlib.Path(directory).resolve()
     directory.mkdir(parents=True)
     program = build_program(directory)
