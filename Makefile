@@ -31,7 +31,7 @@ test: lint  ## Tests of at most ten minutes.
 
 test-slow: $(VENV)/backends.stamp  ## The others; reaches PyPI to install the wheel.
 	$(PYTEST) -m slow --durations=10 --ignore=tests/train
-	$(PYTEST) -m slow --durations=10 --dist worksteal tests/train  # in small processes
+	$(PYTEST) -m slow --durations=10 --dist worksteal tests/train  # fresh processes
 	$(MAKE) test-backends
 
 test-backends: $(VENV)/backends.stamp  ## The layer's tests on TensorFlow, JAX, PyTorch.
