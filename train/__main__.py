@@ -14,23 +14,27 @@ from train import command
 if __name__ == "__main__":
     command.ends_at_sigterm()  # before imports that take seconds
 
-from train import config, recipes, strategies
+from train import config, paths, recipes, strategies
 
 
 def define_flags():
     flags.DEFINE_string("recipe", None, "Name of the recipe.", required=True)
-    flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+    paths.DEFINE_path("workdir", "Directory of the run.", paths.literal, required=True)
     flags.DEFINE_string(
         "data", None, "digits, idx:DIR, folder:DIR or a name of tensorflow-datasets."
     )
-    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
+    paths.DEFINE_data_dir()
     flags.DEFINE_enum("strategy", "one", strategies.NAMES, "Devices to train on.")
     flags.DEFINE_string("tpu", None, "Name or address of the TPU; local: this machine.")
     flags.DEFINE_integer(
-        "logical_cpus", 1, "Splits the CPU into this many devices.", lower_bound=1
+        "logical_cpus", 1, "Splits the CPU into this many devices.", 1, 1024
     )
-    flags.DEFINE_integer("seed", None, "Of initialization, order and augmentation.")
-    flags.DEFINE_integer("steps", None, "Length of the run; default: the recipe's.")
+    flags.DEFINE_integer(
+        "seed", None, "Of initialization, order and augmentation.", 0, 2**31 - 1
+    )
+    flags.DEFINE_integer(
+        "steps", None, "Length of the run; default: the recipe's.", 1, 2**40
+    )
     flags.DEFINE_multi_string("set", [], "FIELD=VALUE, a field of the recipe.")
 
 

@@ -28,6 +28,7 @@ import os
 import pathlib
 import platform
 import random
+import re
 import statistics
 import subprocess
 import sys
@@ -36,7 +37,7 @@ import time
 from absl import flags
 
 from train import benchmark_tables as tables
-from train import command
+from train import command, paths
 
 NETWORKS = {
     "resnet50": (128, 16),  # pixels, images
@@ -57,6 +58,8 @@ REFERENCE = {
     "startup": None,
     "serve": "BN",
 }
+BATCH = re.compile(r"[1-9][0-9]{0,6}")  # images
+PICTURES = (".png", ".svg", ".pdf")
 SETTINGS = "AN_KERAS_BENCHMARK"  # of a measuring process, in its environment
 # PyTorch's threads would spin for a while after each call, in the time of the next one.
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
@@ -264,8 +267,18 @@ def environment(settings: dict) -> dict:
     }
 
 
+def _picture(text, name):
+    path = paths.output(text, name)
+    if not path.endswith(PICTURES):
+        raise command.UsageError(
+            f"Expected {name} to end with one of {', '.join(PICTURES)}. "
+            f"Received: {text!r}."
+        )
+    return path
+
+
 def _batches(texts):
-    if not all(text.isdecimal() and int(text) for text in texts):
+    if not texts or not all(BATCH.fullmatch(text) for text in texts):
         raise command.UsageError(
             f"Expected --batches=1,16 or the like. Received: {','.join(texts)}."
         )
@@ -273,14 +286,14 @@ def _batches(texts):
 
 
 def define_flags():
-    flags.DEFINE_integer("processes", 3, "Fresh processes.", lower_bound=1)
-    flags.DEFINE_integer("rounds", 20, "Calls of each variant.", lower_bound=1)
-    flags.DEFINE_integer("threads", os.cpu_count(), "Of the kernels.", lower_bound=1)
-    flags.DEFINE_integer("batch", 16, "Images, for layer and memory.", lower_bound=2)
+    flags.DEFINE_integer("processes", 3, "Fresh processes.", 1, 2**10)
+    flags.DEFINE_integer("rounds", 20, "Calls of each variant.", 1, 2**20)
+    flags.DEFINE_integer("threads", os.cpu_count(), "Of the kernels.", 1, 2**10)
+    flags.DEFINE_integer("batch", 16, "Images, for layer and memory.", 2, 2**20)
     flags.DEFINE_list("networks", list(NETWORKS), "For network.")
     flags.DEFINE_list("batches", ["1", "16"], "Images of a request, for serve.")
-    flags.DEFINE_string("csv", None, "Table to write.")
-    flags.DEFINE_string("plot", None, "Picture to write, .png or .svg.")
+    paths.DEFINE_path("csv", "Table to write.", paths.output)
+    paths.DEFINE_path("plot", "Picture to write, .png, .svg or .pdf.", _picture)
 
 
 def main(arguments):
@@ -293,6 +306,7 @@ def main(arguments):
             f"Expected one of {', '.join(REFERENCE)} DIR.... "
             f"Received: {' '.join(arguments) or 'none'}."
         )
+    directories = [paths.literal(directory, "DIR") for directory in directories]
     for directory in directories:
         if not os.path.isfile(os.path.join(directory, "assets", "model.json")):
             raise command.RunError(
@@ -302,10 +316,10 @@ def main(arguments):
     names = ("processes", "rounds", "threads", "batch")
     settings = {"kind": kind} | {name: getattr(flags.FLAGS, name) for name in names}
     unknown = set(flags.FLAGS.networks) - set(NETWORKS)
-    if unknown:
+    if unknown or not flags.FLAGS.networks:
         raise command.UsageError(
             f"--networks must be some of {', '.join(NETWORKS)}. "
-            f"Received: {', '.join(sorted(unknown))}."
+            f"Received: {', '.join(sorted(unknown)) or 'none'}."
         )
     settings["networks"] = {name: NETWORKS[name] for name in flags.FLAGS.networks}
     settings |= {"directories": directories, "batches": _batches(flags.FLAGS.batches)}

@@ -24,6 +24,7 @@ import tensorflow as tf
 
 from train import command, fingerprint
 from train.command import RunError
+from train.paths import literal, require_literal
 
 KEEP = 3
 
@@ -57,6 +58,7 @@ class Checkpoints:
     def __init__(
         self, run, model, optimizer, state: dict[str, tf.Variable], writes: bool = True
     ):
+        require_literal(run, "of the run")
         self._step, self._state, self._writes = state["step"], state, writes
         self._model = _by_path("model", model.variables)
         self._variables = {
@@ -167,6 +169,7 @@ def _saved(directory) -> list[str]:
     whole: a file that is missing is damage. Without a file and not in the list are
     those that a kill has cut short.
     """
+    require_literal(directory, "of the run")
     directory = pathlib.Path(directory)
     names = {path.stem for path in directory.glob("*-*.index")} | _listed(directory)
     paths = (str(directory / name) for name in names)
@@ -325,7 +328,7 @@ def main(arguments):
         raise command.UsageError(
             f"Expected: digest RUN. Received: {' '.join(arguments) or 'none'}."
         )
-    step, sha256 = digest(pathlib.Path(arguments[1]))
+    step, sha256 = digest(pathlib.Path(literal(arguments[1], "RUN")))
     print(f"step {step}  sha256 {sha256}")
 
 

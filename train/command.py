@@ -11,6 +11,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 DONE, FAILED, USAGE, PREEMPTED = 0, 1, 2, 75
+LONGEST = 500  # characters of a word of an error
 
 
 class UsageError(Exception):
@@ -33,6 +34,7 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> 
     others keep their traceback.
     """
     define_flags()
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of any kind
 
     def guarded(argv):
         if not flags.FLAGS["verbosity"].present:
@@ -110,12 +112,16 @@ def no_arguments(arguments: list[str]) -> None:
 def _parse(argv):
     try:
         return flags.FLAGS(argv)
-    except flags.Error as error:
+    except (flags.Error, UsageError) as error:
         sys.exit(_fail("usage error", error, USAGE))
     except SystemExit:  # absl has printed the help, and would exit with 1
         sys.exit(DONE)
 
 
 def _fail(kind, error, code):
-    print(f"{kind}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+    words = (
+        word if len(word) <= LONGEST else f"{word[: LONGEST // 2]}...{word[-20:]}"
+        for word in str(error).split()
+    )
+    print(f"{kind}: {' '.join(words)}", file=sys.stderr, flush=True)
     return code

@@ -6,8 +6,12 @@ import difflib
 import json
 import types
 import typing
+import warnings
 
+from train import paths
 from train.command import UsageError
+
+DIRECTORIES = ("idx:", "folder:")  # begin names of data that lies in a directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,6 +29,11 @@ class Model:
     name: str
     options: dict = dataclasses.field(default_factory=dict)
     weights: str | None = None
+
+    def __post_init__(self):
+        if self.weights is not None:
+            weights = paths.expand(self.weights, "of the recipe field model.weights")
+            object.__setattr__(self, "weights", weights)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,6 +75,12 @@ class Data:
     flip: bool = False
     mixup: float = 0.0
     memory_limit: float = 4.0
+
+    def __post_init__(self):
+        kind, colon, directory = self.name.partition(":")
+        if f"{kind}{colon}" in DIRECTORIES:
+            directory = paths.expand(directory, f"in --data={kind}:DIR")
+            object.__setattr__(self, "name", f"{kind}:{directory}")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,13 +182,19 @@ class Recipe:
                 f"Recipe field precision must be one of {', '.join(PRECISIONS)}. "
                 f"Received: {self.precision!r}."
             )
+        options = self.model.options
         try:
-            json.dumps(self.model.options)
-        except (TypeError, ValueError) as error:
+            json.dumps(options, allow_nan=False)
+        except (RecursionError, TypeError, ValueError) as error:
             raise UsageError(
                 f"Recipe field model.options must be plain values. {error}. "
-                f"Received: {self.model.options}."
+                f"Received: {options}."
             ) from error
+        if not all(isinstance(name, str) for name in options):
+            raise UsageError(
+                "Recipe field model.options must have names of arguments for keys. "
+                f"Received: {options}."
+            )
         for name, low, high in LIMITS:
             node = self
             for part in name.split("."):
@@ -233,10 +254,10 @@ def _parse(path, text, expected):
         else (expected,)
     )
     if str in choices:
-        return text
+        return None if types.NoneType in choices and text == "None" else text
     try:
-        value = ast.literal_eval(text)
-    except (ValueError, SyntaxError, TypeError, MemoryError, RecursionError):
+        value = literal(text)
+    except ValueError:
         value = text
     for choice in choices:
         if typing.get_origin(choice) is tuple:
@@ -250,9 +271,24 @@ def _parse(path, text, expected):
     raise UsageError(f"Recipe field {path} must be of type {name}. Received: {text!r}.")
 
 
+def literal(text: str):
+    """A number, string, tuple, list, dict, set, bool or None, as Python writes it.
+
+    Raises:
+        ValueError: it is none, or too large to be meant.
+    """
+    try:
+        with warnings.catch_warnings(action="ignore"):  # of Python's own parser
+            value = ast.literal_eval(text)
+        repr(value)  # there is none of numbers of thousands of digits
+    except (MemoryError, RecursionError, SyntaxError, TypeError) as error:
+        raise ValueError(str(error)) from error
+    return value
+
+
 def _is(value, kind):
-    if kind is float:
-        return isinstance(value, (int, float)) and not isinstance(value, bool)
+    if kind is float and _is(value, int):
+        return abs(value) < 2**1023
     return isinstance(value, kind) and not (kind is int and isinstance(value, bool))
 
 

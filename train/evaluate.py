@@ -10,16 +10,16 @@ import pathlib
 import tensorflow as tf
 from absl import flags
 
-from train import classification, command, data, fingerprint
+from train import classification, command, data, fingerprint, paths
 
 
 def define_flags():
-    flags.DEFINE_string("workdir", None, "Directory of the run.", required=True)
+    paths.DEFINE_path("workdir", "Directory of the run.", paths.literal, required=True)
     flags.DEFINE_enum(
         "split", "test", ("train", "validation", "test"), "Images to evaluate on."
     )
-    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
-    flags.DEFINE_integer("batch_size", 256, "Images in a step.", lower_bound=1)
+    paths.DEFINE_data_dir()
+    flags.DEFINE_integer("batch_size", 256, "Images in a step.", 1, 2**24)
 
 
 def main(arguments):

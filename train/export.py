@@ -20,7 +20,6 @@ Signatures (N images, C classes, k = min(5, C)):
 first: `float16` weights, `dynamic` (int8 weights) or `int8` (activations too).
 """
 
-import ast
 import os
 import pathlib
 import shutil
@@ -31,9 +30,11 @@ from absl import flags
 from train import (
     command,
     comparison,
+    config,
     data,
     fingerprint,
     formats,
+    paths,
     saved_model,
     servable,
     serve_check,
@@ -68,9 +69,11 @@ def export(
         data_set: of the network, for int8 weights: to compare first guesses.
 
     Raises:
+        UsageError: TensorFlow would read `out` as a pattern.
         RunError: the version is there already, or an export does not compute what the
             model computes.
     """
+    paths.require_literal(out, "out")
     formats.require_packages(others)
     version = out / str(exported.version)
     _require_new(version)
@@ -137,22 +140,24 @@ def _samples(images):
 
 
 def define_flags():
-    flags.DEFINE_string("workdir", None, "Directory of the run.")
-    flags.DEFINE_string("out", None, "Where to put the version; default: RUN/export.")
+    paths.DEFINE_path("workdir", "Directory of the run.", paths.literal)
+    paths.DEFINE_path(
+        "out", "Where to put the version; default: RUN/export.", paths.literal
+    )
     flags.DEFINE_enum(
         "checkpoint", "best", servable.CHECKPOINTS, "Which weights of the run."
     )
     flags.DEFINE_string("model", None, "A network of the zoo, instead of a run.")
-    flags.DEFINE_string("weights", None, "Its weights: a .weights.h5 file or a tag.")
+    paths.DEFINE_path("weights", "Its weights: a .weights.h5 file or a tag.")
     flags.DEFINE_string("options", "{}", "Its arguments: {'input_shape': (64, 64, 3)}.")
-    flags.DEFINE_string("labels", None, "Its class names: a file, one name a line.")
+    paths.DEFINE_path("labels", "Its class names: a file, one name a line.")
     flags.DEFINE_integer("version", 1, "Number of its export.", 0, 2**62)
     flags.DEFINE_bool("fold", True, "Folds attentive normalization for inference.")
     flags.DEFINE_list(
         "format", [], f"Besides the SavedModel: {', '.join(formats.OTHERS)}."
     )
     flags.DEFINE_enum("quantize", None, formats.QUANTIZATIONS, "Of LiteRT.")
-    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
+    paths.DEFINE_data_dir()
 
 
 def main(arguments):
@@ -231,8 +236,8 @@ def _check_flags(values, others):
 
 def _options(text):
     try:
-        options = ast.literal_eval(text)
-    except (ValueError, SyntaxError) as error:
+        options = config.literal(text)
+    except ValueError as error:
         raise UsageError(f"Expected --options={{...}}. Received: {text!r}.") from error
     if not isinstance(options, dict) or not all(isinstance(k, str) for k in options):
         raise UsageError(f"Expected --options={{...}}. Received: {text!r}.")

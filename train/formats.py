@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterable
 
 import numpy as np
 
+from train import paths
 from train.command import RunError
 
 # Files of an export by format; the SavedModel is always there.
@@ -109,6 +110,7 @@ def _load_saved_model(directory, threads):
     del threads
     import tensorflow as tf
 
+    paths.require_literal(directory, "of the export")
     model = tf.saved_model.load(directory)
     serve = model.signatures["serving_default"]
 

@@ -3,11 +3,12 @@
 python -m train.predict runs/digits image.png...
 """
 
+import os
 import pathlib
 
 import tensorflow as tf
 
-from train import command
+from train import command, paths
 
 
 def newest_export(path: pathlib.Path) -> pathlib.Path:
@@ -42,10 +43,10 @@ def main(arguments):
             f"Received: {' '.join(arguments) or 'none'}."
         )
     run, *images = arguments
-    contents = []
+    run, contents = paths.literal(run, "RUN"), []
     for image in images:
         try:
-            contents.append(pathlib.Path(image).read_bytes())
+            contents.append(pathlib.Path(os.path.expanduser(image)).read_bytes())
         except OSError as error:
             raise command.RunError(f"Cannot read {image}: {error}.") from error
     model = tf.saved_model.load(str(newest_export(pathlib.Path(run))))

@@ -18,7 +18,7 @@ import tensorflow as tf
 import tensorflow_datasets as tfds
 from absl import flags
 
-from train import command, config, data, datasets
+from train import command, config, data, datasets, paths
 from train.command import RunError
 from train.datasets import checks
 
@@ -117,9 +117,9 @@ def download_and_prepare(
 
 def define_flags():
     flags.DEFINE_string("data", None, "Name of the data set.", required=True)
-    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
-    flags.DEFINE_string(
-        "manual_dir", None, "Archives you downloaded; DATA_DIR/downloads/manual."
+    paths.DEFINE_data_dir()
+    paths.DEFINE_path(
+        "manual_dir", "Archives you downloaded; DATA_DIR/downloads/manual."
     )
 
 

@@ -18,7 +18,7 @@ import rich.table
 import sklearn.svm
 from absl import flags
 
-from train import command, data, fingerprint, predict
+from train import command, data, fingerprint, paths, predict
 
 COLUMNS = ("run", "model", "parameters", "test top-1", "test loss", "best step")
 WIDTH = 100  # characters, where the terminal does not say
@@ -82,14 +82,14 @@ def write_csv(path: pathlib.Path, runs: list[pathlib.Path]) -> None:
 
 def define_flags():
     flags.DEFINE_bool("svm", False, "Adds a support vector machine to the table.")
-    flags.DEFINE_string("csv", None, "Writes the runs to this CSV file, too.")
-    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
+    paths.DEFINE_path("csv", "Writes the runs to this CSV file, too.", paths.output)
+    paths.DEFINE_data_dir()
 
 
 def main(arguments):
     if not arguments:
         raise command.UsageError("Expected at least one run. Received: none.")
-    runs = [pathlib.Path(argument) for argument in arguments]
+    runs = [pathlib.Path(paths.expand(argument, "RUN")) for argument in arguments]
     rows = [row(run) for run in runs]
     if flags.FLAGS.svm:
         rows.append(svm_row(runs[0], flags.FLAGS.data_dir))

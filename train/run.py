@@ -23,6 +23,7 @@ from train import (
     export,
     fingerprint,
     optimizers,
+    paths,
     preemption,
     progress,
     servable,
@@ -61,6 +62,7 @@ class Run:
         strategy: tf.distribute.Strategy,
         data_dir: str | None = None,
     ):
+        paths.require_literal(workdir, "workdir")
         self.workdir, self.recipe, self.strategy = workdir, recipe, strategy
         self.data_dir, self.images_per_second = data_dir, None
         self.is_chief = strategies.is_chief(strategy)
@@ -324,9 +326,10 @@ class Run:
         if not version.exists():
             export.export(servable.of_run(self.workdir), version.parent)
         print(f"export   SavedModel in {version}", flush=True)
-        checked = [sys.executable, "-m", "train.serve_check", str(version)]
+        checked = [sys.executable, "-m", "train.serve_check"]
         if self.data_dir:
             checked.append(f"--data_dir={self.data_dir}")
+        checked += ["--", str(version)]  # its name may begin with -
         if subprocess.run(checked, check=False).returncode:
             raise command.RunError(f"The serve check of {version} failed.")
         print(f"curves   tensorboard --logdir {self.workdir}", flush=True)

@@ -34,7 +34,7 @@ from google.protobuf.message import DecodeError
 from tensorflow.core.protobuf import saved_model_pb2
 from tensorflow_serving.apis import prediction_log_pb2
 
-from train import augment, command, config, data, formats, odd_images
+from train import augment, command, config, data, formats, odd_images, paths
 from train.command import RunError
 
 BATCHES = (1, 3, 64)
@@ -57,8 +57,10 @@ def check(path: pathlib.Path, data_dir: str | None = None) -> Iterator[str]:
     """Checks an export; yields one line about each thing that was right.
 
     Raises:
+        UsageError: TensorFlow would read its path as a pattern.
         RunError: it is no export of ours, or it answers otherwise than it should.
     """
+    paths.require_literal(path, "path")
     card = _card(path)
     yield f"{require_plain(path)} kinds of operations, none forbidden"
     try:
@@ -342,7 +344,7 @@ def _accuracy(run, images):
 
 
 def define_flags():
-    flags.DEFINE_string("data_dir", None, "Where tensorflow-datasets keeps its files.")
+    paths.DEFINE_data_dir()
 
 
 def main(arguments):
@@ -351,7 +353,8 @@ def main(arguments):
             "Expected the directory of one SavedModel. "
             f"Received: {' '.join(arguments) or 'none'}."
         )
-    for line in check(pathlib.Path(arguments[0]), flags.FLAGS.data_dir):
+    path = pathlib.Path(paths.literal(arguments[0], "DIR"))
+    for line in check(path, flags.FLAGS.data_dir):
         print(f"served   {line}", flush=True)
     print(f"served   without {', '.join(BLOCKED)}")
 

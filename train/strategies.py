@@ -4,10 +4,16 @@ import contextlib
 import functools
 import json
 import os
+import re
 
 from train.command import RunError, UsageError
 
 NAMES = ("one", "mirrored", "multi_worker", "tpu")
+ADDRESS = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+):([0-9]{1,5})", re.IGNORECASE)
+EXAMPLE = (
+    'JSON such as {"cluster": {"worker": ["host0:22", "host1:22"]}, "task": {"type": '
+    '"worker", "index": 0}} (tasks: chief, worker)'
+)
 
 
 def create(name: str, logical_cpus: int = 1, tpu: str | None = None):
@@ -39,17 +45,16 @@ def create(name: str, logical_cpus: int = 1, tpu: str | None = None):
             "Expected --tpu=ADDRESS with --strategy=tpu, and only there. "
             f"Received: --strategy={name}, --tpu={tpu}."
         )
-    others = _other_tasks(os.environ.get("TF_CONFIG"))
+    others = None if name == "tpu" else _other_tasks(os.environ.get("TF_CONFIG", ""))
     if name == "multi_worker":
         if others is None:
             raise UsageError(
-                "--strategy=multi_worker needs the environment variable TF_CONFIG. "
-                'Expected JSON such as {"cluster": {"worker": ["host0:22", "host1:22"]'
-                '}, "task": {"type": "worker", "index": 0}} (tasks: chief, worker). '
+                "--strategy=multi_worker needs the environment variable TF_CONFIG with "
+                f"a cluster. Expected {EXAMPLE}. "
                 f"Received: {os.environ.get('TF_CONFIG')!r}."
             )
         print(f"waiting  for {', '.join(others) or 'no other worker'}", flush=True)
-    elif others and name != "tpu":
+    elif others:
         raise UsageError(
             "TF_CONFIG lists several workers. Expected --strategy=multi_worker, or no "
             f"TF_CONFIG. Received: --strategy={name}."
@@ -84,17 +89,64 @@ def create(name: str, logical_cpus: int = 1, tpu: str | None = None):
 
 
 def _other_tasks(text) -> list[str] | None:
-    """Addresses of the other processes in TF_CONFIG; `None`: it is none of ours."""
+    """Addresses of the other processes in TF_CONFIG; `None`: it has no cluster.
+
+    Raises:
+        UsageError: its cluster cannot be used.
+    """
     try:
-        config = json.loads(text or "")
-        cluster, task = config["cluster"], config["task"]
-        kind, index = task["type"], int(task["index"])
-        own = cluster[kind][index]
-        if index < 0 or not {*cluster} <= {"chief", "worker"}:
+        config = json.loads(text) if text.strip() else {}
+        _require_kind(config, dict, "TF_CONFIG")
+        cluster = config.get("cluster", {})
+        _require_kind(cluster, dict, "cluster")
+        if not cluster:
             return None
-        return [each for tasks in cluster.values() for each in tasks if each != own]
-    except (ValueError, KeyError, TypeError, IndexError):
-        return None
+        addresses = _addresses(cluster)
+        task = config.get("task")
+        _require_kind(task, dict, "task")
+        kind, index = task.get("type"), task.get("index")
+        _require_kind(kind, str, "task.type")
+        _require_kind(index, int, "task.index")
+        if kind not in cluster or not 0 <= index < len(cluster[kind]):
+            raise ValueError(f"the cluster has no {kind} of index {index}")
+    except (RecursionError, ValueError) as error:
+        raise UsageError(
+            f"The environment variable TF_CONFIG cannot be used: {error}. "
+            f"Expected {EXAMPLE}, or none without --strategy=multi_worker. "
+            f"Received: {text!r}."
+        ) from error
+    return [each for each in addresses if each != cluster[kind][index]]
+
+
+def _addresses(cluster):
+    """Of all tasks, each once.
+
+    Raises:
+        ValueError: what is wrong with them.
+    """
+    if not {*cluster} <= {"chief", "worker"}:
+        raise ValueError(f"it has tasks of other kinds: {', '.join(cluster)}")
+    found = {}
+    for kind, tasks in cluster.items():
+        _require_kind(tasks, list, f"cluster.{kind}")
+        for address in tasks:
+            _require_kind(address, str, f"an address of cluster.{kind}")
+            match = ADDRESS.fullmatch(address)
+            if not match or not 1 <= int(match[2]) <= 65535:
+                raise ValueError(f"{address!r} is no HOST:PORT")
+            key = match[1].lower(), int(match[2])
+            if key in found:
+                raise ValueError(f"{address} is there twice")
+            found[key] = address
+    if len(cluster.get("chief", ())) > 1:
+        raise ValueError("it has more than one chief")
+    return list(found.values())
+
+
+def _require_kind(value, kind, name):
+    if not isinstance(value, kind) or isinstance(value, bool):
+        words = {dict: "an object", list: "a list", str: "a string", int: "a number"}
+        raise ValueError(f"{name} must be {words[kind]}, and is {json.dumps(value)}")
 
 
 def _join(strategy):

@@ -9,7 +9,7 @@ import pathlib
 
 import tensorflow_datasets as tfds
 
-from train import command, config
+from train import command, config, paths
 from train.command import RunError, UsageError
 from train.datasets import folder
 from train.datasets.digits import Digits
@@ -40,6 +40,8 @@ def create_builder(
         raise RunError(f"Expected a directory. Received: --data={settings.name}.")
     if kind == "folder":
         return folder.open_folder(directory)
+    if data_dir is not None:
+        data_dir = paths.expand(os.fspath(data_dir), "data_dir")
     if kind == "idx":
         create = functools.partial(Idx, directory, settings.class_names)
     else:
@@ -61,7 +63,7 @@ def create_builder(
 
 def is_local(name: str) -> bool:
     """Whether it is `digits`, `idx:DIR` or `folder:DIR`: nothing has to be fetched."""
-    return name == "digits" or name.startswith(("idx:", "folder:"))
+    return name == "digits" or name.startswith(config.DIRECTORIES)
 
 
 def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

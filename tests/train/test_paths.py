@@ -1,0 +1,201 @@
+"""Paths of commands, and those that TensorFlow would read as patterns."""
+
+import os
+import pathlib
+import sys
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from absl import flags
+
+from train import (
+    __main__,
+    benchmark,
+    checkpoint,
+    command,
+    config,
+    data,
+    evaluate,
+    export,
+    formats,
+    paths,
+    predict,
+    prepare,
+    recipes,
+    report,
+    run,
+    serve_check,
+)
+from train.command import UsageError
+
+PATTERNS = ("lr[12]", "lr*", "lr?", "lr[", "lr]", "lr\\1", "a/lr[1]/b")
+NO_PATHS = (
+    *("", "a\nb", "a\0b", "a\x7fb", "a\udcffb", "gs://bucket/run", "a" * 256),
+    *("a/" * 2100, "~nobody-has-this-name/x"),
+)
+LITERAL = (
+    (__main__, ("--recipe=digits",), "--workdir="),
+    (evaluate, (), "--workdir="),
+    (export, (), "--workdir="),
+    (export, ("--workdir=run",), "--out="),
+)
+OTHERS = (
+    *((module, (), "--data_dir=") for module in (__main__, evaluate, export)),
+    *((module, (), "--data_dir=") for module in (prepare, report, serve_check)),
+    (export, (), "--weights="),
+    (export, (), "--labels="),
+    (prepare, (), "--manual_dir="),
+    (report, (), "--csv="),
+    (benchmark, (), "--csv="),
+    (benchmark, (), "--plot="),
+)
+
+
+@pytest.fixture
+def start(monkeypatch, capsys):
+    """Runs a command in this process; returns its exit code and its errors."""
+
+    def start(module, *typed):
+        before = {*flags.FLAGS}
+        monkeypatch.setattr(sys, "argv", ["command", *typed])
+        try:
+            with pytest.raises(SystemExit) as done:
+                command.run(module.main, getattr(module, "define_flags", dict))
+        finally:
+            for name in {*flags.FLAGS} - before:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+        return done.value.code, capsys.readouterr().err
+
+    return start
+
+
+@pytest.mark.parametrize(("module", "typed", "flag"), LITERAL)
+def test_patterns_are_usage_errors_where_tensorflow_reads(start, module, typed, flag):
+    for path in PATTERNS:
+        code, error = start(module, *typed, f"{flag}{path}")
+        assert code == command.USAGE and error.count("\n") == 1
+        assert "Expected none of * ? [ ] \\ in" in error
+
+
+@pytest.mark.parametrize(("module", "typed", "flag"), LITERAL + OTHERS)
+def test_what_is_no_path_is_a_usage_error(start, module, typed, flag):
+    for path in NO_PATHS:
+        if flag != "--data_dir=" or "://" not in path:
+            code, error = start(module, *typed, f"{flag}{path}")
+            assert code == command.USAGE, path
+            assert error.startswith(f"usage error: The path {flag[:-1]} must ")
+            assert error.count("\n") == 1
+
+
+@pytest.mark.parametrize(
+    ("module", "typed"),
+    [
+        (checkpoint, ("digest", "runs/lr[12]")),
+        (predict, ("runs/lr[12]", "image.png")),
+        (serve_check, ("runs/lr[12]/export/60",)),
+        (benchmark, ("serve", "runs/lr[12]/export/60")),
+    ],
+)
+def test_patterns_are_usage_errors_as_arguments(
+    start, module, typed, tmp_path, monkeypatch
+):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "image.png").write_bytes(b"")
+    code, error = start(module, *typed)
+    assert code == command.USAGE and "in " in error and "[12]" in error
+
+
+@pytest.mark.parametrize(("module", "typed", "flag"), LITERAL + OTHERS)
+def test_tilde_is_the_home_directory(module, typed, flag, tmp_path, monkeypatch):
+    del typed
+    monkeypatch.setenv("HOME", str(tmp_path))
+    before = {*flags.FLAGS}
+    try:
+        module.define_flags()
+        name = flag.strip("-=")
+        parsed = flags.FLAGS[name].parser.parse("~/x.png")
+    finally:
+        for name in {*flags.FLAGS} - before:
+            delattr(flags.FLAGS, name)
+    assert parsed == f"{tmp_path}/x.png"
+
+
+def test_tilde_in_a_recipe_is_the_home_directory(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    recipe = config.override(
+        recipes.create_recipe("digits"),
+        ["data.name=folder:~/x", "model.weights=~/runs/one"],
+    )
+    assert recipe.data.name == f"folder:{tmp_path}/x"
+    assert recipe.model.weights == f"{tmp_path}/runs/one"
+    assert config.Data("idx:~").name == f"idx:{tmp_path}"
+    assert config.Data("mnist/~").name == "mnist/~"
+
+
+def test_home_directory_that_is_a_pattern_is_refused(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path / "a[1]"))
+    assert paths.expand("~/x", "--csv") == f"{tmp_path}/a[1]/x"
+    with pytest.raises(UsageError, match=r"in --workdir\. Received: .*a\[1\]/x"):
+        paths.literal("~/x", "--workdir")
+
+
+def test_output_must_have_a_directory(tmp_path):
+    file = tmp_path / "x.csv"
+    assert paths.output(str(file), "--csv") == str(file)
+    assert paths.output("x.csv", "--csv") == "x.csv"
+    for path in (tmp_path, tmp_path / "none" / "x.csv", f"{file}/"):
+        with pytest.raises(UsageError, match="--csv must be a file in a directory"):
+            paths.output(str(path), "--csv")
+
+
+def test_pattern_touches_no_other_run(tmp_path):
+    neighbour = tmp_path / "lr1" / "checkpoints"
+    neighbour.mkdir(parents=True)
+    files = [neighbour / f"ckpt-{step}.index" for step in range(5)]
+    for file in files:
+        file.write_text("not mine")
+    model, state = keras.Sequential(), checkpoint.new_state()
+    optimizer = keras.optimizers.SGD()
+    for enter in (
+        lambda path: run.Run(path, recipes.create_recipe("digits"), None),
+        lambda path: checkpoint.Checkpoints(path, model, optimizer, state),
+        checkpoint.best_checkpoint,
+        checkpoint.has_checkpoint,
+        lambda path: export.export(None, path),
+        lambda path: list(serve_check.check(path)),
+        lambda path: formats.load("saved_model", path),
+    ):
+        with pytest.raises(UsageError, match="TensorFlow takes paths for patterns"):
+            enter(tmp_path / "lr[12]")
+    assert sorted(neighbour.iterdir()) == files
+    assert [path.name for path in tmp_path.iterdir()] == ["lr1"]
+
+
+def test_what_tensorflow_does_not_read_as_patterns_stays_allowed(tmp_path, monkeypatch):
+    """Images in folders, prepared data, and the directory that one is in."""
+    image = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
+    root = tmp_path / "holiday[1]"
+    for split in ("train", "test"):
+        for name in ("cat*", "do?g"):
+            directory = root / split / name
+            directory.mkdir(parents=True)
+            for number in range(5):
+                (directory / f"[{number}].png").write_bytes(image)
+    images = data.load(config.Data(f"folder:{root}", image_size=8))
+    assert {name: len(split) for name, split in images.splits.items()} == {
+        "train": 8,
+        "validation": 2,
+        "test": 10,
+    }
+    assert len(data.load(config.Data("digits"), tmp_path / "a[1]").splits["test"]) > 99
+    monkeypatch.chdir(root)
+    saved = tf.train.CheckpointManager(
+        tf.train.Checkpoint(step=tf.Variable(1)), "run/best", 1
+    )
+    saved.save()
+    path, _ = checkpoint.best_checkpoint(pathlib.Path("run"))
+    assert dict(tf.train.list_variables(path))["step/.ATTRIBUTES/VARIABLE_VALUE"] == []
+    assert os.listdir("run") == ["best"]
