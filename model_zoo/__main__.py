@@ -9,6 +9,7 @@ import hashlib
 import os
 import pathlib
 import sys
+import warnings
 
 import model_zoo
 from model_zoo import weights
@@ -28,7 +29,7 @@ def main(argv: list[str] | None = None) -> int:
     except BrokenPipeError:  # whoever reads has read enough, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, TypeError, ImportError, OSError) as error:
-        print(f"error: {error}", file=sys.stderr)
+        print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
         return 2 if isinstance(error, UsageError) else 1
     return 0
 
@@ -45,9 +46,14 @@ def _parser():
     conversion = commands.add_parser(
         "convert", help="a PyTorch checkpoint of the authors to a weights file"
     )
-    conversion.add_argument("checkpoint", metavar="CKPT", help=".pth or .pth.tar file")
+    path = os.path.expanduser
+    conversion.add_argument(
+        "checkpoint", metavar="CKPT", type=path, help=".pth or .pth.tar file"
+    )
     conversion.add_argument("--model", required=True, help="name of the network")
-    conversion.add_argument("--out", required=True, help=f"file to write, *{SUFFIX}")
+    conversion.add_argument(
+        "--out", required=True, type=path, help=f"file to write, *{SUFFIX}"
+    )
     conversion.add_argument(
         "--set",
         action="append",
@@ -64,8 +70,9 @@ def _assignment(text):
     if not equals:
         raise UsageError(f"Expected --set=NAME=VALUE. Received: {text!r}.")
     try:
-        return name, ast.literal_eval(value)
-    except (ValueError, SyntaxError):
+        with warnings.catch_warnings(action="ignore"):  # of Python's own parser
+            return name, ast.literal_eval(value)
+    except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return name, value
 
 

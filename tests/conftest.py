@@ -67,6 +67,29 @@ def command():
     return run
 
 
+@pytest.fixture
+def start(monkeypatch, capsys):
+    """Runs a command of `train` in this process; returns exit code and stderr."""
+    from absl import app, flags
+
+    from train import command
+
+    def start(module, *typed):
+        app.define_help_flags()
+        before = {*flags.FLAGS}
+        monkeypatch.setattr(sys, "argv", ["command", *typed])
+        try:
+            with pytest.raises(SystemExit) as done:
+                command.run(module.main, getattr(module, "define_flags", dict))
+        finally:
+            for name in {*flags.FLAGS} - before:
+                delattr(flags.FLAGS, name)
+            flags.FLAGS.unparse_flags()
+        return done.value.code, capsys.readouterr().err
+
+    return start
+
+
 @pytest.fixture(scope="session")
 def short_flags(data_dir):
     """Flags of a run of 60 steps on digits."""

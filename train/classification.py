@@ -26,6 +26,7 @@ def create_model(facts: fingerprint.Facts, weights: str | None = None) -> keras.
 
     Raises:
         UsageError: the zoo has no such network, or not with these options or weights.
+        RunError: it does not fit into memory.
     """
     settings, classes = facts.recipe.model, len(facts.class_names)
     if weights and os.path.isdir(weights):
@@ -45,8 +46,10 @@ def create_model(facts: fingerprint.Facts, weights: str | None = None) -> keras.
             classifier_activation=None,
             **options,
         )
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"Cannot build {settings.name}: {error}") from error
+    except tf.errors.OpError as error:
+        raise RunError(f"Cannot build {settings.name}: {error.message}") from error
     finally:
         keras.config.set_dtype_policy(before)
     if model.output_shape != (None, classes):

@@ -112,7 +112,7 @@ def no_arguments(arguments: list[str]) -> None:
 def _parse(argv):
     try:
         return flags.FLAGS(argv)
-    except (flags.Error, UsageError) as error:
+    except (flags.Error, UsageError, ValueError) as error:
         sys.exit(_fail("usage error", error, USAGE))
     except SystemExit:  # absl has printed the help, and would exit with 1
         sys.exit(DONE)

@@ -19,7 +19,7 @@ from an_keras.inference import attentive_layers
 from model_zoo import preprocessing
 from model_zoo import weights as zoo_weights
 from train import augment, classification
-from train.command import UsageError
+from train.command import RunError, UsageError
 
 CHECKPOINTS = {
     "best": classification.load_best,
@@ -28,6 +28,7 @@ CHECKPOINTS = {
 }
 
 
+LARGEST = 2**14  # height and width of images, as in recipes
 # Arguments of create_model that follow from the weights, or that no classifier has.
 RESERVED = {
     *("classes", "classifier_activation", "include_top"),
@@ -223,6 +224,7 @@ def of_network(
 
     Raises:
         UsageError: there is no such network, or the weights are not its own.
+        RunError: it does not fit into memory.
     """
     reserved = RESERVED & set(options)
     if reserved:
@@ -238,8 +240,10 @@ def of_network(
         if record:
             options = {"input_shape": record.input_shape, **options}
         model = _with_weights(name, path, options)
-    except (TypeError, ValueError) as error:
+    except (AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"Cannot build {name}: {error}") from error
+    except tf.errors.OpError as error:
+        raise RunError(f"Cannot build {name}: {error.message}") from error
     classes = model.output_shape[-1]
     if not class_names and record:
         class_names = record.class_names
@@ -251,9 +255,10 @@ def of_network(
             f"Received: {len(class_names)} names."
         )
     height, width, channels = model.input_shape[1:]
-    if None in (height, width):
+    if None in (height, width) or max(height, width) > LARGEST:
         raise UsageError(
-            "An export takes images of one size. Expected an input_shape in --options. "
+            f"An export takes images of one size, of at most {LARGEST} pixels a side. "
+            "Expected an input_shape in --options. "
             f"Received: {model.input_shape[1:]}."
         )
     if len(how.mean) not in (1, channels):

@@ -40,7 +40,7 @@ def create(name: str, logical_cpus: int = 1, tpu: str | None = None):
             "Expected --logical_cpus with --strategy=mirrored only. "
             f"Received: --strategy={name} --logical_cpus={logical_cpus}."
         )
-    if (tpu is None) != (name != "tpu"):
+    if tpu == "" or (tpu is None) != (name != "tpu"):
         raise UsageError(
             "Expected --tpu=ADDRESS with --strategy=tpu, and only there. "
             f"Received: --strategy={name}, --tpu={tpu}."
@@ -144,9 +144,10 @@ def _addresses(cluster):
 
 
 def _require_kind(value, kind, name):
+    words = {dict: "an object", list: "a list", str: "a string"}
     if not isinstance(value, kind) or isinstance(value, bool):
-        words = {dict: "an object", list: "a list", str: "a string", int: "a number"}
-        raise ValueError(f"{name} must be {words[kind]}, and is {json.dumps(value)}")
+        expected = words.get(kind, "a whole number")
+        raise ValueError(f"{name} must be {expected}, and is {json.dumps(value)}")
 
 
 def _join(strategy):

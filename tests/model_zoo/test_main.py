@@ -56,6 +56,24 @@ def test_arguments_of_convert_are_assignments(capsys):
     assert "Expected --set=NAME=VALUE. Received: 'a'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize(
+    "value", ["-" * 100_000, "{[]: 1}", "1is 2", "\0", f"0x{'f' * 5000}", "(" * 1000]
+)
+def test_odd_values_of_convert_are_one_line_of_an_error(value, tmp_path, capsys):
+    (tmp_path / "x.pth").write_bytes(b"no checkpoint")
+    out = f"--out={tmp_path / 'a.weights.h5'}"
+    arguments = ["convert", str(tmp_path / "x.pth"), "--model=resnet18_an", out]
+    assert main([*arguments, f"--set=position={value}"]) == 1
+    assert capsys.readouterr().err.count("\n") == 1
+
+
+def test_tilde_is_the_home_directory(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    arguments = ["convert", "~/x.pth", "--model=resnet18_an", "--out=~/a.weights.h5"]
+    assert main(arguments) == 1
+    assert f"Received: '{tmp_path}/x.pth'" in capsys.readouterr().err
+
+
 def test_a_reader_that_has_enough_is_no_error():
     command = f"{sys.executable} -m model_zoo list | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(

@@ -2,8 +2,11 @@
 
 import dataclasses
 import json
+import typing
 
+import hypothesis
 import pytest
+from hypothesis import strategies as st
 
 from train import config, recipes
 from train.command import UsageError
@@ -57,11 +60,99 @@ def test_overrides_are_typed_by_the_fields():
         ("data.validation_fraction=1.0", "data.validation_fraction must be from"),
         ("data.mean=()", "data.mean must hold a number"),
         ("model.options={'a': {1, 2}}", "model.options must be plain values"),
+        ("model.options={'a': 1e999}", "model.options must be plain values"),
+        ("model.options={1: 2}", "must have names of arguments for keys"),
+        ("model.weights=", "model.weights must not be empty"),
+        ("model.weights=a\0b", "model.weights must have no control characters"),
+        ("data.name=folder:", "--data=folder:DIR must not be empty"),
+        (f"optimizer.learning_rate={'9' * 400}", "learning_rate must be of type float"),
+        (f"data.mean={'9' * 400},0", "data.mean must be of type"),
+        (f"batch_size=0x{'f' * 5000}", "batch_size must be of type int"),
+        (f"batch_size={'9' * 5000}", "batch_size must be of type int"),
+        (f"batch_size={'-' * 100_000}1", "batch_size must be of type int"),
+        (f"data.mean={'(' * 5000}", "data.mean must be of type"),
+        (f"epochs={'1+' * 5000}1", "epochs must be of type float"),
+        ("epochs=1j", "epochs must be of type float"),
+        ("epochs=True", "epochs must be of type float"),
+        ("data.mean=True", "data.mean must be of type"),
+        ("data.class_names=1,2", "data.class_names must be of type"),
+        ("steps=\0", "steps must be of type"),
+        ("steps=1 if 2else 3", "steps must be of type"),
     ],
 )
 def test_bad_overrides_are_usage_errors(assignment, words):
     with pytest.raises(UsageError, match=words):
         config.override(recipes.create_recipe("digits"), [assignment])
+
+
+def names(kind, prefix=""):
+    """Of all fields of a recipe, with their types."""
+    for name, annotation in typing.get_type_hints(kind).items():
+        if dataclasses.is_dataclass(annotation):
+            yield from names(annotation, f"{prefix}{name}.")
+        else:
+            yield f"{prefix}{name}", annotation
+
+
+FIELDS = dict(names(config.Recipe))
+LITERALS = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text() | st.binary(),
+    lambda inner: (
+        st.lists(inner)
+        | st.tuples(inner)
+        | st.dictionaries(st.text() | st.integers(), inner)
+    ),
+    max_leaves=5,
+)
+ODD = st.sampled_from(
+    [
+        *("", "None", "nan", "inf", "1e999", "-0.0", "1e3", "1_0", "007", " 1", "1j"),
+        *("[]", "()", "{[]:1}", "{}", "{**{}}", "'", "\\", "\0", "\n", "\udcff", "..."),
+        *("-" * 100_000, "9" * 400, "9" * 5000, f"0x{'f' * 5000}", "[" * 1000),
+        *(
+            "~",
+            "~nobody/x",
+            "folder:",
+            "idx:\0",
+            "folder:gs://x",
+            f"folder:{'x' * 300}",
+        ),
+        *("f'{1}'", "lambda: 1", "__import__('os')", "'\\d'", "1is 2", "{1} {2}"),
+    ]
+)
+
+
+def written(recipe):
+    return json.dumps(dataclasses.asdict(recipe), allow_nan=False)
+
+
+@hypothesis.settings(max_examples=300, deadline=None)
+@hypothesis.given(
+    name=st.sampled_from(sorted(FIELDS)) | st.text(),
+    text=ODD | st.text() | LITERALS.map(repr),
+)
+def test_any_text_makes_a_recipe_or_a_usage_error(name, text):
+    try:
+        recipe = config.override(recipes.create_recipe("digits"), [f"{name}={text}"])
+    except UsageError as error:
+        str(error)
+        return
+    again = config.from_dict(config.Recipe, json.loads(written(recipe)))
+    assert written(again) == written(recipe)
+
+
+def test_every_number_of_a_recipe_has_limits():
+    numbers = {
+        name
+        for name, annotation in FIELDS.items()
+        if {int, float} & {annotation, *typing.get_args(annotation)}
+    }
+    assert numbers == {name for name, _, _ in config.LIMITS}
+
+
+def test_weights_can_be_none_again():
+    recipe = config.override(recipes.create_recipe("digits"), ["model.weights=x"])
+    assert config.override(recipe, ["model.weights=None"]).model.weights is None
 
 
 def test_unknown_recipe_lists_the_nearest():

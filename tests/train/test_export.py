@@ -104,6 +104,8 @@ def test_channels_in_reverse_order_reach_the_network(tmp_path):
         (NETWORK, "none.weights.h5", {}, (), "must be None, the path of"),
         (NETWORK, "fashion_mnist", {}, ("a", "b"), "names of 10 classes.*: 2 names"),
         (NETWORK, "fashion_mnist", {"k": 1}, (), "Cannot build resnet20_an"),
+        (NETWORK, "fashion_mnist", {"norm_options": 5}, (), "Cannot build resnet20_an"),
+        (NETWORK, "fashion_mnist", {"input_shape": (10**9, 9, 1)}, (), "at most 16384"),
         (NETWORK, "fashion_mnist", {"include_top": False}, (), "--options without"),
         (NETWORK, "DAMAGED", {}, (), "is no .weights.h5 file or is damaged"),
         ("resnet32_an", "FILE", {}, (), "holds the weights of another network"),

@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import sys
 
 import keras
 import numpy as np
@@ -51,25 +50,6 @@ OTHERS = (
     (benchmark, (), "--csv="),
     (benchmark, (), "--plot="),
 )
-
-
-@pytest.fixture
-def start(monkeypatch, capsys):
-    """Runs a command in this process; returns its exit code and its errors."""
-
-    def start(module, *typed):
-        before = {*flags.FLAGS}
-        monkeypatch.setattr(sys, "argv", ["command", *typed])
-        try:
-            with pytest.raises(SystemExit) as done:
-                command.run(module.main, getattr(module, "define_flags", dict))
-        finally:
-            for name in {*flags.FLAGS} - before:
-                delattr(flags.FLAGS, name)
-            flags.FLAGS.unparse_flags()
-        return done.value.code, capsys.readouterr().err
-
-    return start
 
 
 @pytest.mark.parametrize(("module", "typed", "flag"), LITERAL)

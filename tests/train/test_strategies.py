@@ -14,25 +14,83 @@ def cluster(index=0, kind="worker", **jobs):
     return json.dumps({"cluster": jobs, "task": {"type": kind, "index": index}})
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
-        None,
-        "worker",
-        "[]",
-        "{}",
-        cluster(2),
-        cluster(-1),
-        cluster(kind="chief"),
-        cluster(worker=["a:1"], ps=["b:2"]),
-    ],
-)
+@pytest.mark.parametrize("text", [None, "", "{}", '{"cluster": {}}'])
 def test_cluster_that_is_none_is_a_usage_error(monkeypatch, text):
     monkeypatch.delenv("TF_CONFIG", raising=False)
     if text is not None:
         monkeypatch.setenv("TF_CONFIG", text)
     with pytest.raises(UsageError, match="needs the environment variable TF_CONFIG"):
         strategies.create("multi_worker")
+
+
+@pytest.mark.parametrize("name", ["multi_worker", "one", "mirrored"])
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("worker", "Expecting value"),
+        ("[" * 100_000, "recursion depth"),
+        ("9" * 5000, "Exceeds the limit"),
+        ("[]", "TF_CONFIG must be an object, and is \\[\\]"),
+        ("null", "TF_CONFIG must be an object, and is null"),
+        ("5", "TF_CONFIG must be an object, and is 5"),
+        ('{"cluster": 5}', "cluster must be an object, and is 5"),
+        ('{"cluster": null}', "cluster must be an object, and is null"),
+        ('{"cluster": "a:1"}', "cluster must be an object"),
+        ('{"cluster": {"worker": ["a:1"]}}', "task must be an object, and is null"),
+        (cluster(2), "no worker of index 2"),
+        (cluster(-1), "no worker of index -1"),
+        (cluster(10**30), "no worker of index 1000"),
+        (cluster(1e999), "task.index must be a whole number, and is Infinity"),
+        (cluster(0.0), "task.index must be a whole number, and is 0.0"),
+        (cluster("0"), 'task.index must be a whole number, and is "0"'),
+        (cluster(True), "task.index must be a whole number, and is true"),
+        (cluster(None), "task.index must be a whole number, and is null"),
+        (cluster([0]), "task.index must be a whole number"),
+        (cluster(kind="chief"), "no chief of index 0"),
+        (cluster(kind=["worker"]), "task.type must be a string"),
+        (cluster(kind=None), "task.type must be a string, and is null"),
+        (cluster(worker=["a:1"], ps=["b:2"]), "tasks of other kinds: worker, ps"),
+        (cluster(worker=[]), "no worker of index 0"),
+        (cluster(worker="a:1"), 'cluster.worker must be a list, and is "a:1"'),
+        (cluster(worker={"0": "a:1"}), "cluster.worker must be a list"),
+        (cluster(worker=None), "cluster.worker must be a list, and is null"),
+        (cluster(worker=[1, 2]), "an address of cluster.worker must be a string"),
+        (cluster(worker=[["a:1"]]), "an address of cluster.worker must be a string"),
+        (cluster(worker=["a:1", None]), "an address of cluster.worker must be"),
+        (cluster(worker=["a"]), "'a' is no HOST:PORT"),
+        (cluster(worker=["a:"]), "'a:' is no HOST:PORT"),
+        (cluster(worker=[":1"]), "':1' is no HOST:PORT"),
+        (cluster(worker=["a:0"]), "'a:0' is no HOST:PORT"),
+        (cluster(worker=["a:65536"]), "'a:65536' is no HOST:PORT"),
+        (cluster(worker=["a:٣"]), "is no HOST:PORT"),
+        (cluster(worker=["a:-1"]), "is no HOST:PORT"),
+        (cluster(worker=["a b:1"]), "is no HOST:PORT"),
+        (cluster(worker=["grpc://a:1"]), "is no HOST:PORT"),
+        (cluster(worker=["a:1", "a:1"]), "a:1 is there twice"),
+        (cluster(worker=["host:80", "HOST:080"]), "HOST:080 is there twice"),
+        (cluster(chief=["a:1"], worker=["a:1"]), "a:1 is there twice"),
+        (cluster(chief=["a:1", "b:1"]), "more than one chief"),
+    ],
+)
+def test_cluster_that_cannot_be_is_a_usage_error(monkeypatch, name, text, words):
+    monkeypatch.setenv("TF_CONFIG", text)
+    with pytest.raises(UsageError, match=f"TF_CONFIG cannot be used.*{words}"):
+        strategies.create(name)
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        (cluster(), ["b:2"]),
+        (cluster(1), ["a:1"]),
+        (cluster(worker=["only:1"]), []),
+        (cluster(1, chief=["a:1"], worker=["b:1", "c:1"]), ["a:1", "b:1"]),
+        (cluster(worker=["[::1]:22", "host-0.x_y:65535"]), ["host-0.x_y:65535"]),
+        ('{"environment": "cloud", "cluster": {}, "task": {}}', None),
+    ],
+)
+def test_other_workers_are_those_of_the_cluster(text, others):
+    assert strategies._other_tasks(text) == others
 
 
 @pytest.mark.parametrize(

@@ -75,7 +75,7 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     names = tfds.list_builders()
     base = name.split("/")[0].split(":")[0]
     location = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
-    if base not in names and not (location / base).is_dir():
+    if base not in names and not os.path.isdir(location / base):
         near = difflib.get_close_matches(name, [*names, "digits"], n=4)
         expected = "digits, idx:DIR, folder:DIR or a name of tensorflow-datasets"
         if near:
@@ -90,6 +90,8 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         ValueError,
     ) as error:
         raise UsageError(f"Cannot open data set {name!r}: {error}") from error
+    except RuntimeError as error:  # of a cloud that does not answer
+        raise RunError(f"Cannot open data set {name!r}: {error}") from error
 
 
 def _open_prepared(name, data_dir):
