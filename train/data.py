@@ -14,10 +14,8 @@ import tensorflow_datasets as tfds
 
 from train import augment, config, datasets, rand_augment
 from train.command import RunError
-from train.datasets import folder
-from train.splits import Shards, Share, Split, carve
-
-VALIDATION_NAMES = ("validation", "val", "valid")
+from train.datasets import checks, folder
+from train.splits import VALIDATION_NAMES, Shards, Share, Split, carve
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,12 +27,14 @@ class ImageData:
         class_names: one for each label.
         splits: `"train"`, `"validation"` and `"test"`.
         settings: the recipe's part about data.
+        left_out: numbers and kinds of files that are no part of it, in words.
     """
 
     shape: tuple[int, int, int]
     class_names: tuple[str, ...]
     splits: dict[str, Split | Shards]
     settings: config.Data
+    left_out: str = ""
 
     @property
     def fingerprint(self) -> str:
@@ -56,11 +56,11 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
     """
     builder = datasets.create_builder(settings, data_dir)
     check_features(builder, settings.name)
-    features, on_disk = builder.info.features, isinstance(builder, tfds.ImageFolder)
+    features = builder.info.features
     class_names = tuple(features["label"].names)
     shape = _image_shape(settings, features["image"].shape)
     try:
-        splits = _splits(builder, settings, on_disk)
+        splits = _splits(builder, settings)
     except tf.errors.OpError as error:
         raise RunError(f"{settings.name} cannot be read: {error.message}") from error
     counts = {name: len(split) for name, split in splits.items()}
@@ -69,10 +69,9 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
             f"{settings.name} has too few images. Expected at least 3 of a class, or 2 "
             f"besides test images. Received: {counts}."
         )
-    if len(class_names) < 2 or any("\n" in name for name in class_names):
+    if len(class_names) < 2:
         raise RunError(
-            f"{settings.name} needs at least two classes, with names of one line. "
-            f"Received: {class_names}."
+            f"{settings.name} needs at least two classes. Received: {class_names}."
         )
     train = splits["train"]
     labels = range(len(class_names))
@@ -83,14 +82,15 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
             f"{settings.name} has classes without a training image. Expected at least "
             f"one of each of {len(class_names)} classes. Received: none of {names}."
         )
-    return ImageData(shape, class_names, splits, settings)
+    left_out = getattr(builder, "left_out", "")
+    return ImageData(shape, class_names, splits, settings, left_out)
 
 
 def check_features(builder: tfds.core.DatasetBuilder, name: str) -> None:
     """Of a data set, prepared or not.
 
     Raises:
-        RunError: it is not for classification.
+        RunError: it is not for classification, or its classes have odd names.
     """
     features = builder.info.features
     expected = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
@@ -102,6 +102,7 @@ def check_features(builder: tfds.core.DatasetBuilder, name: str) -> None:
             f"{name} is no data set for classification. Expected the features "
             f"image and label. Received: {', '.join(features)}."
         )
+    checks.check_class_names(features["label"].names or (), name)
 
 
 def _image_shape(settings, shape):
@@ -129,15 +130,13 @@ def _image_shape(settings, shape):
     return height, width, channels
 
 
-def _splits(builder, settings, on_disk):
+def _splits(builder, settings):
     """train, validation and test; what the data set lacks is carved from train.
 
     A data set with a validation and no test split is tested on the former, as
     ImageNet is.
     """
-    read = functools.partial(
-        _read, builder, on_disk=on_disk, limit=settings.memory_limit
-    )
+    read = functools.partial(_read, builder, limit=settings.memory_limit)
     given = builder.info.splits
     if "train" not in given:
         raise RunError(
@@ -175,20 +174,20 @@ def _unlabelled(split):
     return int(label) < 0
 
 
-def _read(builder, split, on_disk, limit):
+def _read(builder, split, limit):
+    if isinstance(builder, folder.Folder):
+        paths, labels = builder.files[split]
+        contents = folder.check_images(builder.data_dir, paths)
+        return Split(tf.constant(paths), labels, True, contents)
     info = builder.info.splits[split]
-    if info.num_bytes > limit * 2**30 and not on_disk:
+    if info.num_bytes > limit * 2**30:
         return _open_shards(builder, info)
     dataset = builder.as_dataset(
         split=split, decoders={"image": tfds.decode.SkipDecoding()}
     )
-    contents = b""
-    if on_disk:
-        contents = folder.check_images(builder.data_dir, split, dataset)
-    key = "image/filename" if on_disk else "image"
-    dataset = dataset.map(lambda example: (example[key], example["label"]))
+    dataset = dataset.map(lambda example: (example["image"], example["label"]))
     images, labels = dataset.batch(info.num_examples).get_single_element()
-    return Split(images, labels.numpy(), on_disk, contents)
+    return Split(images, labels.numpy())
 
 
 def _open_shards(builder, info):

@@ -40,6 +40,7 @@ from train import (
     serve_check,
 )
 from train.command import RunError, UsageError
+from train.datasets import checks
 from train.servable import Servable
 
 SAMPLES = 200  # training images that set the ranges of int8
@@ -248,22 +249,21 @@ def read_labels(path: str | None) -> tuple[str, ...]:
     """The names in a file, one a line; none without a file.
 
     Raises:
-        UsageError: a line is empty or there twice, or the file is no UTF-8.
+        UsageError: a line cannot be a name, or the file is no UTF-8.
     """
     if path is None:
         return ()
     try:
-        text = pathlib.Path(path).read_text(encoding="utf-8-sig")
+        text = pathlib.Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:
         raise UsageError(
             f"Expected UTF-8 in --labels={path}. Received: {error}."
         ) from error
     names = [line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n")]
-    odd = [name for name in names if not name.strip() or names.count(name) > 1]
-    if odd:
+    if odd := checks.unusable_names(names):
         raise UsageError(
-            f"Expected a different name on each line of --labels={path}. "
-            f"Received: {odd[0]!r}."
+            f"Expected a different name on each line of --labels={path}: "
+            f"{checks.USABLE_NAMES}. Received: {ascii(odd[0])}."
         )
     return tuple(names)
 

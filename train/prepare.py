@@ -10,7 +10,6 @@ a data set that is prepared the files are checked.
 import os
 import pathlib
 import shlex
-import shutil
 import sys
 import textwrap
 
@@ -55,18 +54,21 @@ def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
         else:
             download_and_prepare(builder, manual_dir)
     builder = datasets.create_builder(settings, data_dir)
-    in_folders = isinstance(builder, tfds.ImageFolder)
+    in_folders = isinstance(builder, datasets.Folder)
     if not in_folders:
         checks.check_shards(builder)
     print(f"{name} is ready in {builder.data_dir}")
     for split, info in sorted(builder.info.splits.items()):
-        paths = [builder.data_path / split] if in_folders else info.filepaths
-        size = sum(checks.size(pathlib.Path(path)) for path in paths)
-        files = info.num_examples if in_folders else len(paths)
+        files, size = info.num_examples, info.num_bytes
+        if not in_folders:
+            files = len(info.filepaths)
+            size = sum(checks.size(pathlib.Path(path)) for path in info.filepaths)
         print(
             f"{split:<12}{info.num_examples:>10,} images{files:>10,} files"
             f"{size / checks.GIB:>10.3f} GiB"
         )
+    if in_folders and builder.left_out:
+        print(f"left out    {builder.left_out}")
     location = [f"--data_dir={data_dir}"] if data_dir else []
     print(f"train with: {shlex.join([f'--data={name}', *location])}")
 
@@ -93,9 +95,9 @@ def download_and_prepare(
     default = pathlib.Path(builder.data_dir_root, "downloads", "manual")
     manual_dir = pathlib.Path(manual_dir).expanduser() if manual_dir else default
     checks.check_archives(builder, manual_dir)
-    remains = list(path.parent.glob(f"incomplete.*_{path.name}"))
     needed = checks.needed_space(builder)
-    checks.check_space(path.parent, needed, sum(map(checks.size, remains)))
+    removable = sum(map(checks.size, checks.remains(builder)))
+    checks.check_space(path.parent, needed, removable)
     size = f"{needed / checks.GIB:.1f} GiB" if needed else "unknown, not checked"
     print(f"preparing {builder.name} in {path}; space needed: {size}", flush=True)
     if not sys.stderr.isatty():
@@ -103,8 +105,7 @@ def download_and_prepare(
     path.parent.mkdir(parents=True, exist_ok=True)
     held = command.lock(path.parent, "prepares a data set in")
     try:
-        for directory in remains:
-            shutil.rmtree(directory)
+        checks.remove_remains(builder)
         builder.download_and_prepare(
             download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
         )

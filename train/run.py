@@ -137,13 +137,14 @@ class Run:
         shape = "x".join(map(str, self.data.shape))
         weights = self.recipe.model.weights
         begin = f"from the weights {weights}" if weights else "from scratch"
+        left_out = self.data.left_out and f"; left out: {self.data.left_out}"
         if self.resumed:
             begin = f"going on from step {self.step}"
         return (
             f"model    {recipe.model.name}, "
             f"{classification.trainable_parameters(self.model):,} parameters\n"
             f"data     {recipe.data.name}, {shape}, {len(self.data.class_names)} "
-            f"classes; images: {counts}\n"
+            f"classes; images: {counts}{left_out}\n"
             f"devices  {replicas} replica(s): {devices}\n"
             f"batch    {recipe.batch_size} global, {recipe.batch_size // replicas} per "
             f"replica\n"

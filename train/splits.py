@@ -15,6 +15,7 @@ import tensorflow_datasets as tfds
 
 from train.command import RunError
 
+VALIDATION_NAMES = ("validation", "val", "valid")
 FILES_AT_A_TIME = 16
 WINDOW = 2048  # images
 

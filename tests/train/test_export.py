@@ -149,7 +149,9 @@ def test_flags_that_do_not_fit_are_usage_errors(command, arguments, words):
     ("content", "received"),
     [
         (b"\xef\xbb\xbfa\r\nb\r\n\r\n", ("a", "b")),
-        ("Größe\nÄ\u2028B\n".encode(), ("Größe", "Ä\u2028B")),
+        ("Größe\nÄ B\n".encode(), ("Größe", "Ä B")),
+        ("Größe\nÄ\u2028B\n".encode(), r"without control .*Received: '\\xc4\\u2028B'"),
+        (b"a\rb\nc\n", r"without control characters.*Received: 'a\\rb'"),
         (b"a\n\nb\n", "Expected a different name on each line.*Received: ''"),
         (b"a\nb\na\n", "Expected a different name on each line.*Received: 'a'"),
         ("Größe".encode("latin-1"), "Expected UTF-8 in --labels"),

@@ -285,14 +285,16 @@ def test_failed_preparation_is_one_line(tmp_path, monkeypatch, failure):
 
 def test_folder_is_decoded_and_reported(tmp_path, capsys):
     write_images(tmp_path / "train")
+    (tmp_path / "train" / "cat" / "list.txt").touch()
     prepare.prepare(f"folder:{tmp_path}", None, None)
-    *_, split, flags = capsys.readouterr().out.splitlines()
+    *_, split, left_out, flags = capsys.readouterr().out.splitlines()
     assert split.split()[:5] == ["train", "20", "images", "20", "files"]
+    assert left_out == "left out    1 .txt"
     assert flags == f"train with: --data=folder:{tmp_path}"
 
 
 def test_damaged_image_of_a_folder_is_named(tmp_path):
     write_images(tmp_path / "train")
     (tmp_path / "train" / "dog" / "3.png").write_bytes(b"no picture")
-    with pytest.raises(RunError, match="1 damaged in train: .*dog/3.png"):
+    with pytest.raises(RunError, match="1 damaged: .*train/dog/3.png"):
         prepare.prepare(f"folder:{tmp_path}", None, None)

@@ -11,8 +11,9 @@ import tensorflow_datasets as tfds
 
 from train import command, config, paths
 from train.command import RunError, UsageError
-from train.datasets import folder
+from train.datasets import checks
 from train.datasets.digits import Digits
+from train.datasets.folder import Folder
 from train.datasets.idx import Idx
 
 
@@ -39,7 +40,7 @@ def create_builder(
     if kind != "digits" and not os.path.isdir(directory):
         raise RunError(f"Expected a directory. Received: --data={settings.name}.")
     if kind == "folder":
-        return folder.open_folder(directory)
+        return Folder(directory)
     if data_dir is not None:
         data_dir = paths.expand(os.fspath(data_dir), "data_dir")
     if kind == "idx":
@@ -52,6 +53,7 @@ def create_builder(
     parent = pathlib.Path(builder.data_dir).parent
     parent.mkdir(parents=True, exist_ok=True)
     with command.waiting_lock(parent):  # other workers may prepare the same
+        checks.remove_remains(builder)
         builder = create(data_dir=data_dir)
         if not builder.info.splits:
             print(f"preparing {settings.name} in {builder.data_dir}", flush=True)

@@ -1,8 +1,11 @@
-"""What a data set of tensorflow-datasets needs before it is prepared, and after."""
+"""What a data set needs before it is prepared, and after."""
 
+import collections
 import pathlib
 import shutil
 import textwrap
+import unicodedata
+from collections.abc import Sequence
 
 import numpy as np
 import tensorflow as tf
@@ -20,6 +23,40 @@ ARCHIVES = {
 }
 GIB = 2**30
 RECORD = 16  # bytes around a record in a TFRecord file
+UNUSABLE = ("Cc", "Cs", "Zl", "Zp")  # control, no UTF-8, ends of lines
+USABLE_NAMES = (
+    "names of one line without control characters, in UTF-8, that differ in more than "
+    "white space around them and the form of their accents"
+)
+
+
+def unusable_names(names: Sequence[str]) -> list[str]:
+    """Class names that are not `USABLE_NAMES`: labels.txt could not tell them apart."""
+
+    def look(name):
+        return unicodedata.normalize("NFC", name).strip()
+
+    looks = collections.Counter(map(look, names))
+    return [
+        name
+        for name in names
+        if looks[look(name)] > 1
+        or not look(name)
+        or any(unicodedata.category(character) in UNUSABLE for character in name)
+    ]
+
+
+def check_class_names(names: Sequence[str], source: str) -> None:
+    """That names can be used as those of classes.
+
+    Raises:
+        RunError: some cannot.
+    """
+    if odd := unusable_names(names):
+        raise RunError(
+            f"{source} has class names that cannot be used. Expected {USABLE_NAMES}. "
+            f"Received: {', '.join(map(ascii, odd[:5]))}."
+        )
 
 
 def check_archives(builder: tfds.core.DatasetBuilder, manual_dir: pathlib.Path) -> None:
@@ -95,6 +132,18 @@ def check_shards(builder: tfds.core.DatasetBuilder) -> None:
             received = records.reduce(np.int64(0), lambda count, _: count + 1).numpy()
             if received != expected:
                 raise _damaged(path, f"{expected} images", f"{received}")
+
+
+def remains(builder: tfds.core.DatasetBuilder) -> list[pathlib.Path]:
+    """Directories of preparations that were killed, or are going on."""
+    path = pathlib.Path(builder.data_dir)
+    return list(path.parent.glob(f"incomplete.*_{path.name}"))
+
+
+def remove_remains(builder: tfds.core.DatasetBuilder) -> None:
+    """Of preparations that were killed; who calls it has the lock on the directory."""
+    for directory in remains(builder):
+        shutil.rmtree(directory)
 
 
 def size(path: pathlib.Path) -> int:

@@ -1,7 +1,9 @@
 """Images in idx files, the format of MNIST and its successors."""
 
+import contextlib
 import gzip
 import hashlib
+import math
 import pathlib
 import struct
 import zlib
@@ -10,48 +12,82 @@ import numpy as np
 import tensorflow_datasets as tfds
 
 from train.command import RunError
+from train.datasets import checks
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 UNSIGNED_BYTE = 8  # type code in the third byte of the header
+DEFLATE = 1032  # bytes that one of a gzipped file becomes at most
+
+
+def read_shape(path: pathlib.Path, rank: int) -> tuple[int, ...]:
+    """The lengths in the header of an idx file, gzipped or not.
+
+    Raises:
+        RunError: the file is not an idx file of `rank` dimensions.
+    """
+    size = 4 + 4 * rank
+    with _opened(path) as file:
+        header = file.read(size)
+    expected = bytes([0, 0, UNSIGNED_BYTE, rank])
+    if header[:4] != expected:
+        raise RunError(
+            f"{path} is no idx file of unsigned bytes with {rank} dimensions. "
+            f"Expected first bytes: {expected.hex()}. Received: {header[:4].hex()}."
+        )
+    if len(header) < size:
+        raise RunError(
+            f"{path} is cut short. Expected: {size} bytes of header. "
+            f"Received: {len(header)} bytes."
+        )
+    shape = struct.unpack(f">{rank}I", header[4:])
+    if 0 in shape:
+        raise RunError(
+            f"{path} holds nothing. Expected: lengths above 0. Received: {shape}."
+        )
+    return shape
 
 
 def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
     """The array of uint8 in an idx file, gzipped or not.
 
+    No more is unpacked than the header promises, and one byte.
+
     Raises:
-        RunError: the file is not an idx file of `rank` dimensions, or is cut short.
+        RunError: the file is not an idx file of `rank` dimensions, or holds less or
+            more than its header says.
     """
+    shape, stored = read_shape(path, rank), path.stat().st_size
+    promised = math.prod(shape)
+    if promised > stored * (DEFLATE if path.suffix == ".gz" else 1):
+        received = f"a file of {stored}"
+    else:
+        with _opened(path) as file:
+            file.read(4 + 4 * rank)
+            content = file.read(promised + 1)
+        if len(content) == promised:
+            return np.frombuffer(content, np.uint8).reshape(shape)
+        received = "more" if len(content) > promised else f"{len(content)}"
+    raise RunError(
+        f"{path} does not hold what its header says. Expected: {shape} bytes. "
+        f"Received: {received}."
+    )
+
+
+@contextlib.contextmanager
+def _opened(path):
     try:
-        opened = gzip.open(path) if path.suffix == ".gz" else path.open("rb")
-        with opened as file:
-            content = file.read()
+        with gzip.open(path) if path.suffix == ".gz" else path.open("rb") as file:
+            yield file
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise RunError(f"{path} is damaged: {error}.") from error
-    expected = bytes([0, 0, UNSIGNED_BYTE, rank])
-    if content[:4] != expected:
-        raise RunError(
-            f"{path} is no idx file of unsigned bytes with {rank} dimensions. "
-            f"Expected first bytes: {expected.hex()}. Received: {content[:4].hex()}."
-        )
-    header = 4 + 4 * rank
-    if len(content) < header:
-        raise RunError(
-            f"{path} is cut short. Expected: {header} bytes of header. "
-            f"Received: {len(content)} bytes."
-        )
-    shape = struct.unpack(f">{rank}I", content[4:header])
-    if len(content) != header + np.prod(shape, dtype=np.int64):
-        raise RunError(
-            f"{path} does not hold what its header says. Expected: {shape} bytes. "
-            f"Received: {len(content) - header} bytes."
-        )
-    return np.frombuffer(content, np.uint8, offset=header).reshape(shape)
+    except MemoryError as error:
+        raise RunError(f"{path} is too large for the memory.") from error
 
 
-class Idx(tfds.core.GeneratorBasedBuilder):
+class Idx(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A directory with the four idx files of MNIST, Fashion-MNIST, KMNIST and others.
 
     Args:
@@ -73,29 +109,25 @@ class Idx(tfds.core.GeneratorBasedBuilder):
         self._arrays, digest = {}, hashlib.sha256(repr(class_names).encode())
         for split, (images, labels) in FILES.items():
             paths = [_find(pathlib.Path(directory), stem) for stem in (images, labels)]
-            self._arrays[split] = (read_idx(paths[0], 3), read_idx(paths[1], 1))
-            for array in self._arrays[split]:
-                digest.update(repr(array.shape).encode())
-                digest.update(array.tobytes())
-            counts = [len(array) for array in self._arrays[split]]
-            if counts[0] != counts[1] or not counts[0]:
+            counts = [read_shape(paths[0], 3)[0], read_shape(paths[1], 1)[0]]
+            if counts[0] != counts[1]:
                 raise RunError(
                     f"{paths[0]} and {paths[1]} do not belong together. Expected one "
                     f"label for each image. Received: {counts[0]} and {counts[1]}."
                 )
+            self._arrays[split] = (read_idx(paths[0], 3), read_idx(paths[1], 1))
+            for array in self._arrays[split]:
+                digest.update(repr(array.shape).encode())
+                digest.update(array.tobytes())
         sizes = [images.shape[1:] for images, _ in self._arrays.values()]
-        if len(set(sizes)) > 1 or 0 in sizes[0]:
+        if len(set(sizes)) > 1:
             raise RunError(
                 f"{directory} must hold images of one size. Received: {sizes[0]} for "
                 f"training, {sizes[1]} for test."
             )
         largest = max(int(labels.max()) for _, labels in self._arrays.values())
         self._class_names = class_names or tuple(map(str, range(largest + 1)))
-        if len(set(self._class_names)) < len(self._class_names):
-            raise RunError(
-                "Recipe field data.class_names must have no name twice. "
-                f"Received: {self._class_names}."
-            )
+        checks.check_class_names(self._class_names, "Recipe field data.class_names")
         if largest >= len(self._class_names):
             raise RunError(
                 f"{directory} has labels without a name. Expected: up to "
