@@ -29,6 +29,8 @@ def create_builder(
         UsageError: there is no data set of this name.
         RunError: it is not prepared, or its files are missing or damaged.
     """
+    if settings.name != settings.name.encode(errors="replace").decode():
+        raise UsageError(f"Expected --data in UTF-8. Received: {settings.name!r}.")
     if not is_local(settings.name):
         return _open_prepared(settings.name, data_dir)
     kind, _, directory = settings.name.partition(":")

@@ -3,7 +3,6 @@
 import collections
 import hashlib
 import os
-import pathlib
 import random
 import re
 from collections.abc import Iterator
@@ -230,9 +229,10 @@ class _Reader:
             begin, size = os.read(descriptor, 16), os.fstat(descriptor).st_size
         finally:
             os.close(descriptor)
-        known, suffix = KINDS.match(begin), _suffix(entry)
+        known = KINDS.match(begin)
         if known and known.lastgroup in USED:
             return size
+        suffix = _suffix(entry)
         if not known and suffix in SUFFIXES:
             self._damaged.append(entry.path)
         elif known:
@@ -276,9 +276,9 @@ def check_images(directory: str, paths: list[bytes]) -> bytes:
         return path, tf.size(image)
 
     encoded = tf.data.Dataset.from_tensor_slices(paths).map(read, tf.data.AUTOTUNE)
-    decodable = encoded.map(decode, tf.data.AUTOTUNE).ignore_errors()
-    good = {path for path, _ in decodable.as_numpy_iterator()}
-    if bad := sorted({*paths} - good):
+    decodable = encoded.map(decode, tf.data.AUTOTUNE).ignore_errors().batch(256)
+    good = (path for batch, _ in decodable.as_numpy_iterator() for path in batch)
+    if bad := sorted({*paths}.difference(good)):
         raise _unreadable(directory, map(os.fsdecode, bad))
     digests = {
         path: hashlib.sha256(content).digest()
@@ -288,7 +288,7 @@ def check_images(directory: str, paths: list[bytes]) -> bytes:
 
 
 def _suffix(entry):
-    return pathlib.PurePath(entry.name).suffix.lower()
+    return os.path.splitext(entry.name)[1].lower()
 
 
 def _require_file(entry):

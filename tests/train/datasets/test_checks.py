@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 
 from tests.train.test_data import write_idx, write_images
 from train import config, data
-from train.command import RunError
+from train.command import RunError, UsageError
 from train.datasets import checks
 
 UNUSABLE = [
@@ -53,9 +53,21 @@ def test_recipes_with_unusable_names_are_refused_before_files_are_prepared(
     assert not (tmp_path / "prepared").exists()
 
 
-def test_data_sets_of_others_with_unusable_names_are_refused():
-    label = tfds.features.ClassLabel(names=["cat\r", "dog"])
+def builder(label):
     features = {"image": tfds.features.Image(), "label": label}
-    builder = types.SimpleNamespace(info=types.SimpleNamespace(features=features))
+    return types.SimpleNamespace(info=types.SimpleNamespace(features=features))
+
+
+def test_data_sets_of_others_with_unusable_names_are_refused():
+    pets = builder(tfds.features.ClassLabel(names=["cat\r", "dog"]))
     with pytest.raises(RunError, match=r"cannot be used.*Received: 'cat\\r'\."):
-        data.check_features(builder, "pets")
+        data.check_features(pets, "pets")
+
+
+def test_names_that_are_known_later_are_no_error():
+    data.check_features(builder(tfds.features.ClassLabel()), "pets")
+
+
+def test_name_of_a_data_set_that_is_no_utf8_is_a_usage_error():
+    with pytest.raises(UsageError, match="Expected --data in UTF-8.*udce4"):
+        data.load(config.Data("folder:K\udce4tzchen"))
