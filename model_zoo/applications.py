@@ -277,15 +277,15 @@ def _load(model, path, same_network, arguments):
     with_top = same_network(include_top=True, classes=CLASSES)
     head = _weighted(with_top)[-1].name
     classes = zoo_weights.classes_in(path, head)
-    wanted = arguments["classes"] if arguments["include_top"] else 0
-    if classes == wanted:
+    if arguments["include_top"] == bool(classes):
         zoo_weights.load(model, path, head)
         return
-    given = {"include_top": bool(classes), "classes": classes or CLASSES}
-    trained = same_network(**given)
+    # more than the head is missing from some networks without their top
+    trained = with_top if classes else same_network(include_top=False)
     zoo_weights.load(trained, path, head)
     _copy_body(trained, model)
-    _log_new_head(model, classes, path)
+    if classes in (0, CLASSES):  # otherwise `load` has said so
+        _log_new_head(model, classes, path)
 
 
 def _weighted(model):

@@ -16,6 +16,7 @@ import numpy as np
 
 from model_zoo.blocks import HEAD
 from model_zoo.mobilenet_v2 import ROWS
+from model_zoo.weights import require_usable
 
 CONTAINERS = ("state_dict", "model")
 PREFIXES = ("module.", "network.")
@@ -267,10 +268,7 @@ def to_keras(array: np.ndarray, variable) -> np.ndarray:
         raise ValueError(f"shape {received} does not fit {variable.path} {expected}")
     with np.errstate(over="ignore"):
         array = array.astype(keras.backend.standardize_dtype(variable.dtype))
-    if not np.isfinite(array).all():
-        raise ValueError("holds numbers that are not finite")
-    if variable.name.endswith("moving_variance") and (array < 0).any():
-        raise ValueError("holds variances below 0")
+    require_usable(array, variable)
     return array
 
 

@@ -4,17 +4,23 @@ import collections
 import dataclasses
 import hashlib
 import logging
+import math
 import os
 import pathlib
 import re
 import textwrap
 import warnings
+from typing import NamedTuple
 
 import keras
+import numpy as np
 
 from model_zoo.blocks import HEAD
 
 DIRECTORY = pathlib.Path(__file__).parent / "pretrained"
+# Trained weights do not get smaller than a hundredth when they are compressed.
+EXPANSION = 100
+SMALL = 2**20  # bytes of an array that may: zeros
 
 
 @dataclasses.dataclass(frozen=True)
@@ -143,33 +149,49 @@ def load(
     other weights are loaded, and one line of the log says so.
 
     Raises:
-        ValueError: no such file, not a weights file, or one of another network.
+        ValueError: no such file, not a weights file, one of another network, or one
+            with numbers that are not finite; the model may be half loaded then.
     """
     if weights is None:
         return
-    received, classes = _contents(weights, head)
-    path = os.fspath(weights)
-    target = _with_head(model, classes, head)
-    expected = collections.Counter()
-    for each in target.layers:
-        expected[_stable_name(each.name)] += len(each.weights)
+    path, received = _contents(weights)
+    expected = collections.defaultdict(collections.Counter)
+    for layer in model.layers:
+        for variable in layer.weights:
+            kind = "integer" if "int" in variable.dtype else "float"
+            array = Array(kind, tuple(variable.shape))
+            expected[_stable_name(layer.name)][array] += 1
+    classes, own_classes = (_classes(each, head, path) for each in (received, expected))
+    skipped = []
+    if classes != own_classes:
+        for arrays in (received, expected):
+            arrays.pop(_stable_name(head), None)
+        skipped = [layer for layer in model.layers if layer.name == head]
     differences = [
-        f"{name} ({received[name]} arrays, expected {expected[name]})"
-        for name in sorted(expected | received)
+        f"{name!r} has {_listed(received[name] - expected[name])}, "
+        f"expected {_listed(expected[name] - received[name])}"
+        for name in sorted({*received, *expected})
         if received[name] != expected[name]
     ]
-    try:
-        if not differences:
-            with warnings.catch_warnings(action="ignore"):  # one error says it all
-                target.load_weights(path)
-    except (ValueError, OSError) as error:
-        differences = [textwrap.shorten(str(error), 300)]
     if differences:
         raise ValueError(
             f"{path!r} holds the weights of another network than {model.name}: "
-            f"{'; '.join(differences[:3])}"
+            f"{textwrap.shorten('; '.join(differences[:3]), 600)}"
         )
-    if target is not model:
+    try:
+        with warnings.catch_warnings(action="ignore"):  # one error says it all
+            model.load_weights(path, objects_to_skip=skipped)
+    except (ValueError, OSError) as error:
+        raise ValueError(
+            f"{path!r} cannot be loaded into {model.name}: "
+            f"{textwrap.shorten(str(error), 300)}"
+        ) from error
+    for variable in model.weights:
+        try:
+            require_usable(keras.ops.convert_to_numpy(variable), variable)
+        except ValueError as error:
+            raise ValueError(f"{path!r} is refused: {variable.path} {error}") from error
+    if classes != own_classes:
         head = f"is for {classes} classes" if classes else "is missing"
         logging.getLogger(__name__).warning(
             "%s: loaded all but the head, which %s in %s", model.name, head, path
@@ -180,26 +202,42 @@ def classes_in(weights: str | os.PathLike, head: str) -> int:
     """Classes of the head in a weights file, by the name of its layer; 0: no head.
 
     Raises:
-        ValueError: no such file, or not a weights file.
+        ValueError: no such file, not a weights file, or one with a damaged head.
     """
-    return _contents(weights, head)[1]
+    path, arrays = _contents(weights)
+    return _classes(arrays, head, path)
 
 
-def _contents(path, head) -> tuple[collections.Counter, int]:
-    """Arrays of each layer in a weights file, and classes of its head (0: no head)."""
-    is_path = isinstance(path, (str, os.PathLike))
-    path = os.fspath(path) if is_path else path
-    if not is_path or not path.endswith(".weights.h5") or not os.path.isfile(path):
+def require_usable(array: np.ndarray, variable: keras.Variable) -> None:
+    """Raises a ValueError unless a variable may have these values."""
+    if not np.isfinite(array).all():
+        raise ValueError("holds numbers that are not finite")
+    if variable.name.endswith("moving_variance") and (array < 0).any():
+        raise ValueError("holds variances below 0")
+
+
+class Array(NamedTuple):
+    """What is known of an array before it is read."""
+
+    kind: str
+    shape: tuple[int, ...]
+
+
+def _listed(arrays):
+    texts = [f"{kind} {shape}" for kind, shape in sorted(arrays.elements())]
+    return ", ".join(texts[:4]) + (" ..." if len(texts) > 4 else "") or "nothing else"
+
+
+def _classes(arrays, head, path):
+    """Classes of a head by its arrays, which all have an element for each; 0: none."""
+    shapes = [shape for _, shape in arrays.get(_stable_name(head), ())]
+    classes = {shape[-1] if shape else 0 for shape in shapes}
+    if len(classes) > 1 or 0 in classes:
         raise ValueError(
-            "`weights` must be None, the path of a .weights.h5 file, or a tag of "
-            f"`model_info(name).weights`. Received: weights={path!r}."
+            f"{path!r} is damaged. Expected arrays of one number of classes in its "
+            f"classifier {head!r}, at least 1. Received: {', '.join(map(str, shapes))}."
         )
-    try:
-        return _read_contents(path, head)
-    except (OSError, RuntimeError, KeyError) as error:
-        raise ValueError(
-            f"{path!r} is no .weights.h5 file or is damaged: {error}"
-        ) from error
+    return max(classes, default=0)
 
 
 def _stable_name(name):
@@ -207,37 +245,79 @@ def _stable_name(name):
     return re.sub(r"_\d+$", "", name)
 
 
-def _read_contents(path, head):
+def _contents(path) -> tuple[str, dict[str, collections.Counter]]:
+    """The path of a weights file as text, and the arrays of each layer in it.
+
+    No number is read: the shapes that a file declares may be far larger than itself.
+    """
+    is_path = isinstance(path, (str, os.PathLike))
+    path = os.fsdecode(path) if is_path else path
+    if not is_path or not path.endswith(".weights.h5") or not os.path.isfile(path):
+        raise ValueError(
+            "`weights` must be None, the path of a .weights.h5 file, or a tag of "
+            f"`model_info(name).weights`. Received: weights={path!r}."
+        )
+    arrays = collections.defaultdict(collections.Counter)
+    try:
+        problem = _read_contents(path, arrays)
+    except Exception as error:  # those of HDF5 are many
+        raise ValueError(
+            f"{path!r} is no .weights.h5 file or is damaged: "
+            f"{textwrap.shorten(str(error), 300)}"
+        ) from error
+    if problem:
+        raise ValueError(f"{path!r} is refused: {problem}.")
+    return path, arrays
+
+
+def _read_contents(path, arrays):
+    """Counts the arrays of each layer; returns what is wrong, or `None`."""
     import h5py  # comes with Keras
 
-    arrays, classes = collections.Counter(), 0
+    def visit_link(path, link):
+        if not isinstance(link, h5py.HardLink):
+            return f"{path!r} is a link. Expected all arrays in the file itself"
 
     def visit(path, item):
-        nonlocal classes
         if not isinstance(item, h5py.Dataset):
-            return
+            return None
+        if problem := _dataset_problem(item):
+            return f"{path!r} {problem}"
         # layers/dense_1/vars/0, or deeper; layers/dense_1/vars has the layer's name.
         group = "/".join([*path.split("/")[:2], "vars"])
         attributes = file[group].attrs if group in file else {}
-        name = str(attributes.get("name", path))
-        arrays[_stable_name(name)] += 1
-        if name == head:
-            classes = item.shape[-1]
+        name = _stable_name(str(attributes.get("name", path)))
+        arrays[name][Array(_kind(item), item.shape)] += 1
 
     with h5py.File(path) as file:
-        file.visititems(visit)
-    return arrays, classes
+        return file.visititems_links(visit_link) or file.visititems(visit)
 
 
-def _with_head(model, classes, name):
-    """The model with a head of that many classes (0: none); other layers are shared."""
-    has_head = name in [layer.name for layer in model.layers]
-    if classes == (model.output_shape[-1] if has_head else 0):
-        return model
-    features = model.get_layer(name).input if has_head else model.output
-    if not classes:
-        return keras.Model(model.inputs, features)
-    if len(features.shape) == 4:
-        features = keras.layers.GlobalAveragePooling2D()(features)
-    head = keras.layers.Dense(classes, dtype=features.dtype, name=name)(features)
-    return keras.Model(model.inputs, head)
+def _kind(item):
+    """Of the numbers of an HDF5 array; "" for what is no variable of a layer."""
+    if item.dtype == "V2" and item.attrs.get("dtype") == "bfloat16":  # as Keras has it
+        return "float"
+    known = item.dtype.itemsize <= 8
+    return {"f": "float", "i": "integer", "u": "integer"}.get(
+        item.dtype.kind, ""
+    ) * known
+
+
+def _dataset_problem(item):
+    """Why an HDF5 array cannot be one that Keras has written, or `None`."""
+    if item.shape is None:
+        return "has no shape. Expected an array"
+    if not _kind(item):
+        return f"holds {item.dtype}. Expected floating point or integers"
+    if item.is_virtual or item.external:
+        return "has its numbers in another file. Expected them in the file itself"
+    stored = item.id.get_storage_size()
+    declared = item.dtype.itemsize * max(
+        math.prod(shape) for shape in (item.shape, item.chunks or (0,))
+    )
+    if declared and not stored or declared > max(SMALL, EXPANSION * stored):
+        return (
+            f"declares {declared} bytes. Expected that many in the file, or compressed "
+            f"ones. Received: {stored}"
+        )
+    return None

@@ -1,6 +1,8 @@
 """Weights: tags and their hashes, strict loading, new heads."""
 
 import logging
+import pathlib
+import shutil
 
 import h5py
 import numpy as np
@@ -208,3 +210,161 @@ def test_other_hdf5_files_are_refused(tmp_path):
         file["layers/b/c/0"] = np.zeros(3)
     with pytest.raises(ValueError, match="weights of another network than resnet18_an"):
         model_zoo.create_model("resnet18_an", weights=path, **SMALL)
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A small network that files are loaded into, its weights and their file."""
+    model = model_zoo.create_model("resnet20_an", classes=7, input_shape=(28, 28, 1))
+    path = tmp_path_factory.mktemp("small") / "a.weights.h5"
+    model.save_weights(path)
+    return model, model.get_weights(), path
+
+
+@pytest.fixture
+def small_copy(small, tmp_path):
+    return pathlib.Path(shutil.copy(small[2], tmp_path))
+
+
+CONV, NORM, HEAD = (
+    f"layers/{name}/vars" for name in ("conv2d", "batch_normalization", "dense")
+)
+
+
+def replace(file, path, **new):
+    del file[path]
+    file.create_dataset(path, **new)
+
+
+def head_of(kernel, bias):
+    def spoil(file):
+        for name, shape in (("0", kernel), ("1", bias)):
+            chunks = tuple(min(size, 1000) for size in shape) or None
+            options = {"shape": shape, "dtype": "f4", "chunks": chunks}
+            if 0 in shape:
+                options["chunks"] = None
+            replace(file, f"{HEAD}/{name}", **options)
+
+    return spoil
+
+
+def numbers_as(dtype):
+    def spoil(file):
+        replace(file, f"{CONV}/0", data=file[f"{CONV}/0"][()].astype(dtype))
+
+    return spoil
+
+
+def texts(file):
+    replace(file, f"{CONV}/0", shape=(3, 3, 1, 16), dtype=h5py.string_dtype())
+
+
+def filled_with(path, value):
+    def spoil(file):
+        numbers = file[path][()].astype("f8")
+        numbers.flat[-1] = value
+        replace(file, path, data=numbers)
+
+    return spoil
+
+
+def linked_to(link):
+    def spoil(file):
+        file.move(f"{CONV}/0", "kernel")
+        file[f"{CONV}/0"] = link
+
+    return spoil
+
+
+def virtual(file):
+    shape = file[f"{CONV}/0"].shape
+    layout = h5py.VirtualLayout(shape, "f4")
+    layout[...] = h5py.VirtualSource("other.h5", "kernel", shape=shape)
+    del file[f"{CONV}/0"]
+    file.create_virtual_dataset(f"{CONV}/0", layout)
+
+
+def elsewhere(file):
+    storage = [("/etc/hostname", 0, h5py.h5f.UNLIMITED)]
+    replace(file, f"{CONV}/0", shape=(3, 3, 1, 16), dtype="f4", external=storage)
+
+
+def large_chunks(file):
+    options = {"chunks": (3000, 30, 100, 16), "maxshape": (None,) * 4}
+    kernel = file[f"{CONV}/0"][()]
+    replace(file, f"{CONV}/0", data=kernel, compression="gzip", **options)
+
+
+ONE_NUMBER = "Expected arrays of one number of classes in its classifier 'predictions'"
+ITSELF = "in the file itself"
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (head_of((64, 10**10), (10**10,)), "declares 2560000000000 bytes.*Received: 0"),
+        (head_of((64, 10**10), (7,)), "declares 2560000000000 bytes"),
+        (head_of((2**40, 2**40), (2**40,)), "declares 483570327845\\d+ bytes"),
+        (head_of((), ()), "'layers/dense/vars/0' declares 4 bytes"),
+        (filled_with(f"{HEAD}/0", np.nan), "predictions/kernel holds .* not finite"),
+        (lambda file: replace(file, f"{HEAD}/0", data=1.0), ONE_NUMBER),
+        (head_of((64, 0), (0,)), f"{ONE_NUMBER}.*Received: .64, 0., .0,."),
+        (lambda file: replace(file, f"{HEAD}/1", data=np.ones(8)), ONE_NUMBER),
+        (
+            lambda file: replace(file, f"{HEAD}/1", data=h5py.Empty("f4")),
+            "has no shape",
+        ),
+        (filled_with(f"{CONV}/0", np.nan), "refused: stem_conv/kernel holds .* finite"),
+        (filled_with(f"{CONV}/0", -np.inf), "stem_conv/kernel holds .* not finite"),
+        (filled_with(f"{CONV}/0", 1e300), "stem_conv/kernel holds .* not finite"),
+        (filled_with(f"{NORM}/3", -1), "stem_norm/moving_variance holds variances bel"),
+        (numbers_as("S5"), "vars/0' holds .S5. Expected floating point"),
+        (numbers_as("c8"), "vars/0' holds complex64. Expected floating point"),
+        (numbers_as("?"), "vars/0' holds bool. Expected floating point"),
+        (numbers_as("i4"), "has integer .3, 3, 1, 16., expected float .3, 3, 1, 16."),
+        (texts, "vars/0' holds object"),
+        (linked_to(h5py.SoftLink("/kernel")), f"vars/0' is a link. .* {ITSELF}"),
+        (linked_to(h5py.ExternalLink("b.h5", "/a")), f"vars/0' is a link. .* {ITSELF}"),
+        (virtual, f"vars/0' has its numbers in another file. .* {ITSELF}"),
+        (elsewhere, f"vars/0' has its numbers in another file. .* {ITSELF}"),
+        (large_chunks, "vars/0' declares 576000000 bytes"),
+        (
+            lambda file: replace(file, f"{CONV}/0", data=np.ones((3, 3, 16, 1))),
+            "'stem_conv' has float .3, 3, 16, 1., expected float .3, 3, 1, 16.",
+        ),
+    ],
+)
+def test_arrays_that_the_network_cannot_have_are_refused(
+    small, small_copy, spoil, words
+):
+    with h5py.File(small_copy, "r+") as file:
+        attributes = dict(file[HEAD].attrs)
+        spoil(file)
+        file[HEAD].attrs.update(attributes)
+    with pytest.raises(ValueError, match=words) as error:
+        weights.load(small[0], small_copy)
+    assert len(str(error.value)) < 1000
+
+
+def test_the_head_of_other_classes_is_not_read(small, small_copy):
+    with h5py.File(small_copy, "r+") as file:
+        file[f"{HEAD}/0"][...] = np.nan
+    options = {"classes": 5, "input_shape": (28, 28, 1), "weights": small_copy}
+    model = model_zoo.create_model("resnet20_an", **options)
+    assert_equal(model.get_weights()[:-2], small[1][:-2])
+    assert np.isfinite(model.get_weights()[-2]).all()
+
+
+@pytest.mark.parametrize("options", [{"compression": "gzip"}, {"dtype": ">f8"}])
+def test_compressed_files_and_other_precisions_load(small, small_copy, options):
+    with h5py.File(small_copy, "r+") as file:
+        paths = []
+        file.visit(paths.append)
+        for path in paths:
+            if isinstance(file[path], h5py.Dataset):
+                replace(file, path, data=file[path][()], **options)
+    model, expected, _ = small
+    for variable in model.weights:
+        variable.assign(np.ones(variable.shape))
+    weights.load(model, small_copy)
+    assert_equal(model.get_weights(), expected)
