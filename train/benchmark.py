@@ -18,7 +18,6 @@ the rounds is one measurement, and `--processes` fresh processes give the median
 range in the table. Only ratios within a process are compared: machines are shared.
 """
 
-import csv
 import datetime
 import importlib
 import importlib.metadata
@@ -36,8 +35,7 @@ import time
 
 from absl import flags
 
-from train import benchmark_tables as tables
-from train import command, paths
+from train import benchmark_tables, command, paths, tables
 
 NETWORKS = {
     "resnet50": (128, 16),  # pixels, images
@@ -325,13 +323,11 @@ def main(arguments):
     settings |= {"directories": directories, "batches": _batches(flags.FLAGS.batches)}
     once = ONCE.get(kind, spawn)
     rows = summarize(kind, [once(settings) for _ in range(settings["processes"])])
-    (tables.show_cases if kind == "serve" else tables.show)(rows)
+    shown = benchmark_tables.show_cases if kind == "serve" else benchmark_tables.show
+    shown(rows)
     if flags.FLAGS.csv:
         facts = environment(settings)
-        with pathlib.Path(flags.FLAGS.csv).open("w", newline="") as file:
-            writer = csv.DictWriter(file, [*rows[0], *facts])
-            writer.writeheader()
-            writer.writerows({**row, **facts} for row in rows)
+        tables.write_csv(pathlib.Path(flags.FLAGS.csv), [row | facts for row in rows])
     if flags.FLAGS.plot:
         from train import benchmark_serve
 
@@ -341,7 +337,7 @@ def main(arguments):
                 "Nothing to plot. Expected exports of NAME_an and NAME_bn. "
                 "Received: no such pair."
             )
-        tables.plot(plotted, pathlib.Path(flags.FLAGS.plot))
+        benchmark_tables.plot(plotted, pathlib.Path(flags.FLAGS.plot))
 
 
 if __name__ == "__main__":

@@ -2,15 +2,14 @@
 
 import pathlib
 import statistics
-import sys
 
-import rich.console
-import rich.table
+from train import tables
+
+WIDTH = 120  # characters, where the terminal does not say
 
 
 def show(rows: list[dict]) -> None:
     """A table for each phase: variants by cases, ratios to the reference."""
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
     for phase in dict.fromkeys(row["phase"] for row in rows):
         here = [row for row in rows if row["phase"] == phase]
         cases = list(dict.fromkeys(row["case"] for row in here))
@@ -19,39 +18,38 @@ def show(rows: list[dict]) -> None:
             f"{phase}, {unit} of {reference} = 1" if reference else f"{phase}, {unit}"
         )
         mean_of = ["geometric mean"] if reference else []
-        table = rich.table.Table("variant", *cases, *mean_of, title=title)
+        columns, lines = ["variant", *cases, *mean_of], []
         for variant in dict.fromkeys(row["variant"] for row in here):
             mine = {row["case"]: row for row in here if row["variant"] == variant}
             cells = [_ratio(mine[case]) for case in cases]
             if reference:
                 ratios = [max(mine[case]["ratio"], 1e-9) for case in cases]
                 cells.append(f"{statistics.geometric_mean(ratios):.2f}")
-            table.add_row(variant, *cells)
-        console.print(table)
+            lines.append((variant, *cells))
+        tables.show(columns, lines, title, WIDTH)
 
 
 def show_cases(rows: list[dict]) -> None:
     """A table for each phase: cases by variants, and ratios to the reference."""
-    console = rich.console.Console(width=None if sys.stdout.isatty() else 120)
     for phase in dict.fromkeys(row["phase"] for row in rows):
         here = [row for row in rows if row["phase"] == phase]
         variants = list(dict.fromkeys(row["variant"] for row in here))
         reference = next((row["reference"] for row in here if row["reference"]), None)
         compared = {row["variant"] for row in here if row["reference"]}
         ratios = [v for v in variants if v in compared and v != reference]
-        table = rich.table.Table(
+        columns = [
             "case",
             *(variant or "value" for variant in variants),
             *(f"{variant} / {reference}" for variant in ratios),
-            title=f"{phase}, {here[0]['unit']}",
-        )
+        ]
+        lines = []
         for case in dict.fromkeys(row["case"] for row in here):
             mine = {row["variant"]: row for row in here if row["case"] == case}
             cells = [f"{mine[v]['value']:.4g}" if v in mine else "" for v in variants]
             for row in (mine.get(variant) for variant in ratios):
                 cells.append(_ratio(row) if row and row["reference"] else "")
-            table.add_row(case, *cells)
-        console.print(table)
+            lines.append((case, *cells))
+        tables.show(columns, lines, f"{phase}, {here[0]['unit']}", WIDTH)
 
 
 def _ratio(row):
@@ -81,13 +79,17 @@ def plot(rows: list[dict], path: pathlib.Path) -> None:
             above = [row["ratio_max"] - row["ratio"] for row in mine]
             width = 0.8 / len(variants)
             places = [cases.index(row["case"]) + i * width for row in mine]
-            axis.bar(places, ratios, width, yerr=(below, above), label=variant)
+            axis.bar(places, ratios, width, yerr=(below, above), label=str(i))
         middle = 0.4 - width / 2
         ticks = [position + middle for position in range(len(cases))]
-        axis.set_xticks(ticks, [case.replace(", ", "\n") for case in cases], fontsize=8)
+        names = [tables.printable(case).replace(", ", "\n") for case in cases]
+        axis.set_xticks(ticks, names, fontsize=8, parse_math=False)
         reference, unit = here[0]["reference"], here[0]["unit"]
         axis.set_ylabel(f"{unit}, {reference} = 1" if reference else unit)
         axis.set_title(phase)
-    axes[0][0].legend(fontsize=8)
+    legend = axes[0][0].legend(fontsize=8)
+    for text, variant in zip(legend.get_texts(), variants, strict=True):
+        # matplotlib leaves out labels that begin with "_", and reads "$" as mathematics
+        text.set(text=tables.printable(variant), parse_math=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)

@@ -6,29 +6,26 @@
 (scikit-learn's, RBF kernel), the yardstick for small images.
 """
 
-import csv
 import json
 import os
 import pathlib
-import sys
+import shlex
 
 import numpy as np
-import rich.console
-import rich.table
 import sklearn.svm
 from absl import flags
 
-from train import command, data, fingerprint, paths, predict
+from train import command, data, fingerprint, paths, predict, tables
 
 COLUMNS = ("run", "model", "parameters", "test top-1", "test loss", "best step")
-WIDTH = 100  # characters, where the terminal does not say
+NUMBERS = ("parameters", "top1", "loss", "step")
 
 
 def read_results(run: pathlib.Path) -> dict:
     """results.json of a finished run.
 
     Raises:
-        RunError: the run is not finished.
+        RunError: the run is not finished, or the file is damaged.
     """
     fingerprint.read_facts(run)
     path = run / "results.json"
@@ -37,12 +34,22 @@ def read_results(run: pathlib.Path) -> dict:
             f"{run} is not finished. Expected its results.json; start its training "
             "again to go on."
         )
-    return json.loads(path.read_text())
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [name for name in NUMBERS if not 0 <= results[name] < 2**63]
+        if wrong or not isinstance(results["model"], str):
+            name = wrong[0] if wrong else "model"
+            raise ValueError(f"{name} {results[name]!r:.50}")
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise command.RunError(
+            f"{path} is damaged. Expected a model, and numbers {', '.join(NUMBERS)}. "
+            f"Received: {error!r}."
+        ) from error
+    return results
 
 
-def row(run: pathlib.Path) -> tuple[str, ...]:
+def row(run: pathlib.Path, results: dict) -> tuple[str, ...]:
     """The line of a run in the table."""
-    results = read_results(run)
     return (
         str(run),
         results["model"],
@@ -71,15 +78,6 @@ def _pixels(images, split):
     return np.reshape(pixels, (count, -1)) / 255, labels.numpy()
 
 
-def write_csv(path: pathlib.Path, runs: list[pathlib.Path]) -> None:
-    """results.json of all runs as one table."""
-    rows = [{"run": run.name, **read_results(run)} for run in runs]
-    with path.open("w", newline="") as file:
-        writer = csv.DictWriter(file, list(rows[0]), restval="", extrasaction="ignore")
-        writer.writeheader()
-        writer.writerows(rows)
-
-
 def define_flags():
     flags.DEFINE_bool("svm", False, "Adds a support vector machine to the table.")
     paths.DEFINE_path("csv", "Writes the runs to this CSV file, too.", paths.output)
@@ -90,20 +88,20 @@ def main(arguments):
     if not arguments:
         raise command.UsageError("Expected at least one run. Received: none.")
     runs = [pathlib.Path(paths.expand(argument, "RUN")) for argument in arguments]
-    rows = [row(run) for run in runs]
+    results = [read_results(run) for run in runs]
+    rows = list(map(row, runs, results))
     if flags.FLAGS.svm:
         rows.append(svm_row(runs[0], flags.FLAGS.data_dir))
-    table = rich.table.Table(*COLUMNS)
-    for cells in rows:
-        table.add_row(*cells)
-    width = None if sys.stdout.isatty() else WIDTH
-    rich.console.Console(width=width).print(table)
+    tables.show(COLUMNS, rows)
     if flags.FLAGS.csv:
-        write_csv(pathlib.Path(flags.FLAGS.csv), runs)
-    for run in runs:
-        print(f"SavedModel of {run}: {predict.newest_export(run)}")
-    parents = [run.parent.absolute() for run in runs]
-    print(f"curves: tensorboard --logdir {os.path.commonpath(parents)}")
+        named = [
+            {"run": str(run), **each} for run, each in zip(runs, results, strict=True)
+        ]
+        tables.write_csv(pathlib.Path(flags.FLAGS.csv), named)
+    lines = [f"SavedModel of {run}: {predict.newest_export(run)}" for run in runs]
+    parents = os.path.commonpath([run.resolve().parent for run in runs])
+    for line in (*lines, f"curves: tensorboard --logdir {shlex.quote(parents)}"):
+        print(tables.printable(line))
 
 
 if __name__ == "__main__":

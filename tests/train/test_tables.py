@@ -1,0 +1,143 @@
+"""Tables of names that users have given."""
+
+import csv
+
+import pytest
+
+from train import benchmark_tables, tables
+from train.command import RunError
+
+NAMES = [
+    "digits[lr=0.1]",
+    "digits[lr=0.2]",
+    "[/run]",
+    "[bold]x[/bold]",
+    "[link=http://a.b]x[/link]",
+    ":smile:",
+    "\\[a]",
+    "猫" * 40 + "1",
+    "猫" * 40 + "2",
+    "a" * 300 + "1",
+    "a" * 300 + "2",
+    "😀",
+    "$x$",
+]
+
+
+def joined_cells(text):
+    """The text of the first column of each row, put together where it was folded."""
+    cells = []
+    for line in text.splitlines():
+        if line.startswith("│"):
+            first, *others = (cell.strip() for cell in line.strip("│").split("│"))
+            if any(others):
+                cells.append(first)
+            else:
+                cells[-1] += first
+    return cells
+
+
+def test_names_are_shown_whole_and_as_they_are(capsys):
+    tables.show(["run", "top-1"], [(name, "0.5") for name in NAMES])
+    assert joined_cells(capsys.readouterr().out) == NAMES
+
+
+@pytest.mark.parametrize(
+    ("name", "shown"),
+    [
+        ("a\nb", "a\\nb"),
+        ("a\x1b[2Jb", "a\\x1b[2Jb"),
+        ("caf\udce9", "caf\\udce9"),
+        ("\u202eb", "\\u202eb"),
+        ("Größe 猫", "Größe 猫"),
+    ],
+)
+def test_what_a_terminal_does_not_show_is_escaped(name, shown, capsys):
+    tables.show([name], [(name,)], title=name)
+    assert capsys.readouterr().out.count(shown) == 3
+
+
+def read(path):
+    with path.open(newline="", encoding="utf-8") as file:
+        return list(csv.DictReader(file))
+
+
+@pytest.mark.parametrize("first", tables.FORMULA)
+def test_text_is_no_formula_in_a_spreadsheet(first, tmp_path):
+    path = tmp_path / "a.csv"
+    tables.write_csv(path, [{"run": f"{first}1+1", f"{first}x": "a"}])
+    assert read(path) == [{"run": f"'{first}1+1", f"'{first}x": "a"}]
+    assert f'"\'{first}1+1"' in path.read_bytes().decode()
+
+
+def test_numbers_stay_numbers(tmp_path):
+    path = tmp_path / "a.csv"
+    tables.write_csv(path, [{"run": "a;=1+1", "gain": -0.5, "steps": 3, "rate": None}])
+    assert path.read_bytes() == (
+        b'"run","gain","steps","rate"\r\n"a;=1+1",-0.5,3,""\r\n'
+    )
+
+
+def test_odd_names_are_read_back(tmp_path):
+    path = tmp_path / "a.csv"
+    names = [*NAMES, 'quote"', "comma,", "line\nbreak", " =1", "'1"]
+    tables.write_csv(path, [{"run": name} for name in names])
+    assert [row["run"] for row in read(path)] == names
+    tables.write_csv(path, [{"run": "caf\udce9"}])
+    assert read(path) == [{"run": "caf\\udce9"}]
+
+
+def test_every_row_keeps_its_columns(tmp_path):
+    path = tmp_path / "a.csv"
+    tables.write_csv(path, [{"a": 1}, {"a": 2, "top5": 0.5}])
+    assert read(path) == [{"a": "1", "top5": ""}, {"a": "2", "top5": "0.5"}]
+
+
+def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "a.csv"
+    path.write_text("old")
+
+    def fail(*_):
+        raise OSError("no space left")
+
+    monkeypatch.setattr(tables.os, "fsync", fail)
+    with pytest.raises(OSError, match="no space left"):
+        tables.write_csv(path, [{"a": 1}])
+    assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
+    with pytest.raises(RunError, match="takes no table. Expected a file"):
+        tables.write_csv(tmp_path, [{"a": 1}])
+
+
+def test_a_link_to_a_table_stays_a_link(tmp_path):
+    link = tmp_path / "link.csv"
+    link.symlink_to(tmp_path / "a.csv")
+    tables.write_csv(link, [{"a": 1}])
+    assert link.is_symlink() and read(tmp_path / "a.csv") == [{"a": "1"}]
+
+
+def benchmark_rows():
+    rows = []
+    for variant in ("_AN [a]", "$x_AN$"):
+        for case in ("[/case]", "$\\frac$ [b]"):
+            ratios = {"ratio": 1.0, "ratio_min": 0.5, "ratio_max": 2.0}
+            about = {"phase": "p[50]", "unit": "ms", "reference": "_AN [a]"}
+            rows.append(
+                {"case": case, "variant": variant, "value": 1, **about} | ratios
+            )
+    return rows
+
+
+@pytest.mark.parametrize("show", [benchmark_tables.show, benchmark_tables.show_cases])
+def test_benchmarks_of_odd_names_are_shown(show, capsys):
+    show(benchmark_rows())
+    text = capsys.readouterr().out
+    for name in ("_AN [a]", "$x_AN$", "[/case]", "$\\frac$ [b]", "p[50], ms"):
+        assert name in text
+
+
+def test_pictures_of_odd_names_show_them(tmp_path):
+    path = tmp_path / "a.svg"
+    benchmark_tables.plot(benchmark_rows(), path)
+    text = path.read_text()
+    for name in ("_AN [a]", "$x_AN$", "[/case]", "$\\frac$ [b]"):
+        assert f"<!-- {name} -->" in text
