@@ -9,6 +9,7 @@ import dataclasses
 import os
 import re
 import warnings
+import zipfile
 from collections.abc import Mapping
 
 import keras
@@ -20,6 +21,7 @@ from model_zoo.weights import require_usable
 
 CONTAINERS = ("state_dict", "model")
 PREFIXES = ("module.", "network.")
+DEPTH = 8  # of containers; a dictionary may hold itself
 
 # {kind} is "conv" for a kernel and "norm" for the rest, {block} counts from 1. A module
 # may fit several rows; the first layer that the network has is meant.
@@ -123,7 +125,7 @@ def load_torch_checkpoint(
     Raises:
         ValueError: a file that is damaged, is no checkpoint, or holds code; keys that
             are missing or left over; shapes that differ; numbers that are not finite.
-        ImportError: a file is given, and PyTorch is missing or older than 2.6.
+        ImportError: a file is given, and PyTorch is missing or older than 2.10.
     """
     if head not in ("strict", "new"):
         raise ValueError(f"`head` must be 'strict' or 'new'. Received: head={head!r}.")
@@ -138,6 +140,7 @@ def load_torch_checkpoint(
         }
     arrays, loaded, skipped, problems = {}, {}, [], []
     for key, value in state_dict(path_or_dict).items():
+        shown = _printable(key)
         if key.endswith("num_batches_tracked"):
             skipped.append(key)
             continue
@@ -150,15 +153,15 @@ def load_torch_checkpoint(
             hint = ""
             if paths and paths[0].startswith(f"{HEAD}/"):
                 hint = '; head="new" leaves it out'
-            problems.append(f"{key}: the network has no such variable{hint}")
+            problems.append(f"{shown}: the network has no such variable{hint}")
         elif path in loaded:
-            problems.append(f"{key}: {path} is filled by {loaded[path]} already")
+            problems.append(f"{shown}: {path} is filled by {loaded[path]} already")
         else:
             loaded[path] = key
             try:
                 arrays[path] = to_keras(value, variables[path])
             except ValueError as error:
-                problems.append(f"{key}: {error}")
+                problems.append(f"{shown}: {error}")
     problems += [f"{path}: not in the checkpoint" for path in variables.keys() - loaded]
     if problems:
         raise ValueError(
@@ -175,32 +178,77 @@ def state_dict(checkpoint: Mapping) -> dict[str, np.ndarray]:
     """The arrays by key, without what is around them and in front of the keys.
 
     Raises:
-        ValueError: there are none, or values that are no arrays.
+        ValueError: there are none, values that are no arrays, or tensors that hold
+            fewer numbers than they have elements.
     """
-    while inner := [n for n in CONTAINERS if isinstance(checkpoint.get(n), Mapping)]:
+    for _ in range(DEPTH):
+        inner = [n for n in CONTAINERS if isinstance(checkpoint.get(n), Mapping)]
+        if not inner:
+            break
         checkpoint = checkpoint[inner[0]]
-    arrays = {str(key): value for key, value in checkpoint.items()}
-    strange = [key for key, value in arrays.items() if not hasattr(value, "shape")]
-    if strange or not arrays:
+    strange = [
+        _printable(key) if isinstance(key, str) else f"a key of {type(key).__name__}"
+        for key, value in checkpoint.items()
+        if not isinstance(key, str) or not hasattr(value, "shape")
+    ]
+    if strange or not checkpoint:
         raise ValueError(
             "A checkpoint must hold arrays by name. "
             f"Received: {', '.join(strange[:5]) or 'nothing'}."
         )
+    arrays = dict(checkpoint)
     while prefix := [p for p in PREFIXES if all(key.startswith(p) for key in arrays)]:
         arrays = {key.removeprefix(prefix[0]): arrays[key] for key in arrays}
-    return {key: _to_numpy(value) for key, value in arrays.items()}
+    _require_stored_numbers(arrays)
+    return {key: _to_numpy(key, value) for key, value in arrays.items()}
+
+
+def _require_stored_numbers(arrays):
+    """Tensors are views: any number of elements may be one number in the file."""
+    declared, stored = 0, {}
+    for key, value in arrays.items():
+        if not hasattr(value, "untyped_storage"):
+            continue
+        if (
+            str(value.layout) != "torch.strided"
+            or value.is_quantized
+            or value.is_meta
+            or value.is_nested
+        ):
+            raise ValueError(
+                f"A checkpoint must hold plain tensors. Received: {_printable(key)}, "
+                f"which is sparse, quantized, nested or without numbers."
+            )
+        declared += value.numel() * value.element_size()
+        stored[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
+    if declared > sum(stored.values()):
+        raise ValueError(
+            f"A checkpoint must hold the numbers of its tensors, {declared} bytes. "
+            f"Received: {sum(stored.values())}."
+        )
 
 
 def number_of_classes(arrays: Mapping) -> int:
     """Of the classifier in a `state_dict`.
 
     Raises:
-        ValueError: there is none.
+        ValueError: there is none, or one of arrays that do not belong together.
     """
-    for key, array in arrays.items():
-        if f"{HEAD}/bias" in _paths(key, array):
-            return len(array)
-    raise ValueError("The checkpoint has no classifier.")
+    shapes = {
+        key: array.shape
+        for key, array in arrays.items()
+        if any(path.startswith(f"{HEAD}/") for path in _paths(key, array))
+    }
+    if not shapes:
+        raise ValueError("The checkpoint has no classifier.")
+    classes = {shape[0] if shape else 0 for shape in shapes.values()}
+    if len(classes) > 1 or 0 in classes:
+        received = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
+        raise ValueError(
+            "A classifier must have arrays of one number of classes, at least 1. "
+            f"Received: {received}."
+        )
+    return classes.pop()
 
 
 def read_torch_file(path: str | os.PathLike) -> Mapping:
@@ -208,19 +256,20 @@ def read_torch_file(path: str | os.PathLike) -> Mapping:
 
     Raises:
         ValueError: no such file, a damaged one, no checkpoint, or one that holds code.
-        ImportError: PyTorch is missing, or older than 2.6 (its reader could be made to
-            run code, CVE-2025-32434).
+        ImportError: PyTorch is missing, or older than 2.10 (its reader could be made
+            to run code, CVE-2025-32434, or to corrupt memory, CVE-2026-24747).
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
         raise ValueError(f"Expected the path of a checkpoint. Received: {path!r}.")
-    needed = "Reading a .pth file needs PyTorch 2.6: pip install 'an-keras[convert]'."
+    needed = "Reading a .pth file needs PyTorch 2.10: pip install 'an-keras[convert]'."
     try:
         import torch
     except ImportError as error:
         raise ImportError(needed) from error
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 6):
+    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
         raise ImportError(f"{needed} Received: PyTorch {torch.__version__}.")
+    _require_stored_members(path)
     try:
         with warnings.catch_warnings(action="ignore"):  # one error says it all
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
@@ -232,6 +281,20 @@ def read_torch_file(path: str | os.PathLike) -> Mapping:
             f"Received: {type(checkpoint).__name__} in {path!r}."
         )
     return checkpoint
+
+
+def _require_stored_members(path):
+    """PyTorch compresses nothing, but its reader would unpack what others have."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            declared = sum(member.file_size for member in archive.infolist())
+    except (zipfile.BadZipFile, ValueError, OSError):
+        return  # an older format, or damaged
+    if declared > os.path.getsize(path):
+        raise ValueError(
+            f"{path!r} is refused: its members declare {declared} bytes. Expected no "
+            f"more than it has. Received: {os.path.getsize(path)}."
+        )
 
 
 def _reason(message: str) -> str:
@@ -292,8 +355,18 @@ def _paths(key: str, array: np.ndarray):
                 yield f"{name}/{variable}"
 
 
-def _to_numpy(value) -> np.ndarray:
-    if hasattr(value, "detach"):  # a tensor; NumPy has no bfloat16
-        value = value.detach().cpu()
-        value = (value.float() if value.is_floating_point() else value).numpy()
-    return np.asarray(value)
+def _to_numpy(key, value) -> np.ndarray:
+    try:
+        if hasattr(value, "detach"):  # a tensor; NumPy has no bfloat16
+            value = value.detach().cpu()
+            value = (value.float() if value.is_floating_point() else value).numpy()
+        return np.asarray(value)
+    except Exception as error:  # its kinds are many and undocumented
+        raise ValueError(
+            f"A checkpoint must hold plain tensors. Received: {_printable(key)}: "
+            f"{_reason(str(error))}."
+        ) from error
+
+
+def _printable(key):
+    return key if key.isprintable() and len(key) < 100 else repr(key[:100])

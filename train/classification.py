@@ -34,7 +34,10 @@ def create_model(facts: fingerprint.Facts, weights: str | None = None) -> keras.
         with tempfile.TemporaryDirectory() as directory:
             file = os.path.join(directory, "best.weights.h5")
             source.save_weights(file)
-            return create_model(facts, file)
+            try:
+                return create_model(facts, file)
+            except UsageError as error:
+                raise UsageError(str(error).replace(file, weights)) from error
     options = {**settings.options, **({"weights": weights} if weights else {})}
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(facts.recipe.precision)

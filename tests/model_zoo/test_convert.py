@@ -2,6 +2,8 @@
 
 import os
 import pickle
+import re
+import warnings
 import zipfile
 
 import numpy as np
@@ -268,6 +270,78 @@ def test_other_contents_and_missing_files_are_named(torch, tmp_path):
 
 def test_old_readers_are_refused(torch, tensors, tmp_path, monkeypatch):
     torch.save(tensors, tmp_path / "a.pth")
-    monkeypatch.setattr(torch, "__version__", "2.5.1+cpu")
-    with pytest.raises(ImportError, match="needs PyTorch 2.6.*Received: PyTorch 2.5.1"):
+    monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
+    with pytest.raises(ImportError, match="needs PyTorch 2.10.*Received: .* 2.9.1"):
         read_torch_file(tmp_path / "a.pth")
+
+
+def stretched(torch, state):
+    return state | {"fc.weight": torch.zeros(1).expand(10**10, 512)}
+
+
+def stretched_halves(torch, state):
+    return state | {"fc.bias": torch.zeros(1, dtype=torch.float16).expand(10**10)}
+
+
+def shared(torch, state):
+    numbers = torch.zeros(10**6)
+    return state | {f"a.{i}": numbers for i in range(100)}
+
+
+def sparse(torch, state):
+    return state | {
+        "fc.bias": torch.sparse_coo_tensor(
+            [[0]], [1.0], (10**10,), check_invariants=True
+        )
+    }
+
+
+def quantized(torch, state):
+    with warnings.catch_warnings(action="ignore"):  # deprecated
+        bias = torch.quantize_per_tensor(torch.zeros(7), 1.0, 0, torch.qint8)
+    return state | {"fc.bias": bias}
+
+
+def without_numbers(torch, state):
+    return state | {"fc.bias": torch.empty(10**10, device="meta")}
+
+
+@pytest.mark.parametrize(
+    ("spoil", "words"),
+    [
+        (stretched, "must hold the numbers of its tensors, 2048000\\d+ bytes"),
+        (stretched_halves, "must hold the numbers of its tensors, 2000\\d+ bytes"),
+        (shared, "must hold the numbers of its tensors"),
+        (sparse, "must hold plain tensors. Received: fc.bias, which is sparse"),
+        (quantized, "must hold plain tensors. Received: fc.bias, which is sparse"),
+        (without_numbers, "must hold plain tensors. Received: fc.bias, which is"),
+    ],
+)
+def test_tensors_of_numbers_that_no_file_holds_are_refused(
+    spoil, words, torch, tmp_path, capsys
+):
+    path, out = tmp_path / "a.pth", tmp_path / "a.weights.h5"
+    torch.save(spoil(torch, {"bn1.bias": torch.zeros(64)}), path)
+    assert path.stat().st_size < 10**7
+    assert main(["convert", str(path), "--model=resnet18_an", f"--out={out}"]) == 1
+    error = capsys.readouterr().err
+    assert re.match(f"error: A checkpoint {words}", error) and error.count("\n") == 1
+
+
+def test_compressed_files_are_not_unpacked(torch, tmp_path):
+    whole, path = tmp_path / "whole.pth", tmp_path / "a.pth"
+    torch.save({"fc.bias": torch.zeros(10**6)}, whole)
+    with zipfile.ZipFile(whole) as old, zipfile.ZipFile(path, "w") as new:
+        for name in old.namelist():
+            new.writestr(name, old.read(name), zipfile.ZIP_DEFLATED)
+    with pytest.raises(ValueError, match="is refused: its members declare 400"):
+        read_torch_file(path)
+
+
+def test_a_dictionary_that_holds_itself_is_refused(torch, tmp_path):
+    content = {}
+    content["state_dict"] = content
+    torch.save(content, tmp_path / "a.pth")
+    model = model_zoo.create_model("resnet20_an")
+    with pytest.raises(ValueError, match="arrays by name. Received: state_dict"):
+        model_zoo.load_torch_checkpoint(model, tmp_path / "a.pth")

@@ -261,3 +261,27 @@ def test_the_twin_with_other_norms_is_refused(small):
 def test_head_is_strict_or_new(small):
     with pytest.raises(ValueError, match="'strict' or 'new'. Received: head='old'"):
         model_zoo.load_torch_checkpoint(small, {}, head="old")
+
+
+@pytest.mark.parametrize(
+    ("head", "received"),
+    [
+        ({"fc.weight": np.ones((7, 5)), "fc.bias": np.ones(8)}, r"fc.bias \(8,\)"),
+        ({"fc.weight": np.ones((0, 5)), "fc.bias": np.ones(0)}, r"fc.weight \(0, 5\)"),
+        ({"fc.weight": np.ones((7, 5)), "fc.bias": np.ones(())}, r"fc.bias \(\)"),
+    ],
+)
+def test_a_classifier_has_one_number_of_classes(head, received):
+    with pytest.raises(ValueError, match=f"one number of classes.*{received}"):
+        number_of_classes(head)
+    with pytest.raises(ValueError, match="has no classifier"):
+        number_of_classes({"conv1.weight": np.ones((7, 5))})
+
+
+def test_odd_keys_are_named_in_one_short_line(small):
+    with pytest.raises(ValueError, match="by name. Received: a key of int, 'a.nb'."):
+        model_zoo.load_torch_checkpoint(small, {1: np.ones(3), "a\nb": 2})
+    state = as_checkpoint(small) | {"\x1b[2J" + "a" * 5000: np.ones(3)}
+    with pytest.raises(ValueError, match="1 differences: '.x1b.2Jaa") as error:
+        model_zoo.load_torch_checkpoint(small, state)
+    assert len(str(error.value)) < 300

@@ -36,10 +36,20 @@ def test_weights_of_another_network_are_a_usage_error(short_run):
     facts = fingerprint.read_facts(workdir)
     model = dataclasses.replace(facts.recipe.model, name="resnet32_an")
     recipe = dataclasses.replace(facts.recipe, model=model)
-    with pytest.raises(UsageError, match="Cannot build resnet32_an"):
+    with pytest.raises(UsageError, match=f"Cannot build resnet32_an: '{workdir}'"):
         classification.create_model(
             dataclasses.replace(facts, recipe=recipe), str(workdir)
         )
+
+
+def test_weights_that_are_not_finite_are_a_usage_error(short_run, monkeypatch):
+    workdir, _ = short_run
+    facts = fingerprint.read_facts(workdir)
+    best, _, step = classification.load_best(workdir)
+    best.get_layer("stem_norm").gamma.assign(np.full(16, np.nan))
+    monkeypatch.setattr(classification, "load_best", lambda run: (best, facts, step))
+    with pytest.raises(UsageError, match=f"'{workdir}' is refused: stem_norm/gamma"):
+        classification.create_model(facts, str(workdir))
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
