@@ -17,8 +17,9 @@ class BatchNormalization(keras.layers.BatchNormalization):
     apart and saves those of the first; here every update is averaged over the replicas,
     so that a model scores the same before and after saving.
 
-    On TensorFlow images with the channels last go through TensorFlow's fused operation
-    (trains faster on a CPU; converters and runtimes fold it into convolutions).
+    On TensorFlow compiled training (`fit`, `tf.function`) on images with the channels
+    last takes TensorFlow's fused operation, which is faster on a CPU. Eager calls and
+    inference, exports among it, never do: they may come from several threads at once.
 
     The moving variance is the biased one, as everywhere in Keras (PyTorch stores the
     unbiased one).
@@ -32,28 +33,27 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return super().add_weight(*args, **kwargs)
 
     def call(self, inputs, training=None, mask=None):
-        if mask is not None or not self._is_fused(inputs):
+        if mask is not None or not training or not self._is_fused(inputs):
             return super().call(inputs, training=training, mask=mask)
         from an_keras import kernels_tf
 
-        moving = [self.moving_mean.value, self.moving_variance.value]
-        gamma = self.gamma.value if self.scale else ops.ones_like(moving[0])
-        beta = self.beta.value if self.center else ops.zeros_like(moving[0])
-        training = bool(training) and self.trainable
+        zeros = ops.zeros_like(self.moving_mean.value)
+        gamma = self.gamma.value if self.scale else zeros + 1.0
+        beta = self.beta.value if self.center else zeros
         outputs, *moments = kernels_tf.fused_batch_norm(
-            inputs, gamma, beta, *moving, self.epsilon, training
+            inputs, gamma, beta, self.epsilon
         )
-        if training:
-            samples = ops.shape(inputs)[0]
-            for variable, moment in zip(
-                (self.moving_mean, self.moving_variance), moments, strict=True
-            ):
-                functional.update_moving(variable, moment, self.momentum, samples)
+        samples = ops.shape(inputs)[0]
+        for variable, moment in zip(
+            (self.moving_mean, self.moving_variance), moments, strict=True
+        ):
+            functional.update_moving(variable, moment, self.momentum, samples)
         return ops.cast(outputs, self.compute_dtype)
 
     def _is_fused(self, inputs):
         if (
             keras.backend.backend() != "tensorflow"
+            or not self.trainable
             or self.synchronized
             or getattr(self, "renorm", False)  # since Keras 3.15
             or self.axis not in (-1, len(inputs.shape) - 1)
@@ -66,9 +66,17 @@ class BatchNormalization(keras.layers.BatchNormalization):
 
     def _moments(self, inputs, mask):
         """A replica without samples has no say in the average."""
+        if mask is None and not self.synchronized:
+            # `tf.nn.moments`, which Keras takes, stops gradients of gradients.
+            axes = tuple(self._reduction_axes)
+            mean = ops.mean(inputs, axes, keepdims=True)
+            variance = ops.mean(ops.square(inputs - mean), axes)
+            moments = ops.squeeze(mean, axes), variance
+        else:
+            moments = super()._moments(inputs, mask)
         some = ops.shape(inputs)[0] > 0
         old = (self.moving_mean, self.moving_variance)
         return tuple(
             ops.where(some, moment, ops.cast(moving, moment.dtype))
-            for moment, moving in zip(super()._moments(inputs, mask), old, strict=True)
+            for moment, moving in zip(moments, old, strict=True)
         )

@@ -73,41 +73,44 @@ def apply_here(x, training) -> bool:
 
 
 def has_fused_batch_norm(x) -> bool:
-    """Whether TensorFlow's fused operation is for (N, H, W, C) like this."""
+    """Whether TensorFlow's fused operation is for training on (N, H, W, C) like this.
+
+    Never outside of a graph: on a CPU its kernel of oneDNN keeps what belongs to one
+    call in members (TensorFlow up to 2.20), and eager calls share kernels. Two threads
+    with layers of different width then corrupt memory.
+    """
     return (
         _mode != "never"
+        and not tf.executing_eagerly()
         and isinstance(x, tf.Tensor)
         and x.shape.rank == 4
         and x.dtype in (tf.float32, tf.float16, tf.bfloat16)
     )
 
 
-def fused_batch_norm(x, gamma, beta, mean, variance, epsilon, training):
-    """TensorFlow's fused batch normalization; no compiled function.
+def fused_batch_norm(x, gamma, beta, epsilon):
+    """TensorFlow's fused batch normalization in training; no compiled function.
 
     Args:
         x: (N, H, W, C).
-        gamma, beta, mean, variance: (C,), float32; the moments are those that inference
-            uses.
+        gamma, beta: (C,), float32.
 
     Returns:
-        y, and the moments that were used, (C,): in training those of the batch, with
-        the biased variance (the operation's own is n/(n-1) times as much).
+        y, and the moments of the batch, (C,), with the biased variance (the operation's
+        own is n/(n-1) times as much).
     """
     nothing = tf.zeros((0,))
-    y, batch_mean, batch_variance, *_ = tf.raw_ops.FusedBatchNormV3(
+    y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
         x=x,
         scale=gamma,
         offset=beta,
-        mean=nothing if training else mean,
-        variance=nothing if training else variance,
+        mean=nothing,
+        variance=nothing,
         epsilon=epsilon,
-        is_training=training,
+        is_training=True,
     )
-    if not training:
-        return y, mean, variance
     n = tf.cast(tf.reduce_prod(tf.shape(x)[:3]), tf.float32)
-    return y, batch_mean, batch_variance * (tf.maximum(n - 1.0, 1.0) / n)
+    return y, mean, variance * (tf.maximum(n - 1.0, 1.0) / n)
 
 
 def read(variables) -> list:

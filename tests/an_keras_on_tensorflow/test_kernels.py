@@ -2,6 +2,7 @@
 
 import functools
 import inspect
+import warnings
 
 import keras
 import numpy as np
@@ -260,17 +261,66 @@ def test_an_empty_batch_leaves_the_statistics():
 
 
 @pytest.mark.parametrize("name", ["resnet20_an", "resnext50_32x4d_an"])
-def test_exports_hold_no_compiled_function(name, tmp_path):
+def test_exports_hold_nothing_that_servers_cannot_run(name, tmp_path):
+    """Compiled functions are refused, fused batch norms fail in parallel requests."""
     model = model_zoo.create_model(name, input_shape=(32, 32, 3))
     model(np.zeros((2, 32, 32, 3), "float32"), training=True)
     model.export(tmp_path / "model", verbose=False)
     graph = (tmp_path / "model" / "saved_model.pb").read_bytes()
-    assert b"FusedBatchNormV3" in graph
     assert b"XlaMustCompile" not in graph
+    assert b"FusedBatchNorm" not in graph
+
+
+def run_functions_eagerly(layer, x):
+    tf.config.run_functions_eagerly(True)
+    try:
+        return tf.function(layer)(x, training=True)
+    finally:
+        tf.config.run_functions_eagerly(False)
+
+
+def lifted(layer, x):
+    """Out of the graph of a function that is traced."""
+    outputs = []
+
+    @tf.function
+    def function():
+        with tf.init_scope():
+            outputs.append(layer(x, training=True))
+
+    function()
+    return outputs[0]
+
+
+def in_py_function(layer, x):
+    @tf.function
+    def function(x):
+        return tf.py_function(lambda x: layer(x, training=True), [x], tf.float32)
+
+    return function(x)
+
+
+def compiled_to_run_eagerly(layer, x):
+    model = keras.Sequential([keras.Input(x.shape[1:]), layer])
+    model.compile(keras.optimizers.SGD(0.0), "mse", run_eagerly=True)
+    model.train_on_batch(x, x)
+    return layer(x, training=True)
+
+
+EAGER_CALLS = {
+    "call": lambda layer, x: layer(x, training=True),
+    "stateless": lambda layer, x: layer.stateless_call(
+        layer.trainable_variables, layer.non_trainable_variables, x, training=True
+    )[0],
+    "run_functions_eagerly": run_functions_eagerly,
+    "init_scope": lifted,
+    "py_function": in_py_function,
+    "run_eagerly": compiled_to_run_eagerly,
+}
 
 
 class TestFusedBatchNormalization:
-    """Our BatchNormalization is TensorFlow's fused operation with Keras' results."""
+    """Compiled training is TensorFlow's fused operation with Keras' results."""
 
     @pytest.mark.parametrize(
         "shape", [(4, 5, 5, 6), (1, 1, 1, 3), (2, 3, 1, 4)], ids=str
@@ -287,7 +337,8 @@ class TestFusedBatchNormalization:
         assert "FusedBatchNormV3" in graph and "Xla" not in graph
         assert_close(fused, keras_own, 1e-5)
 
-    def test_second_order_gradients_are_those_of_the_equation(self):
+    @pytest.mark.parametrize("run", [lambda f: f, tf.function], ids=["eager", "graph"])
+    def test_second_order_gradients_are_those_of_the_equation(self, run):
         """Those of Keras' own layer are not: `tf.nn.moments` stops a gradient."""
         rng = np.random.default_rng(0)
         x, dy, direction = (
@@ -312,7 +363,7 @@ class TestFusedBatchNormalization:
             return outer.gradient(first, [x, dy], direction)
 
         pairs = zip(
-            second(functools.partial(layer, training=True)),
+            run(lambda: second(functools.partial(layer, training=True)))(),
             second(equation),
             strict=True,
         )
@@ -353,10 +404,33 @@ class TestFusedBatchNormalization:
         np.testing.assert_allclose(frozen, theirs(x), rtol=1e-5, atol=1e-6)
 
     def test_switch_forces_the_operations_of_keras(self):
-        layer = BatchNormalization()
-        with kernels("never"):
-            function = tf.function(layer).get_concrete_function(tf.ones((2, 3, 3, 4)))
+        x = tf.ones((2, 3, 3, 4))
+        _, graph = step(BatchNormalization(), x, np.ones(x.shape), "never")
+        assert "FusedBatchNorm" not in graph
+
+    def test_inference_never_takes_it(self):
+        """The same operation of a served graph answers several requests at once."""
+        layer, frozen = BatchNormalization(), BatchNormalization(trainable=False)
+
+        def infer(x):
+            return layer(x), layer(x, training=False), frozen(x, training=True)
+
+        function = tf.function(infer).get_concrete_function(tf.ones((2, 3, 3, 4)))
         assert "FusedBatchNorm" not in str(function.graph.as_graph_def())
+
+    @pytest.mark.parametrize("call", EAGER_CALLS.values(), ids=EAGER_CALLS.keys())
+    def test_eager_calls_never_take_it(self, call, monkeypatch):
+        """They share its kernel, which is not made for several threads."""
+        layer = BatchNormalization()
+        layer.build((None, 3, 3, 4))
+        x = tf.constant(np.random.default_rng(0).normal(2, 1, (2, 3, 3, 4)), tf.float32)
+        taken = []
+        monkeypatch.setattr(tf.raw_ops, "FusedBatchNormV3", lambda **_: taken.append(1))
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of functions that run eagerly
+            outputs = call(layer, x)
+        assert not taken
+        np.testing.assert_allclose(np.mean(outputs), 0.0, atol=1e-5)
 
     def test_an_empty_batch_leaves_the_statistics(self):
         layer = BatchNormalization()
