@@ -19,6 +19,7 @@ ones adds the groups.
 
 import contextlib
 import math
+import threading
 
 import tensorflow as tf
 
@@ -27,7 +28,8 @@ GROUP = 16
 # Numbers in an input from where on the compiled passes are faster on two CPU cores, and
 # the batch that stands for an unknown one.
 SMALLEST, USUAL_BATCH = 100_000, 16
-_mode = "training"
+_mode = MODES[0]
+_open, _lock = {}, threading.Lock()  # modes of the contexts that are open, latest last
 
 
 @contextlib.contextmanager
@@ -40,7 +42,8 @@ def kernels(mode: str):
             where the input is large enough to pay for their launch; `"always"`: for
             inputs of any size, in inference too (do not export inside); `"never"`:
             nowhere. A batch of unknown size counts as one of 16. It holds for all
-            threads, because the replicas of a strategy are traced in their own.
+            threads, because the replicas of a strategy are traced in their own; of
+            several that are open the latest counts.
 
     Raises:
         ValueError: another mode.
@@ -48,11 +51,15 @@ def kernels(mode: str):
     global _mode
     if mode not in MODES:
         raise ValueError(f"`mode` must be one of {MODES}. Received: mode={mode!r}.")
-    before, _mode = _mode, mode
+    key = object()
+    with _lock:
+        _open[key] = _mode = mode
     try:
         yield
     finally:
-        _mode = before
+        with _lock:
+            del _open[key]
+            _mode = next(reversed(_open.values()), MODES[0])
 
 
 def apply_here(x, training) -> bool:

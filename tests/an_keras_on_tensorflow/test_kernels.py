@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import model_zoo
-from an_keras import AttentiveNormalization, BatchNormalization
+from an_keras import AttentiveNormalization, BatchNormalization, kernels_tf
 from an_keras.kernels_tf import kernels
 
 CONFIGURATIONS = {
@@ -171,6 +171,20 @@ def test_inference_is_plain_unless_asked_for():
     fast, is_compiled = trace("always")
     assert is_compiled
     np.testing.assert_allclose(fast, plain, atol=1e-5)
+
+
+def test_modes_of_several_threads_leave_none_behind():
+    """Threads leave their contexts in any order."""
+    small = tf.ones((1, 2, 2, 3))
+    one, other = kernels("never"), kernels("always")
+    one.__enter__()
+    other.__enter__()
+    one.__exit__(None, None, None)
+    assert kernels_tf.apply_here(small, training=False)  # "always"
+    other.__exit__(None, None, None)
+    large = tf.ones((1, 400, 400, 3))
+    assert kernels_tf.apply_here(large, training=True)
+    assert not kernels_tf.apply_here(large, training=False)
 
 
 def test_unknown_mode_is_named():
