@@ -2,6 +2,7 @@
 
 import contextlib
 import dataclasses
+import inspect
 import tempfile
 from collections.abc import Callable, Iterator
 
@@ -16,11 +17,14 @@ class Call:
         operation: the layer or other operation; `None` for an input of the model.
         path: names of the nested models and of the operation, joined by "/".
         before: the calls that its inputs come from.
+        training: what it gets for `training` where the model is called without it, as
+            `model(x)` and exports do; `None`: nothing.
     """
 
     operation: keras.Operation | None = None
     path: str = ""
     before: list["Call"] = dataclasses.field(default_factory=list)
+    training: object = None
 
     @property
     def is_convolution(self) -> bool:
@@ -67,25 +71,35 @@ def require_graph(model) -> None:
 def calls(model: keras.Model) -> list[Call]:
     """Every use of an operation, in the order of computation."""
     found = []
+    latest = None  # Keras hands `training` of one layer on to those after it
 
-    def run(model, sources, prefix):
+    def run(model, sources, prefix, training):
         graph = model._functional if isinstance(model, keras.Sequential) else model
 
         def visit(operation, *args, **kwargs):
+            nonlocal latest
             path = f"{prefix}{operation.name}"
             before = [
                 each
                 for each in keras.tree.flatten((args, kwargs))
                 if isinstance(each, Call)
             ]
+            if isinstance(operation, keras.Layer):
+                if training is not None:  # that of the whole model goes before
+                    latest = training
+                elif "training" in kwargs:
+                    latest = kwargs["training"]
+                elif latest is None:
+                    parameters = inspect.signature(operation.call).parameters
+                    latest = getattr(parameters.get("training"), "default", None)
             if is_graph(operation):
-                return run(operation, before, f"{path}/")
-            found.append(Call(operation, path, before))
+                return run(operation, before, f"{path}/", latest)
+            found.append(Call(operation, path, before, latest))
             return [found[-1]] * len(keras.tree.flatten(operation.output))
 
         return graph._run_through_graph(sources, call_fn=visit)
 
-    run(model, [Call() for _ in model.inputs], "")
+    run(model, [Call() for _ in model.inputs], "", None)
     return found
 
 

@@ -74,6 +74,9 @@ def fold_for_inference(model: keras.Model) -> keras.Model:
     against its standard deviation, scale and offset cancel each other and digits are
     lost: 2e-4 at a ratio of 1000.
 
+    A layer that the graph calls with `training=True`, itself or with a model around it,
+    uses the statistics of the batch in `model(x)` and in exports: it stays as it is.
+
     Args:
         model: a built functional or Sequential model; it stays as it is.
 
@@ -107,10 +110,13 @@ def fold_for_inference(model: keras.Model) -> keras.Model:
             "Every AttentiveNormalization must be a layer of the graph itself and no "
             f"subclass. Received: {', '.join(inside)}."
         )
+    in_training = {
+        id(call.operation) for call in found if call.training not in (None, False)
+    }
     folded = {}
 
     def replace(layer):
-        if isinstance(layer, AttentiveNormalization):
+        if isinstance(layer, AttentiveNormalization) and id(layer) not in in_training:
             folded[layer] = _without_statistics(layer)
             return folded[layer]
         return None

@@ -22,6 +22,7 @@ import math
 import threading
 
 import tensorflow as tf
+from tensorflow.python.eager import record
 
 MODES = ("training", "always", "never")
 GROUP = 16
@@ -37,9 +38,10 @@ def kernels(mode: str):
     """Where layers that are called (or traced) inside use the compiled passes.
 
     Args:
-        mode: `"training"` (the default outside): in training mode only, so that no
-            export holds a compiled function, which TensorFlow Serving refuses, and
-            where the input is large enough to pay for their launch; `"always"`: for
+        mode: `"training"` (the default outside): in training mode only, under a
+            gradient tape, so that no export holds a compiled function, which TensorFlow
+            Serving refuses, not even of a layer that is called with `training=True`;
+            and where the input is large enough to pay for their launch; `"always"`: for
             inputs of any size, in inference too (do not export inside); `"never"`:
             nowhere. A batch of unknown size counts as one of 16. It holds for all
             threads, because the replicas of a strategy are traced in their own; of
@@ -64,7 +66,8 @@ def kernels(mode: str):
 
 def apply_here(x, training) -> bool:
     """Whether the compiled passes are for this call of a layer on (N, positions, C)."""
-    if _mode == "never" or not (training or _mode == "always"):
+    trains = training and record.could_possibly_record()  # on a tape
+    if _mode == "never" or not (trains or _mode == "always"):
         return False
     if (
         not isinstance(x, tf.Tensor)

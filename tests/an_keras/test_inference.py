@@ -12,6 +12,7 @@ from an_keras import (
     fold_for_inference,
     freeze_all_but_normalization,
     freeze_normalization,
+    inference,
 )
 
 
@@ -106,6 +107,87 @@ def test_folding_in_double_precision_keeps_its_digits():
     a, b = (backends.apply(m, x) for m in (model, fold_for_inference(model)))
     tolerance = 1e-12 if backends.KEEPS_DOUBLE else 1e-6
     np.testing.assert_allclose(b, a, atol=tolerance)
+
+
+def called_in_training():
+    inputs = keras.Input((6, 6, 3))
+    norm = AttentiveNormalization(3, name="norm")
+    return keras.Model(inputs, norm(layers.Conv2D(4, 3)(inputs), training=True))
+
+
+def called_both_ways():
+    inputs = keras.Input((6, 6, 3))
+    norm = AttentiveNormalization(3, name="norm")
+    return keras.Model(inputs, norm(layers.Dense(3)(norm(inputs)), training=True))
+
+
+def inside_a_model_called_in_training():
+    inputs = keras.Input((6, 6, 3))
+    inner = keras.Sequential(
+        [keras.Input((6, 6, 3)), AttentiveNormalization(3, name="norm")]
+    )
+    return keras.Model(inputs, inner(inputs, training=True))
+
+
+def after_dropout_at_random():
+    """Keras hands `training` on to the layers after it."""
+    inputs = keras.Input((6, 6, 3))
+    outputs = layers.GaussianDropout(1e-7)(inputs, training=True)
+    return keras.Model(inputs, AttentiveNormalization(3, name="norm")(outputs))
+
+
+def called_in_inference():
+    inputs = keras.Input((6, 6, 3))
+    outputs = layers.GaussianDropout(1e-7)(inputs, training=True)
+    norm = AttentiveNormalization(3, name="norm")
+    return keras.Model(inputs, norm(outputs, training=False))
+
+
+def inside_a_model_called_in_inference():
+    inner = called_in_training()
+    inputs = keras.Input((6, 6, 3))
+    return keras.Model(inputs, inner(inputs, training=False))
+
+
+def with_dropout_at_random_after_it():
+    inputs = keras.Input((6, 6, 3))
+    outputs = AttentiveNormalization(3, name="norm")(inputs)
+    return keras.Model(inputs, layers.GaussianDropout(1e-7)(outputs, training=True))
+
+
+@pytest.mark.parametrize(
+    ("make", "is_folded"),
+    [
+        (called_in_training, False),
+        (called_both_ways, False),
+        (inside_a_model_called_in_training, False),
+        (after_dropout_at_random, False),
+        (called_in_inference, True),
+        (inside_a_model_called_in_inference, True),
+        (with_dropout_at_random_after_it, True),
+    ],
+)
+def test_layers_that_use_the_statistics_of_the_batch_stay_as_they_are(make, is_folded):
+    model = make()
+    x = np.random.default_rng(0).normal(1, 3, (8, 6, 6, 3)).astype("float32")
+    for _ in range(3):
+        model(x, training=True)
+    folded = fold_for_inference(model)
+    for arguments in ({}, {"training": False}):
+        a, b = (backends.apply(each, x, **arguments) for each in (model, folded))
+        np.testing.assert_allclose(b, a, atol=2e-5)
+    (norm,) = inference.attentive_layers(folded)
+    assert (norm.normalization is None) == is_folded
+
+
+def test_copies_keep_dropout_that_works_in_inference():
+    inputs = keras.Input((6, 6, 3))
+    outputs = AttentiveNormalization(3)(inputs)
+    model = keras.Model(inputs, layers.Dropout(0.5)(outputs, training=True))
+    folded = fold_for_inference(model)
+    x = np.ones((4, 6, 6, 3), "float32")
+    for each in (model, folded):
+        assert np.mean(backends.apply(each, x) == 0) > 0.2
 
 
 class Block(layers.Layer):
