@@ -3,6 +3,10 @@
 import math
 import numbers
 
+import keras
+import numpy as np
+from keras import ops
+
 
 def require_integer(name, value):
     if not isinstance(value, numbers.Integral) or isinstance(value, bool):
@@ -42,4 +46,45 @@ def require_member(name, value, members):
         expected = ", ".join(repr(member) for member in members)
         raise ValueError(
             f"`{name}` must be one of {expected}. Received: {name}={value!r}."
+        )
+
+
+def require_activation(name, activation, units):
+    """A function of logits (N, K) that is one of each sample; K = `units`."""
+    logits = np.zeros((4, units), "float32")
+    logits[1, 0] = 10.0
+    logits[2:] = np.linspace(0.5, 0.2, units), np.linspace(-3.0, 3.0, units)
+
+    def refuse(received, error=None):
+        raise ValueError(
+            f"`{name}` must map logits (N, K) to weights (N, K) of a floating point "
+            "type, and each sample by itself. All of them must be finite; if they add "
+            f"up to 1, then for all logits. Received: {name}={activation!r}, {received}"
+        ) from error
+
+    try:
+        together = activation(ops.convert_to_tensor(logits))
+        alone = [activation(ops.convert_to_tensor(row[None])) for row in logits]
+    except Exception as error:
+        refuse(f"which fails for K={units}: {error}", error)
+    dtype = keras.backend.standardize_dtype(together.dtype)
+    if tuple(together.shape) != logits.shape or "float" not in dtype:
+        refuse(f"weights {tuple(together.shape)} of type {dtype} for {logits.shape}.")
+    try:
+        weights = ops.convert_to_numpy(together)
+        alone = np.concatenate([ops.convert_to_numpy(each) for each in alone])
+    except (NotImplementedError, TypeError):
+        return  # made while a function is traced, where nothing has a value
+    if not np.isfinite(weights).all():
+        refuse(f"which is not for {logits[~np.isfinite(weights).all(axis=1)][0]}.")
+    if not np.allclose(weights, alone, atol=1e-5):
+        refuse("whose weights for one sample change with the other samples.")
+    sums = weights.sum(axis=1)
+    is_one = np.abs(sums - 1.0) < 1e-3
+    if is_one[:2].all() and not is_one.all():
+        row = int(np.argmin(is_one))
+        refuse(
+            f"whose weights add up to 1 for some logits and to {sums[row]:.3g} for "
+            f"{logits[row].round(2).tolist()}. (`keras.activations.sparsemax` of Keras "
+            '3.15 has this fault; "softmax" has not.)'
         )

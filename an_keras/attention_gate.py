@@ -111,9 +111,11 @@ class AttentionGate(keras.layers.Layer):
                 logits, ops.zeros_like(logits), weight_of_sample, self.synchronized
             )
             if update:
+                samples = ops.shape(logits)[0]
+                if weight_of_sample is not None:
+                    samples = ops.sum(weight_of_sample)
                 for name, batch in (("mean", mean), ("variance", variance)):
                     moving = getattr(self, f"{prefix}moving_{name}")
-                    samples = ops.shape(logits)[0]
                     functional.update_moving(moving, batch, self.momentum, samples)
         else:
             mean, variance = weight("moving_mean"), weight("moving_variance")

@@ -1,5 +1,6 @@
 """Attentive normalization: feature normalization and feature attention in one layer."""
 
+import contextvars
 import math
 
 import keras
@@ -11,6 +12,8 @@ from an_keras.attention_gate import AttentionGate
 NORMALIZATIONS = ("batch", "group", "instance", "layer", None)
 DESCRIPTORS = ("mean_over_std", "mean", "mean_plus_max")
 GATE_NORMALIZATIONS = ("auto", "batch", "group", None)
+# Function (layer, attention), for every layer that this thread calls.
+OBSERVER = contextvars.ContextVar("OBSERVER", default=None)
 
 
 @keras.saving.register_keras_serializable(package="an_keras")
@@ -82,8 +85,10 @@ class AttentiveNormalization(keras.layers.Layer):
         gate_normalization: `"batch"` over the batch axis, `"group"` (one group over K),
             `None`, or `"auto"`: `"batch"` for a batch backbone, else `None`. A gate
             projection has a bias exactly when no norm follows it.
-        gate_activation: any Keras activation, or a pure function of the logits;
-            `"softmax"` is over K.
+        gate_activation: any Keras activation, or a pure function of the logits, (N, K)
+            -> (N, K), that treats each sample by itself; `"softmax"` is over K. Each
+            is tried on a few logits: `keras.activations.sparsemax` of Keras 3.15, whose
+            weights do not add up to 1, is refused.
         synchronized: batch statistics of backbone and gate over all replicas
             (TensorFlow; on JAX they are global anyway).
         gamma_initializer: of the (K, C) scales; `None` is `RandomNormal(1.0, 0.1)`.
@@ -181,6 +186,9 @@ class AttentiveNormalization(keras.layers.Layer):
         self.gate_hidden_units = gate_hidden_units and int(gate_hidden_units)
         self.gate_normalization = gate_normalization
         self.gate_activation = keras.activations.get(gate_activation)
+        arguments.require_activation(
+            "gate_activation", self.gate_activation, self.num_components
+        )
         self.synchronized = synchronized
         # New objects for each layer: an initializer draws the same numbers every time.
         self.gamma_initializer = keras.initializers.get(
@@ -209,7 +217,6 @@ class AttentiveNormalization(keras.layers.Layer):
         self.beta_constraint = keras.constraints.get(beta_constraint)
         self.gate_constraint = keras.constraints.get(gate_constraint)
         self.supports_masking = True
-        self.observer = None  # called with (layer, attention) by collect_attention
 
     def build(self, input_shape):
         rank, channels = len(input_shape), self._channels(input_shape)
@@ -304,7 +311,7 @@ class AttentiveNormalization(keras.layers.Layer):
             return self._call_kernels(inputs, training)
         x, mask = self._computable(inputs, mask)
         moments = self._instance_moments(x, mask)
-        weight = self._counting(mask, moments)
+        weight = self._counting(moments)
         descriptor = self._describe(x, mask, moments)
         gamma, beta = self._mixture(descriptor, training, weight)
         if self.normalization == "layer":
@@ -312,8 +319,7 @@ class AttentiveNormalization(keras.layers.Layer):
             variance = ops.mean(ops.square(x - mean), axis=self.axis, keepdims=True)
             x = (x - mean) * ops.rsqrt(variance + self.epsilon)
         elif self.normalization is not None:
-            count = None if mask is None else moments[2]
-            mean, variance = self._statistics(moments, count, training)
+            mean, variance = self._statistics(moments, training)
             gamma = gamma * ops.rsqrt(variance + self.epsilon)
             if training and self.trainable:
                 x = x - self._broadcast(x)(mean)
@@ -356,7 +362,7 @@ class AttentiveNormalization(keras.layers.Layer):
                 if self.normalization is None:
                     beta = beta + gamma * mean
                 elif self.normalization != "layer":
-                    centre, variance = self._statistics(moments, None, training)
+                    centre, variance = self._statistics(moments, training)
                     gamma = gamma * ops.rsqrt(variance + self.epsilon)
                     beta = beta + gamma * (mean - centre)
             new = [scope.get_current_value(variable) for variable in fixed]
@@ -376,8 +382,9 @@ class AttentiveNormalization(keras.layers.Layer):
     def _mixture(self, descriptor, training, weight=None):
         """Scale and offset of each sample, (N, C)."""
         attention = self.gate(descriptor, training=training, weight=weight)
-        if self.observer is not None:
-            self.observer(self, attention)
+        observe = OBSERVER.get()
+        if observe is not None:
+            observe(self, attention)
         dtype = attention.dtype
         return functional.mix(
             attention, ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype)
@@ -394,7 +401,7 @@ class AttentiveNormalization(keras.layers.Layer):
         x, mask = self._computable(inputs, mask)
         moments = self._instance_moments(x, mask)
         descriptor = self._describe(x, mask, moments)
-        weight = self._counting(mask, moments)
+        weight = self._counting(moments)
         return self.gate.attend(descriptor, training, weight, update=False)
 
     def _computable(self, inputs, mask):
@@ -414,14 +421,14 @@ class AttentiveNormalization(keras.layers.Layer):
                     f"{tuple(inputs.shape)}, axis={self.axis}."
                 )
             mask = ops.cast(ops.expand_dims(mask, self.axis), dtype)
-            every = ops.max(inputs, axis=self.axis, keepdims=True)
+            every = ops.sum(inputs, axis=self.axis, keepdims=True)
             mask = mask * ops.cast(ops.ones_like(every), dtype)  # of size 1: for all
         return ops.cast(inputs, dtype), mask
 
-    def _counting(self, mask, moments):
-        """1 for samples with a position left, 0 for the others, (N, 1)."""
+    def _counting(self, moments):
+        """1 for samples with a position, 0 for the others, (N, 1); `None`: all have."""
         count = moments[2]
-        return None if mask is None else ops.cast(count > 0, count.dtype)
+        return ops.cast(count > 0, count.dtype) if len(count.shape) else None
 
     def _position_axes(self, x):
         channel_axis = self.axis % len(x.shape)
@@ -444,23 +451,27 @@ class AttentiveNormalization(keras.layers.Layer):
             epsilon = self.descriptor_epsilon
             return functional.mean_over_std(mean, variance, count, epsilon)
         if self.descriptor == "mean_plus_max":
-            return mean + functional.maximum(x, self._position_axes(x), mask)
+            return mean + functional.maximum(x, self._position_axes(x), count, mask)
         return mean
 
-    def _statistics(self, moments, count, training):
+    def _statistics(self, moments, training):
         """Mean and variance of the backbone, (C,) or (N, C)."""
-        mean, variance, _ = moments
+        mean, variance, count = moments
         if self.normalization == "group":
             return functional.group_moments(mean, variance, self.groups)
         if self.normalization == "instance":
             return mean, variance
         if training and self.trainable:
-            samples, rate = ops.shape(mean)[0], self.momentum
+            weight = count if len(count.shape) else None
+            total = ops.shape(mean)[0] if weight is None else ops.sum(weight)
             mean, variance = functional.batch_moments(
-                mean, variance, count, self.synchronized
+                mean, variance, weight, self.synchronized
             )
-            functional.update_moving(self.moving_mean, mean, rate, samples)
-            functional.update_moving(self.moving_variance, variance, rate, samples)
+            for variable, new in (
+                (self.moving_mean, mean),
+                (self.moving_variance, variance),
+            ):
+                functional.update_moving(variable, new, self.momentum, total)
             return mean, variance
         dtype = mean.dtype
         return ops.cast(self.moving_mean, dtype), ops.cast(self.moving_variance, dtype)

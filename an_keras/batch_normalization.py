@@ -43,11 +43,11 @@ class BatchNormalization(keras.layers.BatchNormalization):
         outputs, *moments = kernels_tf.fused_batch_norm(
             inputs, gamma, beta, self.epsilon
         )
-        samples = ops.shape(inputs)[0]
+        size = ops.size(inputs)
         for variable, moment in zip(
             (self.moving_mean, self.moving_variance), moments, strict=True
         ):
-            functional.update_moving(variable, moment, self.momentum, samples)
+            functional.update_moving(variable, moment, self.momentum, size)
         return ops.cast(outputs, self.compute_dtype)
 
     def _is_fused(self, inputs):
@@ -65,7 +65,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return kernels_tf.has_fused_batch_norm(inputs)
 
     def _moments(self, inputs, mask):
-        """A replica without samples has no say in the average."""
+        """A replica without samples or positions has no say in the average."""
         if mask is None and not self.synchronized:
             # `tf.nn.moments`, which Keras takes, stops gradients of gradients.
             axes = tuple(self._reduction_axes)
@@ -74,7 +74,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
             moments = ops.squeeze(mean, axes), variance
         else:
             moments = super()._moments(inputs, mask)
-        some = ops.shape(inputs)[0] > 0
+        some = ops.size(inputs) > 0
         old = (self.moving_mean, self.moving_variance)
         return tuple(
             ops.where(some, moment, ops.cast(moving, moment.dtype))

@@ -20,8 +20,8 @@ def instance_moments(x, position_axes, broadcast, mask=None):
 
     Returns:
         mean (N, C), biased variance (N, C), and the number of positions behind them
-        as a scalar or, with a mask, (N, 1). A sample without positions has mean and
-        variance 0.
+        as a scalar or, where it may be 0, (N, 1). A sample without positions has mean
+        and variance 0.
     """
     if mask is not None:  # before anything else: NaN times 0 is NaN
         x = ops.where(mask > 0, x, 0.0)
@@ -38,7 +38,12 @@ def instance_moments(x, position_axes, broadcast, mask=None):
             # int8 runtimes find no scale for differences that are always 0
             return mean, ops.zeros_like(mean), count
         centred = x - broadcast(mean)
-        return mean, ops.mean(ops.square(centred), axis=position_axes), count
+        variance = ops.mean(ops.square(centred), axis=position_axes)
+        if any(x.shape[axis] in (None, 0) for axis in position_axes):
+            count = count * ops.ones_like(mean[:, :1])
+            mean = ops.where(count > 0, mean, 0.0)
+            variance = ops.where(count > 0, variance, 0.0)
+        return mean, variance, count
     count = ops.sum(mask, axis=position_axes)
     divisor = ops.maximum(count, 1.0)
     mean = ops.sum(x, axis=position_axes) / divisor
@@ -46,15 +51,19 @@ def instance_moments(x, position_axes, broadcast, mask=None):
     return mean, ops.sum(ops.square(centred), axis=position_axes) / divisor, count
 
 
-def maximum(x, position_axes, mask=None):
-    """Largest value of each channel of each sample, (N, C); 0 where all is masked."""
-    if mask is None:
-        return ops.max(x, axis=position_axes) if position_axes else x
+def maximum(x, position_axes, count, mask=None):
+    """Largest value of each channel of each sample, (N, C).
+
+    `count` is that of `instance_moments`; a sample without positions has 0.
+    """
+    if mask is not None:
+        x = ops.where(mask > 0, x, -float("inf") if position_axes else 0.0)
     if not position_axes:
-        return ops.where(mask > 0, x, 0.0)
-    lowest = ops.where(mask > 0, x, -float("inf"))
-    nothing_left = ops.sum(mask, axis=position_axes) == 0
-    return ops.where(nothing_left, 0.0, ops.max(lowest, axis=position_axes))
+        return x
+    if 0 in x.shape:  # Keras raises an error for the maximum of nothing
+        return ops.sum(ops.zeros_like(x), axis=position_axes)
+    largest = ops.max(x, axis=position_axes)
+    return ops.where(count > 0, largest, 0.0) if len(count.shape) else largest
 
 
 def mean_over_std(mean, variance, count, epsilon):
@@ -88,13 +97,14 @@ def batch_moments(mean, variance, weight=None, synchronized=False):
     return batch, batch_mean(spread, weight, synchronized)
 
 
-def update_moving(variable, batch, momentum, samples):
+def update_moving(variable, batch, momentum, count):
     """variable = momentum * variable + (1 - momentum) * batch.
 
-    Without samples it stays: a short last batch leaves replicas that get none.
+    It stays where `count`, of the positions or samples behind `batch`, is 0: a short
+    last batch leaves replicas that get none.
     """
     old = ops.cast(variable, batch.dtype)
-    batch = ops.where(samples > 0, batch, old)
+    batch = ops.where(count > 0, batch, old)
     variable.assign(old * momentum + batch * (1.0 - momentum))
 
 

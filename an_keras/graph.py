@@ -79,10 +79,9 @@ def calls(model: keras.Model) -> list[Call]:
         def visit(operation, *args, **kwargs):
             nonlocal latest
             path = f"{prefix}{operation.name}"
+            inputs = args, {**kwargs, "mask": None}
             before = [
-                each
-                for each in keras.tree.flatten((args, kwargs))
-                if isinstance(each, Call)
+                each for each in keras.tree.flatten(inputs) if isinstance(each, Call)
             ]
             if isinstance(operation, keras.Layer):
                 if training is not None:  # that of the whole model goes before

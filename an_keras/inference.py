@@ -1,10 +1,13 @@
 """Models in use: their attention, folded for inference, frozen for fine-tuning."""
 
+import collections
+import itertools
+
 import keras
 from keras import ops
 
 from an_keras import conversion, graph
-from an_keras.attentive_normalization import AttentiveNormalization
+from an_keras.attentive_normalization import OBSERVER, AttentiveNormalization
 
 NORMS = (AttentiveNormalization, *conversion.NORMS)
 
@@ -28,33 +31,110 @@ def collect_attention(model: keras.Layer, inputs) -> dict:
 
     Returns:
         {path of the layer: (N, K)}, in the order of the layers' calls. A layer that the
-        model uses several times has entries `path`, `path:1`, `path:2`, ...
+        model uses several times has entries `path`, `path:1`, `path:2`, ...; layers of
+        the same path, as in an ensemble, have the names of the models around them
+        before their own instead. Layers that are not called in inference have none.
 
     Raises:
-        ValueError: the model has no `AttentiveNormalization`.
+        ValueError: the model has no `AttentiveNormalization`; or one is called where it
+            cannot be observed: in a `tf.function` or another compiled function, or in
+            the loop of an RNN. The message names it.
     """
     layers = attentive_layers(model)
     if not layers:
         raise ValueError(
             f"The model has no AttentiveNormalization. Received: {model.name!r}."
         )
-    collected = {}
-
-    def keep(layer, attention):
-        path, uses = layer.path, 0
-        while path in collected:
-            uses += 1
-            path = f"{layer.path}:{uses}"
-        collected[path] = attention
-
-    for layer in layers:
-        layer.observer = keep
+    _require_no_loop(model)
+    calls = []
+    token = OBSERVER.set(lambda *call: calls.append(call))
     try:
         model(inputs, training=False)
     finally:
-        for layer in layers:
-            layer.observer = None
+        OBSERVER.reset(token)
+    known = {id(layer) for layer in layers}
+    calls = [call for call in calls if id(call[0]) in known]
+    hidden = _unobserved(model, inputs, layers, calls)
+    if hidden or not calls:
+        names = ", ".join(layer.path for layer in hidden) or "no call of any"
+        raise ValueError(
+            "Every AttentiveNormalization must be called by Python code to be observed, "
+            "not inside of a compiled function (tf.function, jax.jit). "
+            f"layer.attention(x) tells the attention there. Received: {names}."
+        )
+    paths, collected = _paths(model, [layer for layer, _ in calls]), {}
+    for layer, attention in calls:
+        path, uses = paths[id(layer)], 0
+        while path in collected:
+            uses += 1
+            path = f"{paths[id(layer)]}:{uses}"
+        collected[path] = attention
     return collected
+
+
+def _require_no_loop(model):
+    """RNNs call their cell in a compiled loop, or once more than there are steps."""
+    for layer in model._flatten_layers():
+        if isinstance(layer, keras.layers.RNN) and not layer.unroll:
+            for each in attentive_layers(layer):
+                raise ValueError(
+                    "An AttentiveNormalization in the cell of an RNN can be observed "
+                    "only where the RNN is made with unroll=True. Received: "
+                    f"{each.path} in {layer.name}."
+                )
+
+
+def _unobserved(model, inputs, layers, calls):
+    """Layers that were called, but are not in `calls` or without values there."""
+    seen = {id(layer) for layer, _ in calls}
+    missing = [layer for layer in layers if id(layer) not in seen and layer.built]
+    if missing and keras.backend.backend() == "tensorflow":
+        from an_keras import kernels_tf
+
+        are_read = kernels_tf.are_read(
+            lambda: model(inputs, training=False), [layer.gamma for layer in missing]
+        )
+        missing = list(itertools.compress(missing, are_read))
+    else:
+        missing = []
+    if all(map(_has_values, keras.tree.flatten(inputs))):
+        missing += [layer for layer, values in calls if not _has_values(values)]
+    return missing
+
+
+def _has_values(array):
+    """Whether it is no tensor of a function that is traced."""
+    try:
+        ops.convert_to_numpy(array)
+    except (NotImplementedError, TypeError):
+        return False
+    return True
+
+
+def _paths(model, layers):
+    """{id of the layer: its path}, with the models around it where others have it."""
+    layers = list({id(layer): layer for layer in layers}.values())
+    count = collections.Counter(layer.path for layer in layers)
+    places = {}
+
+    def visit(owner, prefix):
+        for each in owner._flatten_layers(include_self=False, recursive=False):
+            if id(each) not in places:
+                places[id(each)] = f"{prefix}{each.name}"
+                visit(each, f"{prefix}{each.name}/")
+
+    visit(model, "")
+    paths = {
+        id(layer): layer.path if count[layer.path] == 1 else places[id(layer)]
+        for layer in layers
+    }
+    same = [path for path, n in collections.Counter(paths.values()).items() if n > 1]
+    if same:
+        raise ValueError(
+            "Every AttentiveNormalization must have a name of its own, or be in a "
+            f"model that has. Received: several of the name {same[0]}."
+        )
+    return paths
 
 
 def fold_for_inference(model: keras.Model) -> keras.Model:

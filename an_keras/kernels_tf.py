@@ -123,6 +123,13 @@ def fused_batch_norm(x, gamma, beta, epsilon):
     return y, mean, variance * (tf.maximum(n - 1.0, 1.0) / n)
 
 
+def are_read(function, variables) -> list[bool]:
+    """Which Keras variables it reads, also in functions that were traced before."""
+    graph = tf.function(function).get_concrete_function().graph
+    handles = {id(outside) for outside, _ in graph.captures}
+    return [id(variable.value.handle) in handles for variable in variables]
+
+
 def read(variables) -> list:
     """Values of Keras variables, as tensors."""
     return [tf.convert_to_tensor(variable.value) for variable in variables]

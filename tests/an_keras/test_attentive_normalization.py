@@ -1,12 +1,13 @@
 """The layer as users meet it: shapes, modes, files, errors."""
 
+import functools
 import json
 
 import backends
 import keras
 import numpy as np
 import pytest
-from keras import ops
+from keras import layers, ops
 
 from an_keras import AttentiveNormalization
 
@@ -141,11 +142,37 @@ def test_samples_that_are_masked_whole_do_not_count_in_the_gate():
     np.testing.assert_allclose(all_of_them[:2], few, atol=1e-5)
 
 
-def test_empty_batch_leaves_the_statistics():
-    layer = AttentiveNormalization(3)
-    layer.build((None, 5, 5, 8))
+@pytest.mark.parametrize("is_masked", [False, True], ids=["", "masked"])
+@pytest.mark.parametrize("descriptor", ["mean_over_std", "mean_plus_max"])
+@pytest.mark.parametrize("normalization", ["batch", "group", "instance", "layer", None])
+@pytest.mark.parametrize("shape", [(0, 5, 5, 4), (2, 0, 5, 4), (0, 0, 5, 4)], ids=str)
+def test_nothing_leaves_the_statistics(shape, normalization, descriptor, is_masked):
+    layer = AttentiveNormalization(
+        3,
+        normalization=normalization,
+        groups=2,
+        descriptor=descriptor,
+        gate_normalization="batch",
+        gate_hidden_units=5,
+    )
+    layer.build((None, None, None, 4))
     before = layer.get_weights()
-    layer(np.zeros((0, 5, 5, 8), "float32"), training=True)
+    x, mask = np.zeros(shape, "float32"), np.ones(shape[:-1], bool)
+    for training in (True, False):
+        y = layer(x, training=training, mask=mask if is_masked else None)
+        assert tuple(y.shape) == shape
+    for old, new in zip(before, layer.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+@pytest.mark.parametrize("axis", [1, -1])
+def test_a_batch_that_is_masked_whole_leaves_the_statistics(axis):
+    layer = AttentiveNormalization(3, axis=axis)
+    layer.build((None, 4, 4))
+    before = layer.get_weights()
+    mask = np.zeros((2, 4), bool)
+    y = layer(np.ones((2, 4, 4), "float32"), training=True, mask=mask)
+    assert backends.finite(y)
     for old, new in zip(before, layer.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -425,6 +452,24 @@ def test_fit_learns_and_moves_the_statistics():
         ({"momentum": 1.5}, ValueError, r"`momentum` must be in \[0, 1\]"),
         ({"epsilon": 0.0}, ValueError, "`epsilon` must be > 0"),
         ({"descriptor_epsilon": -1.0}, ValueError, "`descriptor_epsilon` must be > 0"),
+        (
+            {"gate_activation": "glu"},
+            ValueError,
+            r"must map logits \(N, K\) to weights",
+        ),
+        ({"gate_activation": "threshold"}, ValueError, "missing 2 required positional"),
+        ({"gate_activation": lambda x: x > 0}, ValueError, "weights .* of type bool"),
+        (
+            {"gate_activation": lambda x: ops.softmax(x, axis=0)},
+            ValueError,
+            "each sample by itself",
+        ),
+        (
+            {"gate_activation": layers.Softmax(axis=0)},
+            ValueError,
+            "each sample by itself",
+        ),
+        ({"gate_activation": ops.log}, ValueError, "must be finite"),
     ],
 )
 def test_bad_arguments_are_named(arguments, error, words):
@@ -451,3 +496,61 @@ def test_bad_arguments_are_named(arguments, error, words):
 def test_shapes_that_do_not_fit_are_named(arguments, shape, words):
     with pytest.raises(ValueError, match=words):
         AttentiveNormalization(**arguments).build(shape)
+
+
+def sparsemax(x, is_right=False):
+    """Martins and Astudillo 2016; otherwise as Keras 3.15.1 has it."""
+    ordered = ops.flip(ops.sort(x, axis=-1), axis=-1)
+    totals = ops.cumsum(ordered, axis=-1)
+    ranks = ops.arange(1, x.shape[-1] + 1, dtype=x.dtype)
+    support = ops.cast(ordered - (totals - 1) / ranks > 0, x.dtype)
+    total = ops.sum((ordered if is_right else totals) * support, -1, keepdims=True)
+    return ops.maximum(x - (total - 1) / ops.sum(support, -1, keepdims=True), 0.0)
+
+
+def is_mended():
+    row = ops.convert_to_tensor([[0.5, 0.4, 0.3, 0.2]])
+    return abs(float(ops.sum(keras.activations.sparsemax(row))) - 1) < 1e-3
+
+
+@pytest.mark.parametrize(
+    "activation",
+    [
+        sparsemax,
+        *(
+            pytest.param(
+                spelling,
+                marks=pytest.mark.skipif(is_mended(), reason="Keras mended sparsemax"),
+            )
+            for spelling in (
+                "sparsemax",
+                keras.activations.sparsemax,
+                keras.activations.serialize(keras.activations.sparsemax),
+                layers.Activation("sparsemax"),
+            )
+        ),
+    ],
+    ids=str,
+)
+@pytest.mark.parametrize("num_components", [2, 10])
+def test_a_distribution_whose_weights_do_not_add_up_is_refused(
+    activation, num_components
+):
+    with pytest.raises(ValueError, match="add up to 1 for some logits and to 0.*spars"):
+        AttentiveNormalization(num_components, gate_activation=activation)
+
+
+@pytest.mark.parametrize("num_components", [1, 2, 10])
+@pytest.mark.parametrize(
+    "activation",
+    [
+        functools.partial(sparsemax, is_right=True),
+        "softmax",
+        "relu",
+        "hard_shrink",
+        "linear",
+    ],
+)
+def test_other_activations_are_those_of_a_gate(activation, num_components):
+    layer = AttentiveNormalization(num_components, gate_activation=activation)
+    assert backends.finite(layer(np.ones((2, 4, 4, 3), "float32")))

@@ -3,6 +3,7 @@
 import backends
 import keras
 import numpy as np
+import pytest
 
 from an_keras import BatchNormalization
 
@@ -22,11 +23,13 @@ def test_results_and_weight_files_are_those_of_keras(tmp_path):
     np.testing.assert_allclose(*pair, atol=1e-5)
 
 
-def test_empty_batch_leaves_the_statistics():
-    layer = BatchNormalization()
-    layer.build((None, 4))
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("shape", [(0, 4), (0, 5, 5, 4), (2, 0, 5, 4)], ids=str)
+def test_nothing_leaves_the_statistics(shape, dtype):
+    layer = BatchNormalization(dtype=dtype)
+    layer.build((*[None] * (len(shape) - 1), 4))
     before = layer.get_weights()
-    layer(np.zeros((0, 4), "float32"), training=True)
+    layer(np.zeros(shape, dtype), training=True)
     for old, new in zip(before, layer.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 

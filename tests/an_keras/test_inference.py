@@ -1,5 +1,7 @@
 """Looking inside a model, folding it, freezing parts of it."""
 
+import threading
+
 import backends
 import keras
 import numpy as np
@@ -37,7 +39,6 @@ def test_attention_of_nested_and_shared_layers_is_collected_by_path():
     assert collected[deep.path].shape == (5, 2)
     for old, new in zip(before, model.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
-    assert shared.observer is None
 
 
 def test_model_without_attention_is_named():
@@ -46,6 +47,113 @@ def test_model_without_attention_is_named():
         ValueError, match="no AttentiveNormalization. Received: 'plain'"
     ):
         collect_attention(model, np.ones((1, 4)))
+
+
+class Member(keras.Model):
+    """Its second norm is called only `where` says so."""
+
+    def __init__(self, where="training", **kwargs):
+        super().__init__(**kwargs)
+        self.norm = AttentiveNormalization(2, name="norm")
+        self.auxiliary = AttentiveNormalization(2, name="auxiliary")
+        self.where = where
+
+    def build(self, shape):
+        self.norm.build(shape)
+        self.auxiliary.build(shape)
+
+    def call(self, x, training=None):
+        if training or self.where == "always":
+            self.auxiliary(x)
+        return self.norm(x, training=training)
+
+
+def test_layers_that_are_not_called_in_inference_have_no_entry():
+    model, x = Member(), np.ones((5, 4, 4, 3), "float32")
+    model(x)
+    assert list(collect_attention(model, x)) == [model.norm.path]
+
+
+def functional_member(name):
+    norm = AttentiveNormalization(2, name="norm")
+    return keras.Sequential([keras.Input((4, 4, 3)), norm], name=name)
+
+
+class Ensemble(keras.Model):
+    def __init__(self, members):
+        super().__init__(name="ensemble")
+        self.members = members
+
+    def call(self, x):
+        return sum(member(x) for member in self.members)
+
+
+def functional_ensemble(members):
+    inputs = keras.Input((4, 4, 3))
+    outputs = layers.Average()([member(inputs) for member in members])
+    return keras.Model(inputs, outputs)
+
+
+@pytest.mark.parametrize("make", [functional_ensemble, Ensemble])
+def test_members_of_an_ensemble_are_told_apart(make):
+    members = [functional_member("a"), functional_member("b")]
+    x = np.random.default_rng(0).normal(size=(5, 4, 4, 3)).astype("float32")
+    collected = collect_attention(make(members), x)
+    assert list(collected) == ["a/norm", "b/norm"]
+    for member, attention in zip(members, collected.values(), strict=True):
+        expected = ops.convert_to_numpy(member.layers[-1].attention(x))
+        np.testing.assert_allclose(ops.convert_to_numpy(attention), expected, atol=1e-6)
+
+
+def test_members_without_a_name_of_their_own_are_named():
+    model = Ensemble([functional_member("a"), functional_member("a")])
+    with pytest.raises(ValueError, match="Received: several of the name a/norm"):
+        collect_attention(model, np.ones((5, 4, 4, 3), "float32"))
+
+
+def test_calls_of_other_threads_are_not_mixed_in():
+    model, x = Member(), np.ones((5, 4, 4, 3), "float32")
+    model(x)
+
+    class CallsInAThread(layers.Layer):
+        def call(self, inputs):
+            thread = threading.Thread(target=model, args=(x[:2],))
+            thread.start()
+            thread.join()
+            return inputs
+
+    outer = Ensemble([CallsInAThread(), model])
+    outer(x)
+    (attention,) = collect_attention(outer, x).values()
+    assert attention.shape == (5, 2)
+
+
+class Cell(layers.Layer):
+    def __init__(self, **kwargs):
+        super().__init__(**kwargs)
+        self.norm = AttentiveNormalization(2, name="norm")
+        self.state_size = self.output_size = 3
+
+    def build(self, shape):
+        self.norm.build(shape)
+
+    def call(self, x, states, training=None):
+        y = self.norm(x + states[0], training=training)
+        return y, [y]
+
+
+def test_steps_of_a_recurrent_network_are_collected_where_it_is_unrolled():
+    x = np.ones((4, 5, 3), "float32")
+
+    def recurrent(unroll):
+        rnn = layers.RNN(Cell(), unroll=unroll, name="rnn")
+        return keras.Sequential([keras.Input((5, 3)), rnn])
+
+    assert len(collect_attention(recurrent(True), x)) == 5
+    with pytest.raises(ValueError, match="unroll=True. Received: .*norm in rnn"):
+        collect_attention(recurrent(False), x)
+    model = keras.Sequential([layers.TimeDistributed(AttentiveNormalization(2))])
+    assert len(collect_attention(model, np.ones((2, 3, 4, 4, 5), "float32"))) == 3
 
 
 def attentive_network(**arguments):
