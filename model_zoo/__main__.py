@@ -14,6 +14,7 @@ import warnings
 import model_zoo
 from model_zoo import weights
 from model_zoo.convert import SUFFIX, convert
+from model_zoo.preprocessing import preprocessing
 
 
 class UsageError(ValueError):
@@ -119,6 +120,7 @@ def info_table(arguments):
         "parameters": f"{info.parameters:,}",
         "input": " x ".join(map(str, info.input_shape)),
         "classes": info.classes,
+        "images": preprocessing(info.name).description(),
         "ImageNet top-1 / top-5, percent": accuracy(info.top1, info.top5),
         "the same, of the paper's code": accuracy(info.paper_top1, info.paper_top5),
         "recipe of the authors": info.recipe or "not published",
@@ -129,6 +131,7 @@ def info_table(arguments):
         metrics = ", ".join(f"{name} {value}" for name, value in record.metrics.items())
         facts |= {
             f"weights {tag}": metrics,
+            "  images": preprocessing(f"{info.name}.{tag}").description(),
             "  made by": record.recipe,
             "  sha256": record.sha256,
             "  licence": record.licence,

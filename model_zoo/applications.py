@@ -45,6 +45,8 @@ class Family:
         module: its name.
         mode: how the images are prepared: "caffe", "tf", "torch" as in Keras, "none"
             where it is a part of the network.
+        mode_without: with "none", how they are prepared where that part is left out,
+            as with `include_preprocessing=False`.
         networks: {constructor: (pixels of the default input, trainable parameters)}.
         num_components: of `convert_normalization`.
         note: what the docstring adds.
@@ -55,6 +57,16 @@ class Family:
     networks: dict[str, tuple[int, int]]
     num_components: dict | Callable | None = None
     note: str = "The paper has no network of this family."
+    mode_without: str | None = None
+
+    def has_preprocessing(self, channels: int, include_preprocessing: bool) -> bool:
+        """Whether a network takes images of 0 to 255; ConvNeXts only those of RGB."""
+        rgb_only = self.module == "convnext"
+        return (
+            self.mode == "none"
+            and include_preprocessing
+            and (channels == 3 or not rgb_only)
+        )
 
 
 FAMILIES = (
@@ -102,6 +114,7 @@ FAMILIES = (
         {"MobileNetV3Small": (224, 2_609_079), "MobileNetV3Large": (224, 5_616_640)},
         MOBILE,
         BY_ANALOGY,
+        mode_without="tf",
     ),
     Family(
         "efficientnet",
@@ -125,10 +138,18 @@ FAMILIES = (
             "EfficientNetV2B1": (240, 9_045_448),
             "EfficientNetV2B2": (260, 11_146_134),
             "EfficientNetV2B3": (300, 15_762_934),
+        },
+        mode_without="torch",
+    ),
+    Family(
+        "efficientnet_v2",
+        "none",
+        {
             "EfficientNetV2S": (384, 23_462_452),
             "EfficientNetV2M": (480, 57_979_182),
             "EfficientNetV2L": (480, 125_286_720),
         },
+        mode_without="tf128",
     ),
     Family(
         "convnext",
@@ -142,6 +163,7 @@ FAMILIES = (
         },
         note="Its norms are layer normalization: attentive normalization over it is "
         "unpublished.",
+        mode_without="torch",
     ),
     Family("inception_v3", "tf", {"InceptionV3": (299, 24_401_098)}),
     Family("inception_resnet_v2", "tf", {"InceptionResNetV2": (299, 56_699_234)}),
@@ -153,8 +175,8 @@ FAMILIES = (
     Family("xception", "tf", {"Xception": (299, 24_243_510)}),
 )
 WITHOUT_HASH = ("MobileNet", "MobileNetV2")
-MODES = {
-    f"applications.AN{name}": (family.mode, size)
+ORIGINALS = {
+    f"applications.AN{name}": (family, size)
     for family in FAMILIES
     for name, (size, _) in family.networks.items()
 }

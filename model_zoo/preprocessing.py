@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from model_zoo import weights as zoo_weights
-from model_zoo.applications import MODES
+from model_zoo.applications import ORIGINALS
 from model_zoo.blocks import channel_axis
 from model_zoo.registry import model_info, split_name
 
@@ -30,6 +30,7 @@ class Preprocessing:
         crop: height and width after the centre crop, pixels.
         shorter_side: length that it is resized to before the crop, pixels.
         reverse_channels: whether the network takes BGR; mean and std are in that order.
+        inside: whether the network takes images of 0 to 255 and rescales them itself.
     """
 
     mean: tuple[float, ...]
@@ -37,6 +38,7 @@ class Preprocessing:
     crop: int
     shorter_side: int
     reverse_channels: bool = False
+    inside: bool = False
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
         """Scale and offset of images of 0 to 255, broadcast to their channels."""
@@ -44,33 +46,61 @@ class Preprocessing:
         mean, std = (np.reshape(v, shape) for v in (self.mean, self.std))
         return (1 / (255 * std)).astype("float32"), (-mean / std).astype("float32")
 
+    def description(self) -> str:
+        """Of what the network sees, in words."""
+        return describe(self.mean, self.std, self.reverse_channels)
+
+
+def describe(
+    mean: tuple[float, ...], std: tuple[float, ...], reverse_channels: bool
+) -> str:
+    """Such a preprocessing of pixels in words."""
+    order = ", BGR" if reverse_channels else ""
+    if (mean, std) == KERAS_MODES["none"]:
+        return f"0 to 255 as they are{order}"
+    mean, std = (", ".join(f"{value:.4g}" for value in each) for each in (mean, std))
+    return f"mean {mean}; standard deviation {std} (of 0 to 1){order}"
+
 
 IMAGENET = Preprocessing(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=224, shorter_side=256
 )
 SMALL_IMAGES = Preprocessing(mean=(0.5,), std=(0.25,), crop=32, shorter_side=32)
-# Modes of Keras Applications: mean and std on the scale of 0 to 1.
+# Modes of Keras Applications: mean and std on the scale of 0 to 1. "tf128" is the
+# image / 128 - 1 in EfficientNetV2.
 KERAS_MODES = {
     "caffe": ((103.939 / 255, 116.779 / 255, 123.68 / 255), (1 / 255,) * 3),
-    "tf": ((0.5,) * 3, (0.5,) * 3),
+    "tf": ((0.5,), (0.5,)),
+    "tf128": ((128 / 255,), (128 / 255,)),
     "torch": (IMAGENET.mean, IMAGENET.std),
-    "none": ((0.0,) * 3, (1 / 255,) * 3),
+    "none": ((0.0,), (1 / 255,)),
 }
 
 
-def preprocessing(name: str) -> Preprocessing:
+def preprocessing(
+    name: str, *, channels: int = 3, include_preprocessing: bool = True
+) -> Preprocessing:
     """The preprocessing of a network, or of its weights: `"NAME"` or `"NAME.TAG"`.
+
+    Args:
+        name: of the network or its weights.
+        channels: of its images; ConvNeXts of Keras rescale images of three only.
+        include_preprocessing: the argument of the same name that some networks of
+            Keras Applications are built with.
 
     Raises:
         ValueError: unknown name.
     """
     info = model_info(name)
     name, tag = split_name(name)
-    if name in MODES:
-        mode, size = MODES[name]
-        shorter_side = round(size / 0.875)
-        bgr = mode == "caffe"
-        return Preprocessing(*KERAS_MODES[mode], size, shorter_side, bgr)
+    if name in ORIGINALS:
+        family, size = ORIGINALS[name]
+        inside = family.has_preprocessing(channels, include_preprocessing)
+        mode = family.mode
+        if mode == "none" and not inside:
+            mode = family.mode_without or mode
+        shorter_side, bgr = round(size / 0.875), mode == "caffe"
+        return Preprocessing(*KERAS_MODES[mode], size, shorter_side, bgr, inside)
     if tag:
         record = zoo_weights.record(name, tag)
         size = record.input_shape[0]
@@ -96,10 +126,11 @@ def preprocess_input(images, name: str):
     Raises:
         ValueError: unknown name, or another number of channels.
     """
-    how = preprocessing(name)
     images = images if hasattr(images, "shape") else np.asarray(images)
     axis = -1 if channel_axis() == -1 else -3
-    if len(images.shape) < 3 or len(how.mean) not in (1, images.shape[axis]):
+    channels = images.shape[axis] if len(images.shape) >= 3 else 0
+    how = preprocessing(name, channels=channels)
+    if not channels or len(how.mean) not in (1, channels):
         raise ValueError(
             f"`images` must be (..., H, W, {len(how.mean)}) for {name}. "
             f"Received: shape {tuple(images.shape)}."

@@ -12,10 +12,18 @@ import numpy as np
 import sklearn.datasets
 import tensorflow as tf
 
+from model_zoo.preprocessing import IMAGENET
 from train import config, data, splits
 
 IMAGES, BATCH, SIZE = 512, 64, 224
-PUBLISHED = config.Data("photographs", image_size=SIZE, min_crop_area=0.08, flip=True)
+PUBLISHED = config.Data(
+    "photographs",
+    image_size=SIZE,
+    mean=IMAGENET.mean,
+    std=IMAGENET.std,
+    min_crop_area=0.08,
+    flip=True,
+)
 
 
 def cases():

@@ -45,7 +45,10 @@ class Data:
         image_size: height and width in pixels after resizing the shorter side and
             cropping the centre; `None` keeps the images, then all of one size.
         mean, std: of the pixels on a scale of 0 to 1, one for each channel or one for
-            all; the network sees (image / 255 - mean) / std.
+            all; the network sees (image / 255 - mean) / std. `None`: what the weights
+            or the network were made for (`train.pixels`).
+        reverse_channels: the network sees BGR; mean and std are in that order. With
+            `None` for them it follows from the network.
         class_names: names for data that has only numbers (idx files).
         validation_fraction: part of each class of the training images that is put
             aside for validation when the data set has no such split.
@@ -64,8 +67,9 @@ class Data:
 
     name: str
     image_size: int | None = None
-    mean: tuple[float, ...] = (0.5,)
-    std: tuple[float, ...] = (0.25,)
+    mean: tuple[float, ...] | None = None
+    std: tuple[float, ...] | None = None
+    reverse_channels: bool = False
     class_names: tuple[str, ...] = ()
     validation_fraction: float = 0.1
     min_crop_area: float = 1.0

@@ -118,7 +118,7 @@ def _image_shape(settings, shape):
     channels = channels or 3
     for name in ("mean", "std"):
         values = getattr(settings, name)
-        if len(values) not in (1, channels):
+        if values is not None and len(values) not in (1, channels):
             raise RunError(
                 f"Recipe field data.{name} must have 1 or {channels} values for these "
                 f"images. Received: {values}."
@@ -338,6 +338,17 @@ def evaluation_image(data: ImageData, encoded):
 
 
 def standardize(images, settings: config.Data):
-    """(images / 255 - mean) / std, float32."""
+    """(images / 255 - mean) / std, float32; of BGR with `reverse_channels`.
+
+    Raises:
+        ValueError: mean and std are not known yet.
+    """
+    if settings.mean is None or settings.std is None:
+        raise ValueError(
+            "Expected a recipe whose data.mean and data.std are settled, as by "
+            "train.pixels.settle. Received: None."
+        )
+    if settings.reverse_channels:
+        images = tf.reverse(images, [-1])
     mean, std = (tf.constant(v, tf.float32) for v in (settings.mean, settings.std))
     return (tf.cast(images, tf.float32) / 255.0 - mean) / std

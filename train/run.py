@@ -1,5 +1,6 @@
 """One run: trains a recipe in its directory, then evaluates, exports and checks it."""
 
+import dataclasses
 import itertools
 import json
 import math
@@ -14,6 +15,7 @@ import orbit
 import tensorflow as tf
 
 from an_keras.inference import attentive_layers, collect_attention
+from model_zoo.preprocessing import describe
 from train import (
     checkpoint,
     classification,
@@ -24,6 +26,7 @@ from train import (
     fingerprint,
     optimizers,
     paths,
+    pixels,
     preemption,
     progress,
     servable,
@@ -63,7 +66,7 @@ class Run:
         data_dir: str | None = None,
     ):
         paths.require_literal(workdir, "workdir")
-        self.workdir, self.recipe, self.strategy = workdir, recipe, strategy
+        self.workdir, self.strategy = workdir, strategy
         self.data_dir, self.images_per_second = data_dir, None
         self.is_chief = strategies.is_chief(strategy)
         self.worker = strategies.worker(strategy)
@@ -81,6 +84,9 @@ class Run:
                 f"exchange statistics in the middle. Received: {replicas} replicas."
             )
         self.data = data.load(recipe.data, data_dir)
+        recipe = pixels.settle(recipe, self.data.shape[-1], workdir)
+        self.recipe = recipe
+        self.data = dataclasses.replace(self.data, settings=recipe.data)
         images = {name: len(split) for name, split in self.data.splits.items()}
         self.facts = fingerprint.Facts(
             recipe,
@@ -135,6 +141,8 @@ class Run:
         devices = ", ".join(self.strategy.extended.worker_devices)
         counts = ", ".join(f"{n} {name}" for name, n in self.facts.images.items())
         shape = "x".join(map(str, self.data.shape))
+        images = recipe.data
+        seen = describe(images.mean, images.std, images.reverse_channels)
         weights = self.recipe.model.weights
         begin = f"from the weights {weights}" if weights else "from scratch"
         left_out = self.data.left_out and f"; left out: {self.data.left_out}"
@@ -145,6 +153,7 @@ class Run:
             f"{classification.trainable_parameters(self.model):,} parameters\n"
             f"data     {recipe.data.name}, {shape}, {len(self.data.class_names)} "
             f"classes; images: {counts}{left_out}\n"
+            f"pixels   {seen}\n"
             f"devices  {replicas} replica(s): {devices}\n"
             f"batch    {recipe.batch_size} global, {recipe.batch_size // replicas} per "
             f"replica\n"

@@ -193,7 +193,7 @@ def of_run(workdir: pathlib.Path, which: str = "best") -> Servable:
         shorter_side=None,
         mean=settings.mean,
         std=settings.std,
-        reverse_channels=False,
+        reverse_channels=settings.reverse_channels,
         class_names=facts.class_names,
         card=card,
     )
@@ -235,11 +235,15 @@ def of_network(
     is_tag = weights in zoo_weights.tags(name)
     record = zoo_weights.record(name, weights) if is_tag else None
     try:
-        how = preprocessing.preprocessing(f"{name}.{weights}" if is_tag else name)
         path = zoo_weights.verified_file(name, weights) if is_tag else weights
         if record:
             options = {"input_shape": record.input_shape, **options}
         model = _with_weights(name, path, options)
+        how = preprocessing.preprocessing(
+            f"{name}.{weights}" if is_tag else name,
+            channels=model.input_shape[-1],
+            include_preprocessing=options.get("include_preprocessing", True),
+        )
     except (AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"Cannot build {name}: {error}") from error
     except tf.errors.OpError as error:

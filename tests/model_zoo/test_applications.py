@@ -11,7 +11,7 @@ import pytest
 import model_zoo
 from an_keras import AttentiveNormalization
 from model_zoo import applications
-from model_zoo.preprocessing import preprocessing_layers
+from model_zoo.preprocessing import preprocessing, preprocessing_layers
 from tests.model_zoo import conversion
 
 QUICK = ("ResNet50", "DenseNet121", "MobileNetV2", "EfficientNetB0", "ConvNeXtTiny")
@@ -96,6 +96,28 @@ def test_preprocessing_is_that_of_the_original(name):
     resized = layers.layers[0](images)
     expected = build.preprocess_input(keras.ops.convert_to_numpy(resized).copy())
     np.testing.assert_allclose(layers(images), expected, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    "name",
+    [
+        *("MobileNetV3Small", "EfficientNetV2B0", "ConvNeXtTiny"),
+        pytest.param("EfficientNetV2S", marks=pytest.mark.slow),
+    ],
+)
+def test_preprocessing_without_that_of_the_network_is_the_same(name):
+    """`include_preprocessing=False` leaves to others what the first layers do."""
+    original = getattr(keras.applications, name)(weights=None, **SMALL)
+    first = next(
+        i for i, layer in enumerate(original.layers) if layer.trainable_weights
+    )
+    seen = keras.Model(original.input, original.layers[first - 1].output)
+    images = np.random.default_rng(0).integers(0, 256, (2, 32, 32, 3))
+    how = preprocessing(f"applications.AN{name}", include_preprocessing=False)
+    scale, offset = how.affine()
+    expected = seen(images.astype("float32"))
+    np.testing.assert_allclose(images * scale + offset, expected, atol=1e-5)
+    assert not how.inside and preprocessing(f"applications.AN{name}").inside
 
 
 def test_preprocessing_layers_are_saved_and_loaded(tmp_path):

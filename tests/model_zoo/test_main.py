@@ -1,5 +1,6 @@
 """python -m model_zoo: tables, and exit codes of what goes wrong."""
 
+import re
 import subprocess
 import sys
 
@@ -29,12 +30,25 @@ def test_list_takes_a_pattern(capsys):
 def test_info_tells_all(capsys):
     assert main(["info", "resnet50_an"]) == 0
     out = capsys.readouterr().out
-    for text in ("25,755,420", "78.4 / 94.1", "78.41 / 94.12", "He et al. 2016", "120"):
+    for text in (
+        "25,755,420",
+        "78.4 / 94.1",
+        "78.41 / 94.12",
+        "He et al. 2016",
+        "120",
+        "0.485",
+    ):
         assert text in out
     assert main(["info", "resnet20_an"]) == 0
     out = capsys.readouterr().out
-    for text in ("fashion_mnist", "test_top1 0.9338", "sha256", "Apache-2.0"):
+    for text in ("fashion_mnist", "test_top1 0.9338", "sha256", "Apache-2.0", "0.286"):
         assert text in out
+    for name, text in (
+        ("ResNet50", "0.4076, 0.459, 0.485; .*, BGR"),
+        ("EfficientNetB0", "0 to 255 as they are"),
+    ):
+        assert main(["info", f"applications.AN{name}"]) == 0
+        assert re.search(f"images +.*{text}", capsys.readouterr().out)
 
 
 def test_unknown_names_get_the_nearest(capsys):

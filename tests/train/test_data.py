@@ -13,10 +13,12 @@ import tensorflow as tf
 from train import config, data
 from train.command import RunError, UsageError
 
+PIXELS = {"mean": (0.305,), "std": (0.376,)}
+
 
 @pytest.fixture(scope="module")
 def digits(data_dir):
-    return data.load(config.Data("digits", shift=1), str(data_dir))
+    return data.load(config.Data("digits", shift=1, **PIXELS), str(data_dir))
 
 
 def write_images(directory, count=12, size=(12, 10), classes=("cat", "dog")):
@@ -96,7 +98,7 @@ def test_order_and_augmentation_are_functions_of_seed_and_step(digits):
 
 
 def test_an_epoch_holds_every_image_once(data_dir):
-    plain = data.load(config.Data("digits"), str(data_dir))
+    plain = data.load(config.Data("digits", **PIXELS), str(data_dir))
     count = len(plain.splits["train"])
     batches = data.training_batches(plain, 3, 1, 0, 2 * count)
     images = [x.numpy().tobytes() for x, _ in batches]

@@ -131,6 +131,10 @@ def test_stopped_run_goes_on_as_if_it_had_not_been(
             ["--recipe=digits", "--set=model.options={'include_top': False}"],
             "is no classifier. Expected outputs of shape (None, 10)",
         ),
+        (
+            ["--recipe=digits", "--set=model.name=applications.ANMobileNetV3Small"],
+            "rescales images of 0 to 255 itself. Expected data.mean=(0.0,) data.std=",
+        ),
     ],
 )
 def test_bad_flags_are_usage_errors(arguments, words, command, tmp_path):

@@ -23,7 +23,7 @@ def train_step(name, precision):
     """A step with all that recipes offer, as a compiled function, and its batch."""
     recipe = config.Recipe(
         config.Model(name),
-        config.Data("noise", image_size=SIZE, mixup=0.2),
+        config.Data("noise", SIZE, (0.5,), (0.25,), mixup=0.2),
         config.Optimizer(32.0, warmup_epochs=0.0, clip_norm=1.0, average=0.9),
         batch_size=BATCH,
         label_smoothing=0.1,
