@@ -44,7 +44,7 @@ def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
     if datasets.is_local(name):
         images = data.load(settings, data_dir)  # decodes the images of a folder
         for split in () if name.startswith("folder:") else images.splits:
-            for _ in data.evaluation_batches(images, split, 256):
+            for _ in data.evaluation_batches(images, split, 256, standardized=False):
                 pass
     else:
         builder = datasets.open_builder(name, data_dir)

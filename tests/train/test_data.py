@@ -160,9 +160,8 @@ def test_idx_files_with_other_content_are_another_data_set(tmp_path, data_dir):
 def test_folder_is_read_and_resized(tmp_path):
     write_images(tmp_path / "train")
     write_images(tmp_path / "test", count=3)
-    settings = config.Data(
-        f"folder:{tmp_path}", image_size=8, min_crop_area=0.5, flip=True, shift=1
-    )
+    augmented = {"min_crop_area": 0.5, "flip": True, "shift": 1}
+    settings = config.Data(f"folder:{tmp_path}", 8, **PIXELS, **augmented)
     loaded = data.load(settings)
     assert loaded.shape == (8, 8, 3)
     assert loaded.class_names == ("cat", "dog")

@@ -97,6 +97,17 @@ def test_channels_in_reverse_order_reach_the_network(tmp_path):
     np.testing.assert_allclose(exported.standardize(images), expected, atol=1e-4)
 
 
+def test_network_without_its_rescaling_is_exported_with_it(tmp_path):
+    name = "applications.ANMobileNetV3Small"
+    options = {"input_shape": (32, 32, 3), "include_preprocessing": False}
+    file = tmp_path / "net.weights.h5"
+    model_zoo.create_model(name, classes=3, **options).save_weights(file)
+    exported = servable.of_network(name, str(file), options, ("a", "b", "c"))
+    images = comparison.test_images(exported.shape)
+    expected = images / 127.5 - 1
+    np.testing.assert_allclose(exported.standardize(images), expected, atol=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "weights", "options", "labels", "words"),
     [
