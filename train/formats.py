@@ -65,7 +65,13 @@ def write(
     """
     options = _litert_options(quantization, samples) if name == "litert" else {}
     path = str(directory / FILES[name])
-    classifier.export(path, format=name, verbose=False, **options)
+    classifier.export(
+        path,
+        format=name,
+        verbose=False,
+        input_signature=classifier.inputs,  # without it, ONNX asks for a call before
+        **options,
+    )
 
 
 def _litert_options(quantization, samples):
