@@ -13,7 +13,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from train import formats
+from train import formats, inspection
 from train.command import RunError
 
 WARM_UP = 3
@@ -28,6 +28,7 @@ def rows(settings: dict) -> Iterable[dict]:
     """
     pairs = {}
     for directory in map(pathlib.Path, settings["directories"]):
+        inspection.require_plain(directory)
         card = json.loads((directory / "assets" / "model.json").read_text())
         network, variant = split_variant(card["model"])
         if card["quantization"]:

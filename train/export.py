@@ -23,21 +23,23 @@ first: `float16` weights, `dynamic` (int8 weights) or `int8` (activations too).
 import os
 import pathlib
 import shutil
+from collections.abc import Callable
 
 import tensorflow as tf
 from absl import flags
 
 from train import (
+    answers,
     command,
     comparison,
     config,
     data,
     fingerprint,
     formats,
+    inspection,
     paths,
     saved_model,
     servable,
-    serve_check,
 )
 from train.command import RunError, UsageError
 from train.datasets import checks
@@ -54,11 +56,12 @@ def export(
     others: tuple[str, ...] = (),
     quantization: str | None = None,
     data_set: data.ImageData | None = None,
+    check: Callable[[pathlib.Path], None] | None = None,
 ) -> pathlib.Path:
     """Exports a network to `out`/VERSION.
 
     The version is written aside, loaded again, compared with the Keras model and only
-    then gets its number: whoever watches `out` sees whole versions or none.
+    then gets its place: whoever watches `out` sees whole versions or none.
 
     Args:
         exported: what to export.
@@ -68,6 +71,7 @@ def export(
         others: formats besides the SavedModel.
         quantization: of LiteRT, one of `formats.QUANTIZATIONS` or `None`.
         data_set: of the network, for int8 weights: to compare first guesses.
+        check: is called with the whole version, before it gets its place.
 
     Raises:
         UsageError: TensorFlow would read `out` as a pattern.
@@ -80,17 +84,18 @@ def export(
     _require_new(version)
     out.mkdir(parents=True, exist_ok=True)
     lock = command.lock(out, "exports to")
-    aside = out / f".writing-{exported.version}"
+    parent = out / f".writing-{exported.version}"
+    aside = parent / version.name
     try:
         _require_new(version)
         for left in out.glob(".writing-*"):  # by exports that were killed
             shutil.rmtree(left, ignore_errors=True)
         network = exported.network(fold)
         saved_model.write(exported, network, aside)
-        serve_check.require_plain(aside)
+        inspection.require_plain(aside)
         loaded = tf.saved_model.load(str(aside))
         signatures = loaded.signatures
-        serve_check.require_signatures(
+        answers.require_signatures(
             signatures, exported.shape, len(exported.class_names)
         )
         compared = {
@@ -118,11 +123,14 @@ def export(
         is_folded = fold and exported.is_attentive
         card = {"folded": is_folded, "quantization": quantization, "compared": compared}
         saved_model.write_card(aside, exported.description() | card)
+        answers.read_card(aside)
+        if check:
+            check(aside)
         os.rename(aside, version)
     except tf.errors.OpError as error:
         raise RunError(f"{out} takes no export: {error.message}") from error
     finally:
-        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(parent, ignore_errors=True)
         os.close(lock)
     return version
 

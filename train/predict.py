@@ -8,7 +8,7 @@ import pathlib
 
 import tensorflow as tf
 
-from train import command, paths
+from train import command, inspection, paths
 
 
 def newest_export(path: pathlib.Path) -> pathlib.Path:
@@ -49,7 +49,9 @@ def main(arguments):
             contents.append(pathlib.Path(os.path.expanduser(image)).read_bytes())
         except OSError as error:
             raise command.RunError(f"Cannot read {image}: {error}.") from error
-    model = tf.saved_model.load(str(newest_export(pathlib.Path(run))))
+    path = newest_export(pathlib.Path(run))
+    inspection.require_plain(path)
+    model = tf.saved_model.load(str(path))
     for image, content in zip(images, contents, strict=True):
         try:
             answer = model.signatures["image_bytes"](tf.constant([content]))

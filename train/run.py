@@ -333,16 +333,21 @@ class Run:
             f"({results['images']} images, best checkpoint: step {results['step']})"
         )
         version = self.workdir / "export" / str(results["step"])
-        if not version.exists():
-            export.export(servable.of_run(self.workdir), version.parent)
+        if version.exists():
+            self._serve_check(version)
+        else:
+            network = servable.of_run(self.workdir)
+            export.export(network, version.parent, check=self._serve_check)
         print(f"export   SavedModel in {version}", flush=True)
+        print(f"curves   tensorboard --logdir {self.workdir}", flush=True)
+
+    def _serve_check(self, version):
         checked = [sys.executable, "-m", "train.serve_check"]
         if self.data_dir:
             checked.append(f"--data_dir={self.data_dir}")
         checked += ["--", str(version)]  # its name may begin with -
         if subprocess.run(checked, check=False).returncode:
             raise command.RunError(f"The serve check of {version} failed.")
-        print(f"curves   tensorboard --logdir {self.workdir}", flush=True)
 
     def _test(self):
         path = self.workdir / "results.json"

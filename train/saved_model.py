@@ -15,13 +15,15 @@ from train.servable import Servable
 WARM_UP = (1, 3)  # images in the requests that a server answers before all others
 
 
-def write(servable: Servable, network: keras.Model, path: pathlib.Path) -> None:
-    """Writes the signatures of `train.export`, labels and warm-up requests.
+def endpoints(servable: Servable, network: keras.Model) -> tuple[dict, list]:
+    """The signatures of `train.export` as functions, and the models that they call.
 
     Args:
         servable: what is exported.
         network: its model, or a folded copy.
-        path: of the new directory.
+
+    Returns:
+        {name: (function, specification of its argument)}, [models].
     """
     classifier = servables.classifier(servable, network)
     features = servables.features(servable, network)
@@ -45,16 +47,29 @@ def write(servable: Servable, network: keras.Model, path: pathlib.Path) -> None:
 
     images = tf.TensorSpec((None, *servable.shape), tf.uint8, name="images")
     image_bytes = tf.TensorSpec((None,), tf.string, name="image_bytes")
-    archive = keras.export.ExportArchive()
-    archive.track(classifier)
-    archive.track(features)
-    archive.add_endpoint("serving_default", classify, [images])
-    archive.add_endpoint("features", extract, [images])
+    functions = {"serving_default": (classify, images), "features": (extract, images)}
     if servable.shape[-1] in augment.DECODABLE:
-        archive.add_endpoint("image_bytes", classify_bytes, [image_bytes])
+        functions["image_bytes"] = classify_bytes, image_bytes
+    return functions, [classifier, features]
+
+
+def write(servable: Servable, network: keras.Model, path: pathlib.Path) -> None:
+    """Writes the signatures of `train.export`, labels and warm-up requests.
+
+    Args:
+        servable: what is exported.
+        network: its model, or a folded copy.
+        path: of the new directory.
+    """
+    functions, models = endpoints(servable, network)
+    archive = keras.export.ExportArchive()
+    for model in models:
+        archive.track(model)
+    for name, (function, spec) in functions.items():
+        archive.add_endpoint(name, function, [spec])
     archive.write_out(str(path), verbose=False)
     (path / "assets").mkdir(exist_ok=True)
-    (path / "assets" / "labels.txt").write_text("\n".join((*names, "")))
+    (path / "assets" / "labels.txt").write_text("\n".join((*servable.class_names, "")))
     (path / "assets.extra").mkdir()
     requests = path / "assets.extra" / "tf_serving_warmup_requests"
     with tf.io.TFRecordWriter(str(requests)) as writer:

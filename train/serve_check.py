@@ -2,349 +2,90 @@
 
     python -m train.serve_check runs/digits/export/1140
 
-Loads the SavedModel in this process, in which keras, an_keras and model_zoo cannot be
-imported, and checks
+Looks at the files of a SavedModel before anything is loaded from them, then loads it in
+a process of its own, in which keras, an_keras and model_zoo cannot be imported, and
+checks
 
-- operations: none that a server refuses, or that reads files or draws numbers;
+- files and operations: only those that computations on tensors need
+  (`train/operations.py`); none that a server refuses, or that touches files or draws
+  numbers;
 - signatures: names, types and shapes; and the requests that warm a server up;
 - batches of 1, 3 and 64 images: the same answer for an image in each of them;
 - images as users send them (`train.odd_images`): a right answer or an error, and
   answers after an error;
 - other formats in the directory: the same probabilities;
 - the accuracy on the test images, where the export knows the one it was trained to.
+
+A part that takes longer than `--time_limit`, or ends that process, is an error.
 """
-
-import sys
-
-BLOCKED = ("keras", "tf_keras", "an_keras", "model_zoo")
-
-if __name__ == "__main__":
-    for _module in BLOCKED:
-        sys.modules[_module] = None  # importing it now fails
 
 import json
 import pathlib
-import textwrap
+import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 
-import numpy as np
-import tensorflow as tf
 from absl import flags
-from google.protobuf.message import DecodeError
-from tensorflow.core.protobuf import saved_model_pb2
-from tensorflow_serving.apis import prediction_log_pb2
 
-from train import augment, command, config, data, formats, odd_images, paths
+from train import command, paths
 from train.command import RunError
 
-BATCHES = (1, 3, 64)
-# Operations that a served model has no business with: they run Python, touch files of
-# the server, print, or answer equal images differently.
-FORBIDDEN = {
-    *("EagerPyFunc", "PyFunc", "PyFuncStateless"),
-    *("MatchingFiles", "ReadFile", "WholeFileReaderV2", "WriteFile"),
-    *("Print", "PrintV2", "XlaLaunch"),
-    *("Multinomial", "RandomGammaV2", "RandomShuffle", "RandomStandardNormal"),
-    *("RandomUniform", "RandomUniformInt", "TruncatedNormal"),
-}
-# Between answers to one image, by the precision of the export: batches round otherwise.
-CLOSE = {"float64": 1e-4, "float32": 1e-4, "mixed_float16": 1e-2, "mixed_bfloat16": 0.1}
-FLIPS = 0.002  # of the test images: rounding changes which of two equals is first
-LOSSY = 0.02  # between answers to a picture and to its JPEG
+TIME_LIMIT = 600  # seconds; of a part, or of a batch of test images
 
 
-def check(path: pathlib.Path, data_dir: str | None = None) -> Iterator[str]:
-    """Checks an export; yields one line about each thing that was right.
+def check(
+    path: pathlib.Path, data_dir: str | None = None, time_limit: int = TIME_LIMIT
+) -> Iterator[str]:
+    """Checks an export in another process; yields a line about what was right.
+
+    Args:
+        path: of the export.
+        data_dir: where tensorflow-datasets keeps its files; `None`: its default.
+        time_limit: seconds that a part of the check may take.
 
     Raises:
         UsageError: TensorFlow would read its path as a pattern.
-        RunError: it is no export of ours, or it answers otherwise than it should.
+        RunError: it is no export of ours, it answers otherwise than it should, takes
+            too long or ends the process.
     """
     paths.require_literal(path, "path")
-    card = _card(path)
-    yield f"{require_plain(path)} kinds of operations, none forbidden"
-    try:
-        model = tf.saved_model.load(str(path))
-        runs = {name: formats.load(name, path) for name in _present(path)}
-    except Exception as error:  # each runtime has its own
-        raise RunError(
-            f"{path} cannot be loaded. Expected whole files. Received: "
-            f"{type(error).__name__}: {textwrap.shorten(str(error), 300)}"
-        ) from error
-    signatures = model.signatures
-    shape, names = card["preprocessing"]["shape"], card["class_names"]
-    yield f"signatures {', '.join(require_signatures(signatures, shape, len(names)))}"
-    yield f"{_check_warm_up(path, signatures)} requests to warm up, answered"
-    tolerance = CLOSE[card["precision"]]
-    _check_batches(signatures["serving_default"], card, tolerance)
-    yield f"batches of {', '.join(map(str, BATCHES))}: equal answers"
-    if "image_bytes" in signatures:
-        answered, refused = _check_bytes(signatures["image_bytes"], card, tolerance)
-        yield f"right answers to {', '.join(answered)}"
-        yield f"errors for {', '.join(refused)}; good images are answered after them"
-    for name, difference in _differences(runs, card):
-        yield f"{name}: probabilities within {difference:.1e} of the SavedModel"
-    if not card["test"]:
-        yield "accuracy not compared: model.json has none for these weights"
-        return
-    images = data.load(config.from_dict(config.Data, card["data_settings"]), data_dir)
-    expected, count = card["test"]["top1"], len(images.splits["test"])
-    for name, run in runs.items():
-        accuracy = _accuracy(run, images)
-        allowed = 0.5 if name == "saved_model" else max(FLIPS * count, 1.5)
-        quantized = name == "litert" and card["quantization"]
-        if not quantized and abs(accuracy - expected) * count >= allowed:
-            raise RunError(
-                f"{path} does not reproduce its accuracy in {name}. Expected: "
-                f"{expected:.4f} of {count} test images. Received: {accuracy:.4f}."
-            )
-        kind = f"{name} {quantized}" if quantized else name
-        trained = f"trained: {expected:.4f}" if quantized else "as trained"
-        yield f"{kind} top-1 {accuracy:.4f} on {count} test images, {trained}"
-
-
-def _card(path):
-    if not (path / "saved_model.pb").is_file():
-        raise RunError(
-            f"{path} is no SavedModel. Expected a saved_model.pb in it, as in "
-            "RUN/export/STEP."
-        )
-    file = path / "assets" / "model.json"
-    try:
-        card = json.loads(file.read_text())
-        CLOSE[card["precision"]], card["quantization"], card["compared"]
-        height, width, channels = map(int, card["preprocessing"]["shape"])
-        if card["test"]:
-            card["test"]["top1"], config.from_dict(config.Data, card["data_settings"])
-        labels = (path / "assets" / "labels.txt").read_text().split("\n")[:-1]
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise RunError(
-            f"{path} is no export of train.export. Expected a readable {file}. "
-            f"Received: {error!r}."
-        ) from error
-    for name, expected, received in (
-        ("labels.txt", card["class_names"], labels),
-        ("the name of its directory", str(card["version"]), path.resolve().name),
-    ):
-        if expected != received:
-            raise RunError(
-                f"{path} is not as its model.json says in {name}. "
-                f"Expected: {expected}. Received: {received}."
-            )
-    return card
-
-
-def _present(path):
-    return [name for name, file in formats.FILES.items() if (path / file).is_file()]
-
-
-def require_plain(path: pathlib.Path) -> int:
-    """That a SavedModel has no operation that servers refuse or should.
-
-    Functions that XLA must compile are among them: TensorFlow Serving has XLA switched
-    off on CPUs and refuses such models.
-
-    Returns:
-        How many kinds of operations it has.
-
-    Raises:
-        RunError: it has such an operation.
-    """
-    saved = saved_model_pb2.SavedModel()
-    try:
-        saved.ParseFromString((path / "saved_model.pb").read_bytes())
-    except DecodeError as error:
-        raise RunError(
-            f"{path / 'saved_model.pb'} is damaged. Expected a SavedModel. "
-            f"Received: {error}."
-        ) from error
-    kinds, compiled = set(), []
-    for meta_graph in saved.meta_graphs:
-        graph = meta_graph.graph_def
-        kinds |= {node.op for node in graph.node}
-        for function in graph.library.function:
-            kinds |= {node.op for node in function.node_def}
-            if function.attr["_XlaMustCompile"].b:
-                compiled.append(function.signature.name)
-    if compiled:
-        raise RunError(
-            "The export holds compiled functions. Expected none: TensorFlow Serving "
-            f"refuses them on a CPU. Received: {', '.join(compiled[:3])}."
-        )
-    found = {k for k in kinds if k in FORBIDDEN or k.startswith("StatefulRandom")}
-    if found:
-        raise RunError(
-            "The export holds operations that are not for servers. Expected none. "
-            f"Received: {', '.join(sorted(found))}."
-        )
-    return len(kinds)
-
-
-def require_signatures(signatures, shape: tuple, classes: int) -> list[str]:
-    """That a SavedModel has the signatures of `train.export`; their names.
-
-    Raises:
-        RunError: it lacks one, or one has other inputs or outputs.
-    """
-    guesses = min(5, classes)
-    answers = {
-        "probabilities": (tf.float32, [None, classes]),
-        "classes": (tf.string, [None, guesses]),
-        "scores": (tf.float32, [None, guesses]),
-    }
-    images = {"images": (tf.uint8, [None, *shape])}
-    expected = {"serving_default": (images, answers)}
-    if shape[-1] in augment.DECODABLE:
-        expected["image_bytes"] = {"image_bytes": (tf.string, [None])}, answers
-    received = {name: _described(signatures[name]) for name in signatures}
-    inputs, outputs = received.get("features", ({}, {}))
-    dtype, features = outputs.get("features", (None, []))
-    if inputs != images or dtype != tf.float32 or len(features) != 2:
-        raise RunError(
-            "The signature features must be images uint8 (N, height, width, channels) "
-            f"-> features float32 (N, D). Received: {inputs} -> {outputs}."
-        )
-    for name, signature in expected.items():
-        if received.get(name) != signature:
-            raise RunError(
-                f"The signature {name} is not as promised. Expected: {signature}. "
-                f"Received: {received.get(name)}."
-            )
-    return sorted(received)
-
-
-def _check_warm_up(path, signatures):
-    """How many requests TensorFlow Serving would send before all others."""
-    file, count = path / "assets.extra" / "tf_serving_warmup_requests", 0
-    try:
-        for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
-            log = prediction_log_pb2.PredictionLog.FromString(record).predict_log
-            serve = signatures[log.request.model_spec.signature_name]
-            inputs = {k: tf.make_ndarray(v) for k, v in log.request.inputs.items()}
-            serve(**{name: tf.constant(value) for name, value in inputs.items()})
-            count += 1
-    except (tf.errors.OpError, DecodeError, KeyError, TypeError, ValueError) as error:
-        raise RunError(
-            f"{file} is damaged. Expected requests that the signatures answer. "
-            f"Received: {textwrap.shorten(repr(error), 300)}"
-        ) from error
-    return count
-
-
-def _described(function):
-    """Inputs and outputs: {name: (dtype, shape)}."""
-    return tuple(
-        {name: (spec.dtype, spec.shape.as_list()) for name, spec in specs.items()}
-        for specs in (
-            function.structured_input_signature[1],
-            function.structured_outputs,
-        )
-    )
-
-
-def _noise(card, count):
-    shape = card["preprocessing"]["shape"]
-    rng = np.random.default_rng(0)
-    return rng.integers(0, 256, (count, *shape), dtype=np.uint8)
-
-
-def _check_batches(serve, card, tolerance):
-    images, names = _noise(card, max(BATCHES)), np.array(card["class_names"])
-    whole = None
-    for count in sorted(BATCHES, reverse=True):
-        answer = serve(images=tf.constant(images[:count]))
-        answer = {name: value.numpy() for name, value in answer.items()}
-        probabilities, scores = answer["probabilities"], answer["scores"]
-        whole = probabilities if whole is None else whole
-        difference = np.abs(probabilities - whole[:count]).max()
-        order = np.argsort(-probabilities, axis=-1, kind="stable")[:, : scores.shape[1]]
-        guessed = np.char.decode(answer["classes"].astype(bytes), "utf-8")
-        if not (
-            difference <= tolerance
-            and np.allclose(probabilities.sum(-1), 1, atol=1e-3)
-            and np.array_equal(np.take_along_axis(probabilities, order, -1), scores)
-            and np.array_equal(guessed, names[order])
-        ):
-            raise RunError(
-                f"A batch of {count} images is not answered as promised. Expected "
-                "probabilities that add up to 1 and are those of other batches, and "
-                "the names and scores of the largest. Received: a difference of "
-                f"{difference:.2e}, {guessed[0]}, {scores[0]}."
-            )
-
-
-def _check_bytes(serve, card, tolerance):
-    """Names of the images that are answered, and of those that are refused."""
-    channels = card["preprocessing"]["shape"][-1]
-    answered, refused = [], []
-    for name, content, equal, is_lossy in odd_images.pictures(channels):
+    arguments = json.dumps([str(path), data_dir, time_limit])
+    part = "start"
+    with subprocess.Popen(
+        [sys.executable, "-m", "train.answers", arguments], stdout=subprocess.PIPE
+    ) as process:
         try:
-            answer = _probabilities(serve, [content])
-        except tf.errors.InvalidArgumentError:
-            refused.append(name)
-            continue
-        difference = np.abs(answer - _probabilities(serve, [equal])).max()
-        if not difference <= (max(LOSSY, tolerance) if is_lossy else tolerance):
-            raise RunError(
-                f"{name} is answered otherwise than a PNG of the same picture. "
-                "Expected equal probabilities, or an error. Received: a difference of "
-                f"{difference:.2e}."
-            )
-        answered.append(name)
-    good = odd_images.plain(channels)
-    before = _probabilities(serve, [good])
-    for name, content in odd_images.damaged(channels):
-        for batch in ([content], [good, content]):
-            try:
-                answer = _probabilities(serve, batch)
-            except tf.errors.InvalidArgumentError:
-                continue
-            raise RunError(
-                f"{name} is no image. Expected an error. Received: {answer[-1]}."
-            )
-        refused.append(name)
-        if not np.array_equal(before, _probabilities(serve, [good])):
-            raise RunError(f"After {name} a good image is answered otherwise.")
-    if not {"PNG", "JPEG"} <= {*answered}:
+            for message in map(json.loads, process.stdout):
+                part = message.get("part", part)
+                if "error" in message:
+                    raise RunError(message["error"])
+                if "line" in message:
+                    yield message["line"]
+        except BaseException:  # also where nobody asks for the next line
+            process.kill()
+            raise
+    if process.returncode == -signal.SIGALRM:
         raise RunError(
-            f"PNG and JPEG must be answered. Received: answers to {answered} only."
+            f"{path} takes too long in its {part}. Expected an end within "
+            f"{time_limit} seconds, or a larger --time_limit. Received: none."
         )
-    return answered, refused
+    if process.returncode:
+        raise RunError(
+            f"{path} ended the process that checks it in its {part}. Expected answers. "
+            f"Received: {_end(process.returncode)}."
+        )
 
 
-def _probabilities(serve, contents):
-    return serve(image_bytes=tf.constant(contents))["probabilities"].numpy()
-
-
-def _differences(runs, card):
-    """How far the other formats are from the SavedModel."""
-    images = _noise(card, 3)
-    expected = runs["saved_model"](images)
-    for name, run in runs.items():
-        if name == "saved_model":
-            continue
-        difference = float(np.abs(run(images) - expected).max())
-        quantized = name == "litert" and card["quantization"]
-        if not quantized and not difference <= CLOSE[card["precision"]]:
-            raise RunError(
-                f"{name} answers otherwise than the SavedModel. Expected equal "
-                f"probabilities. Received: a difference of {difference:.2e}."
-            )
-        yield name, difference
-
-
-def _accuracy(run, images):
-    right = 0.0
-    for batch, labels, weights in data.evaluation_batches(
-        images, "test", 256, standardized=False
-    ):
-        correct = run(batch.numpy()).argmax(-1) == labels.numpy()
-        right += float((correct * weights.numpy()).sum())
-    return right / len(images.splits["test"])
+def _end(code):
+    return f"exit code {code}" if code > 0 else signal.Signals(-code).name
 
 
 def define_flags():
     paths.DEFINE_data_dir()
+    flags.DEFINE_integer(
+        "time_limit", TIME_LIMIT, "Seconds that one part may take.", 1, 10**6
+    )
 
 
 def main(arguments):
@@ -353,10 +94,10 @@ def main(arguments):
             "Expected the directory of one SavedModel. "
             f"Received: {' '.join(arguments) or 'none'}."
         )
+    values = flags.FLAGS
     path = pathlib.Path(paths.literal(arguments[0], "DIR"))
-    for line in check(path, flags.FLAGS.data_dir):
+    for line in check(path, values.data_dir, values.time_limit):
         print(f"served   {line}", flush=True)
-    print(f"served   without {', '.join(BLOCKED)}")
 
 
 if __name__ == "__main__":

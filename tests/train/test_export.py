@@ -14,7 +14,7 @@ import tensorflow as tf
 from conftest import ROOT
 
 import model_zoo
-from train import comparison, export, formats, servable, serve_check
+from train import answers, comparison, export, formats, servable
 from train.command import RunError, UsageError
 
 NETWORK = "resnet20_an"
@@ -60,7 +60,7 @@ def test_card_says_what_it_is_and_how_images_are_prepared(tag_export):
 
 
 def test_export_without_test_results_is_checked_all_the_same(tag_export):
-    lines = list(serve_check.check(tag_export))
+    lines = list(answers.check(tag_export))
     assert any("batches of 1, 3, 64" in line for line in lines)
     assert lines[-1].startswith("accuracy not compared")
 
@@ -274,7 +274,7 @@ def test_killed_export_leaves_whole_versions_or_none(short_run, command, tmp_pat
         names = [path.name for path in out.iterdir()]
         assert set(names) <= {"60", ".writing-60"}
         if is_done or "60" in names:
-            assert list(serve_check.check(out / "60"))
+            assert list(answers.check(out / "60"))
             (out / "60").rename(tmp_path / f"60-{time.monotonic_ns()}")
     command(*arguments[1:])
     assert [path.name for path in out.iterdir()] == ["60"]

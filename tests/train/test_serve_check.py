@@ -1,15 +1,13 @@
-"""What the check of an export notices, and the images that it sends."""
+"""The process in which an export is checked: its limits, and how it ends."""
 
-import io
-import json
 import shutil
+import time
 
-import numpy as np
-import PIL.Image
 import pytest
 import tensorflow as tf
+from fake_exports import answer, save, signatures
 
-from train import augment, odd_images, predict, serve_check
+from train import predict, serve_check
 from train.command import RunError
 
 
@@ -21,186 +19,50 @@ def export(short_run, tmp_path):
     return path
 
 
-def save(path, signatures):
-    """A SavedModel in the place of an export."""
-    module = tf.Module()
-    module.f = [
-        tf.function(function, input_signature=[spec])
-        for function, spec in signatures.values()
-    ]
-    named = dict(zip(signatures, module.f, strict=True))
-    for name in ("saved_model.pb", "fingerprint.pb"):
-        (path / name).unlink()
-    assets = {p.name: p.read_text() for p in (path / "assets").iterdir()}
-    tf.saved_model.save(module, str(path), signatures=named)
-    for name, text in assets.items():
-        (path / "assets" / name).write_text(text)
+def endless(images):
+    count = tf.while_loop(lambda i: i >= 0, lambda i: [i * 0], [tf.shape(images)[0]])
+    return answer(count[0])
 
 
-IMAGES = tf.TensorSpec((None, 8, 8, 1), tf.uint8, name="images")
-BYTES = tf.TensorSpec((None,), tf.string, name="image_bytes")
+def huge(images):
+    many = tf.fill((tf.shape(images, tf.int64)[0] * 10**12,), 0.1)
+    return answer(tf.shape(images)[0] + tf.cast(tf.reduce_sum(many), tf.int32))
 
 
-def answer(count, probabilities=None):
-    rows = tf.fill((count, 10), 0.1) if probabilities is None else probabilities
-    names = tf.tile(tf.constant([list("01234")]), (count, 1))
-    return {"probabilities": rows, "classes": names, "scores": rows[:, :5]}
+@pytest.mark.parametrize(
+    ("images", "words"),
+    [
+        (endless, "takes too long in its .*Expected an end within 10 seconds"),
+        (huge, "fails in its requests to warm up.*ResourceExhausted"),
+    ],
+)
+def test_model_that_takes_too_much_is_refused(export, images, words):
+    save(export, signatures(images))
+    with pytest.raises(RunError, match=words):
+        list(serve_check.check(export, time_limit=10))
 
 
-def signatures(images=None, encoded=None):
-    return {
-        "serving_default": (
-            images or (lambda images: answer(tf.shape(images)[0])),
-            IMAGES,
-        ),
-        "image_bytes": (
-            encoded or (lambda image_bytes: answer(tf.shape(image_bytes)[0])),
-            BYTES,
-        ),
-        "features": (
-            lambda images: {"features": tf.cast(images[:, 0, :, 0], tf.float32)},
-            IMAGES,
-        ),
-    }
+def program(path, text):
+    path.write_text(f"#!/bin/sh\n{text}\n")
+    path.chmod(0o755)
+    return str(path)
 
 
-def test_directory_that_is_no_export_is_refused(tmp_path, export):
-    with pytest.raises(RunError, match="is no SavedModel. Expected a saved_model.pb"):
+@pytest.mark.parametrize(
+    ("end", "words"), [("kill -SEGV $$", "SIGSEGV"), ("exit 3", "exit code 3")]
+)
+def test_end_of_the_process_is_an_error(tmp_path, monkeypatch, end, words):
+    """As where a model makes a runtime crash."""
+    crashing = program(tmp_path / "python", f'echo \'{{"part": "loading"}}\'; {end}')
+    monkeypatch.setattr(serve_check.sys, "executable", crashing)
+    with pytest.raises(RunError, match=f"ended the process .* in its loading.*{words}"):
         list(serve_check.check(tmp_path))
-    (export / "assets" / "model.json").write_text("{}")
-    with pytest.raises(RunError, match="no export of train.export"):
-        list(serve_check.check(export))
 
 
-def test_operation_that_reads_files_is_refused(export):
-    def read(images):
-        name = tf.io.read_file(tf.constant("/etc/hostname"))
-        return answer(tf.shape(images)[0] + 0 * tf.strings.length(name))
-
-    save(export, signatures(read))
-    with pytest.raises(RunError, match="not for servers.*ReadFile"):
-        list(serve_check.check(export))
-
-
-def test_signature_with_another_output_is_refused(export):
-    def without_scores(images):
-        return {"probabilities": answer(tf.shape(images)[0])["probabilities"]}
-
-    save(export, signatures(without_scores))
-    with pytest.raises(RunError, match="serving_default is not as promised"):
-        list(serve_check.check(export))
-
-
-def test_batches_that_change_the_answer_are_noticed(export):
-    def of_the_batch(images):
-        mean = tf.reduce_mean(tf.cast(images, tf.float32)) / 255
-        rows = tf.concat([mean * tf.ones((1, 1)), (1 - mean) / 9 * tf.ones((1, 9))], 1)
-        count = tf.shape(images)[0]
-        return answer(count, tf.tile(rows, (count, 1)))
-
-    save(export, signatures(of_the_batch))
-    with pytest.raises(RunError, match="A batch of . images is not answered"):
-        list(serve_check.check(export))
-
-
-def test_bytes_that_are_no_image_must_be_an_error(export):
-    save(export, signatures())
-    with pytest.raises(RunError, match="no bytes is no image. Expected an error"):
-        list(serve_check.check(export))
-
-
-KINDS = {  # format and mode, as Pillow reads them
-    "JPEG": ("JPEG", "RGB"),
-    "grey PNG": ("PNG", "L"),
-    "grey JPEG": ("JPEG", "L"),
-    "CMYK JPEG": ("JPEG", "CMYK"),
-    "PNG with a palette": ("PNG", "P"),
-    "PNG with alpha": ("PNG", "RGBA"),
-    "BMP": ("BMP", "RGB"),
-    "animated GIF (the first)": ("GIF", "P"),
-}
-
-
-@pytest.mark.parametrize("channels", augment.DECODABLE)
-def test_images_of_every_kind_are_what_they_say(channels):
-    pictures = {name: rest for name, *rest in odd_images.pictures(channels)}
-    assert set(KINDS) < set(pictures)
-    for name, (content, equal, is_lossy) in pictures.items():
-        with PIL.Image.open(io.BytesIO(content)) as image:
-            kind, frames = (image.format, image.mode), getattr(image, "n_frames", 1)
-            pixels = image.convert("RGB")
-        assert kind == KINDS.get(name, ("PNG", "RGB")) or name == "16-bit PNG"
-        assert frames == (2 if "animated" in name else 1)
-        with PIL.Image.open(io.BytesIO(equal)) as image:
-            expected = image.convert("RGB")
-        if pixels.size == expected.size:
-            difference = np.abs(np.asarray(pixels, int) - np.asarray(expected, int))
-            assert difference.max() <= 3 * is_lossy
-    deep = tf.io.decode_png(pictures["16-bit PNG"][0], dtype=tf.uint16)
-    assert deep.numpy().max() > 255
-    colour = np.asarray(PIL.Image.open(io.BytesIO(pictures["JPEG"][0])))
-    assert (np.ptp(colour, axis=-1) > 50).all() == (channels == 3)
-
-
-def test_damaged_images_are_no_images():
-    for name, content in odd_images.damaged(3):
-        with pytest.raises(tf.errors.InvalidArgumentError):
-            tf.io.decode_image(content)
-        assert name
-
-
-def test_other_format_that_answers_otherwise_is_noticed(export, monkeypatch):
-    (export / "model.onnx").touch()
-    real = serve_check.formats.load
-
-    def load(name, path):
-        if name == "saved_model":
-            return real(name, path)
-        return lambda images: np.full((len(images), 10), 0.5, np.float32)
-
-    monkeypatch.setattr(serve_check.formats, "load", load)
-    with pytest.raises(RunError, match="onnx answers otherwise than the SavedModel"):
-        list(serve_check.check(export))
-
-
-def test_card_of_an_older_export_is_refused(export):
-    file = export / "assets" / "model.json"
-    card = json.loads(file.read_text())
-    del card["preprocessing"]
-    file.write_text(json.dumps(card))
-    with pytest.raises(RunError, match="KeyError\\('preprocessing'\\)"):
-        list(serve_check.check(export))
-
-
-@pytest.mark.parametrize(
-    ("file", "change", "words"),
-    [
-        ("saved_model.pb", lambda b: b[:1000], "is damaged. Expected a SavedModel"),
-        ("saved_model.pb", lambda _: b"", "cannot be loaded"),
-        ("variables/variables.data-00000-of-00001", lambda b: b[:99], "cannot be load"),
-        ("model.onnx", lambda _: b"noise", "cannot be loaded"),
-        ("assets/labels.txt", lambda b: b[2:], "not as its model.json says in labels"),
-        ("assets.extra/tf_serving_warmup_requests", lambda b: b[9:], "is damaged"),
-    ],
-)
-def test_damaged_file_is_named_in_one_line(export, file, change, words):
-    path = export / file
-    path.write_bytes(change(path.read_bytes() if path.exists() else b""))
-    with pytest.raises(RunError, match=words):
-        list(serve_check.check(export))
-
-
-@pytest.mark.parametrize(
-    ("key", "value", "words"),
-    [
-        ("precision", "float8", "KeyError\\('float8'\\)"),
-        ("test", True, "Expected a readable"),
-        ("class_names", 5, "not as its model.json says in labels"),
-        ("version", 999, "not as its model.json says in the name of its directory"),
-    ],
-)
-def test_card_that_does_not_fit_is_refused(export, key, value, words):
-    file = export / "assets" / "model.json"
-    file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
-    with pytest.raises(RunError, match=words):
-        list(serve_check.check(export))
+def test_process_ends_with_who_asked(tmp_path, monkeypatch):
+    slow = program(tmp_path / "python", 'echo \'{"line": "a"}\'; exec sleep 600')
+    monkeypatch.setattr(serve_check.sys, "executable", slow)
+    start, lines = time.monotonic(), serve_check.check(tmp_path)
+    assert next(lines) == "a"
+    lines.close()
+    assert time.monotonic() - start < 60
