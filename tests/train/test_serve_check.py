@@ -1,22 +1,13 @@
 """The process in which an export is checked: its limits, and how it ends."""
 
-import shutil
 import time
 
 import pytest
 import tensorflow as tf
-from fake_exports import answer, save, signatures
+from fake_exports import answer, make, signatures
 
-from train import predict, serve_check
+from train import serve_check
 from train.command import RunError
-
-
-@pytest.fixture
-def export(short_run, tmp_path):
-    """A copy, to damage."""
-    path = tmp_path / "60"
-    shutil.copytree(predict.newest_export(short_run[0]), path)
-    return path
 
 
 def endless(images):
@@ -30,16 +21,16 @@ def huge(images):
 
 
 @pytest.mark.parametrize(
-    ("images", "words"),
+    ("images", "limit", "words"),
     [
-        (endless, "takes too long in its .*Expected an end within 10 seconds"),
-        (huge, "fails in its requests to warm up.*ResourceExhausted"),
+        (endless, 10, "takes too long in its .*Expected an end within 10 seconds"),
+        (huge, 600, "fails in its batches.*ResourceExhausted"),
     ],
 )
-def test_model_that_takes_too_much_is_refused(export, images, words):
-    save(export, signatures(images))
+def test_model_that_takes_too_much_is_refused(tmp_path, images, limit, words):
+    make(tmp_path / "1", signatures(images))
     with pytest.raises(RunError, match=words):
-        list(serve_check.check(export, time_limit=10))
+        list(serve_check.check(tmp_path / "1", time_limit=limit))
 
 
 def program(path, text):
