@@ -9,10 +9,10 @@ import pathlib
 
 from absl import flags
 
-from train import command
+from train import command, preemption
 
 if __name__ == "__main__":
-    command.ends_at_sigterm()  # before imports that take seconds
+    stop_signal = preemption.StopSignal()  # before imports that take seconds
 
 from train import config, paths, recipes, strategies
 
@@ -25,6 +25,9 @@ def define_flags():
     )
     paths.DEFINE_data_dir()
     flags.DEFINE_enum("strategy", "one", strategies.NAMES, "Devices to train on.")
+    flags.DEFINE_float(
+        "join_timeout", 600.0, "Seconds to wait for the other workers.", lower_bound=0
+    )
     flags.DEFINE_string("tpu", None, "Name or address of the TPU; local: this machine.")
     flags.DEFINE_integer(
         "logical_cpus", 1, "Splits the CPU into this many devices.", 1, 1024
@@ -49,9 +52,12 @@ def main(arguments):
 
     from train.run import Run  # loads TensorFlow; mistakes above are told at once
 
-    strategy = strategies.create(values.strategy, values.logical_cpus, values.tpu)
+    strategy = strategies.create(
+        values.strategy, values.logical_cpus, values.tpu, values.join_timeout
+    )
     with strategies.together(strategy):
-        run = Run(pathlib.Path(values.workdir), recipe, strategy, values.data_dir)
+        workdir = pathlib.Path(values.workdir)
+        run = Run(workdir, recipe, strategy, stop_signal, values.data_dir)
         run.train()
         run.finish()
 

@@ -59,7 +59,8 @@ class Checkpoints:
         self, run, model, optimizer, state: dict[str, tf.Variable], writes: bool = True
     ):
         require_literal(run, "of the run")
-        self._step, self._state, self._writes = state["step"], state, writes
+        self._run, self._writes = pathlib.Path(run), writes
+        self._step, self._state = state["step"], state
         self._model = _by_path("model", model.variables)
         self._variables = {
             **self._model,
@@ -77,12 +78,17 @@ class Checkpoints:
     def save(self, best: bool = False) -> None:
         """Saves the state, to go on from or as the best one so far.
 
+        The state says of which run it is, and which weights are the best ones.
+
         Raises:
             RunError: it cannot be written; the checkpoints before it are as they were.
         """
+        manager, step = self._best if best else self._last, int(self._step.numpy())
+        if best:
+            self._state["best_step"].assign(step)
+            self._state["best_digest"].assign(short(_digest(self._model)))
         if not self._writes:
             return
-        manager, step = self._best if best else self._last, int(self._step.numpy())
         try:
             manager.save(checkpoint_number=step)
         except tf.errors.OpError as error:
@@ -105,7 +111,7 @@ class Checkpoints:
                     f"The replicas differ after step {int(self._step.numpy())}. "
                     f"Expected equal copies of every variable. Received: other {name}."
                 )
-        return _sha256((name, self._variables[name].numpy()) for name in names)
+        return _digest(self._variables)
 
     def restore_last(self) -> bool:
         """Restores the newest readable checkpoint; `False` when there is none yet.
@@ -113,13 +119,14 @@ class Checkpoints:
         Damaged ones are named in the log.
 
         Raises:
-            RunError: all are damaged, one is of another model, or the run has lost
-                them.
+            RunError: all are damaged, one is of another model or run, or the run has
+                lost them.
         """
         paths = _saved(self._last.directory)
         for path in paths:
             try:
                 _require_equal_shapes(path, self._variables)
+                _require_own(path, int(self._state["run"].numpy()))
                 with _readable(path):
                     restored = self._checkpoint.restore(path)
             except DamagedError as error:
@@ -139,27 +146,62 @@ class Checkpoints:
             )
         return False
 
-    def require_best(self) -> None:
-        """That the best checkpoint can be read, where there should be one.
+    def require_best(self, averaged: contextlib.AbstractContextManager) -> None:
+        """That the best checkpoint is whole and the one that this run has saved.
 
-        If not, the next evaluation is the best so far; the log says so.
+        If not, it is made again from the checkpoint of the same step, if that is still
+        there; otherwise the next evaluation is the best so far. The log says so.
+
+        Args:
+            averaged: within it the model has the weights that are evaluated.
+
+        Raises:
+            RunError: it is lost, and its results have been reported.
         """
-        best_top1, step = self._state["best_top1"], int(self._step.numpy())
-        if float(best_top1.numpy()) < 0:
+        state = {name: variable.numpy() for name, variable in self._state.items()}
+        if state["best_top1"] < 0:
             return
         try:
-            path, _ = best_checkpoint(pathlib.Path(self._best.directory).parent)
-            _require_equal_shapes(path, self._model, prefix="model/")
-            with _readable(path):
-                reader = tf.train.load_checkpoint(path)
-                for name in reader.get_variable_to_shape_map():
-                    reader.get_tensor(name)
+            best_checkpoint(self._run)
+            return
         except RunError as error:
-            logging.getLogger(__name__).warning(
-                "%s The next evaluation takes its place.", error
+            logging.getLogger(__name__).warning("%s", error)
+        step = int(state["best_step"])
+        if self._make_best_again(step, state, averaged):
+            return
+        if (self._run / "results.json").exists():
+            raise RunError(
+                f"The best weights of {self._run} are lost: those of step {step}, of "
+                "which its results.json and export are. Expected them in best or "
+                f"checkpoints. Without results.json and export/{step} the same command "
+                "makes new ones, of its last weights."
             )
-            best_top1.assign(-1.0)
-            self._state["evaluated"].assign(step - 1)
+        logging.getLogger(__name__).warning("The next evaluation takes its place.")
+        self._state["best_top1"].assign(-1.0)
+        self._state["evaluated"].assign(int(state["step"]) - 1)
+
+    def _make_best_again(self, step, state, averaged):
+        """Whether the checkpoint of a step had the best weights, which are saved."""
+        copies = [path for path in _saved(self._last.directory) if _step(path) == step]
+        last = [variable.numpy() for variable in self._variables.values()]
+        for path in copies:
+            try:
+                _require_equal_shapes(path, self._variables)
+                with _readable(path):
+                    self._checkpoint.restore(path)
+            except RunError as error:
+                logging.getLogger(__name__).warning("%s", error)
+                continue
+            with averaged:
+                is_best = short(_digest(self._model)) == state["best_digest"]
+                if is_best:
+                    self.save(best=True)
+            for variable, value in zip(self._variables.values(), last, strict=True):
+                variable.assign(value)
+            if is_best:
+                logging.getLogger(__name__).warning("Made again from %s.", path)
+                return True
+        return False
 
 
 def _saved(directory) -> list[str]:
@@ -208,20 +250,31 @@ def has_checkpoint(run: pathlib.Path) -> bool:
     return bool(_saved(run / "checkpoints"))
 
 
-def new_state() -> dict[str, tf.Variable]:
-    """What a run knows besides its model and optimizer: how far it is."""
-    return {
-        "step": tf.Variable(0, dtype=tf.int64, trainable=False),
-        "evaluated": tf.Variable(0, dtype=tf.int64, trainable=False),
-        "best_top1": tf.Variable(-1.0, trainable=False),
+def new_state(identity: int = 0) -> dict[str, tf.Variable]:
+    """What a run knows besides its model and optimizer: who it is and how far.
+
+    `identity`: `train.fingerprint.Facts.identity` of the run.
+    """
+    numbers = {
+        "run": identity,
+        "step": 0,
+        "evaluated": 0,
+        "best_step": 0,
+        "best_digest": 0,
     }
+    state = {
+        name: tf.Variable(number, dtype=tf.int64, trainable=False)
+        for name, number in numbers.items()
+    }
+    return state | {"best_top1": tf.Variable(-1.0, trainable=False)}
 
 
 def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
-    """Path and step of the best checkpoint of a run.
+    """Path and step of the best checkpoint of a run, once it has been looked through.
 
     Raises:
-        RunError: the run has none yet.
+        RunError: the run has none yet, or it is damaged, or it is not the one that the
+            run has saved as its best.
     """
     paths = _saved(run / "best")
     if not paths:
@@ -229,7 +282,61 @@ def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
             f"{run / 'best'} holds no checkpoint. Expected a run that has been "
             "evaluated at least once."
         )
-    return paths[0], _step(paths[0])
+    best = paths[0]
+    own = _require_own(best, fingerprint.read_facts(run).identity)
+    last = next(_states(run / "checkpoints"), own)
+    # a run that was killed between the two saves has a newer best one
+    expected = own if own["step"] > last["step"] else last
+    received = short(_stored_digest(best, "model/"))
+    if received != expected["best_digest"] or _step(best) != expected["best_step"]:
+        raise RunError(
+            f"{best} has other weights than the best ones of this run. Expected those "
+            f"of step {expected['best_step']}, {expected['best_digest']:014x}. "
+            f"Received: {received:014x}."
+        )
+    return best, _step(best)
+
+
+def _require_own(path, identity):
+    """What a checkpoint says, if it is of the run with this identity."""
+    recorded = _recorded(path)
+    if recorded.get("run") != identity:
+        raise RunError(
+            f"{path} is a checkpoint of another run. Expected one of the run in whose "
+            "directory it lies."
+        )
+    return recorded
+
+
+def _states(directory):
+    """What the readable checkpoints in a directory say, the newest first."""
+    for path in _saved(directory):
+        with contextlib.suppress(DamagedError):
+            yield _recorded(path)
+
+
+def _recorded(path):
+    """The state of the run in a checkpoint: `new_state`, as numbers."""
+    with _readable(path):
+        reader = tf.train.load_checkpoint(path)
+        names = {_plain(name): name for name in reader.get_variable_to_shape_map()}
+        return {
+            name.removeprefix("state/"): reader.get_tensor(names[name]).item()
+            for name in names
+            if name.startswith("state/")
+        }
+
+
+def _stored_digest(path, prefix):
+    """As `_digest`, of the variables in a checkpoint whose names begin so."""
+    with _readable(path):
+        reader = tf.train.load_checkpoint(path)
+        names = {_plain(name): name for name in reader.get_variable_to_shape_map()}
+        return _sha256(
+            (name, reader.get_tensor(names[name]))
+            for name in sorted(names)
+            if name and name.startswith(prefix)
+        )
 
 
 def digest(run: pathlib.Path) -> tuple[int, str]:
@@ -247,12 +354,21 @@ def digest(run: pathlib.Path) -> tuple[int, str]:
             f"{run / 'checkpoints'} holds no checkpoint. Expected a run that has "
             "saved one."
         )
-    with _readable(paths[0]):
-        reader = tf.train.load_checkpoint(paths[0])
-        names = {_plain(name): name for name in reader.get_variable_to_shape_map()}
-        return _step(paths[0]), _sha256(
-            (name, reader.get_tensor(names[name])) for name in sorted(names) if name
-        )
+    return _step(paths[0]), _stored_digest(paths[0], "")
+
+
+def network_digest(model) -> str:
+    """sha256 of the variables of a model, as `digest` has it of all of a checkpoint."""
+    return _digest(_by_path("model", model.variables))
+
+
+def short(sha256: str) -> int:
+    """The beginning of a digest, as a number that fits into int64."""
+    return int(sha256[:14], 16)
+
+
+def _digest(variables):
+    return _sha256((name, variables[name].numpy()) for name in sorted(variables))
 
 
 def _sha256(values):

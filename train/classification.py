@@ -93,7 +93,7 @@ def load_last(
             f"{workdir} keeps no averages. Expected a run with optimizer.average above "
             "0. Received: 0."
         )
-    model, state = create_model(facts), checkpoint.new_state()
+    model, state = create_model(facts), checkpoint.new_state(facts.identity)
     schedule = optimizers.create_schedule(settings, 1, 1.0, 1)  # it is not trained
     optimizer = optimizers.create_optimizer(facts.recipe, schedule, model)
     if not checkpoint.Checkpoints(workdir, model, optimizer, state).restore_last():
@@ -270,10 +270,14 @@ class Evaluator(orbit.StandardEvaluator):
         strategy, model, data: as in `Trainer`.
         split: `"validation"` or `"test"`.
         batch_size: over all replicas.
+        after_step: called after every step; may raise, to end the evaluation.
     """
 
-    def __init__(self, strategy, model, data, split, batch_size):
+    def __init__(
+        self, strategy, model, data, split, batch_size, after_step=lambda: None
+    ):
         self._strategy, self._model, self._k = strategy, model, top_k(data)
+        self._after_step = after_step
         replicas = strategy.num_replicas_in_sync
         self.steps = data.splits[split].evaluation_steps(
             batch_size // replicas, replicas
@@ -296,6 +300,9 @@ class Evaluator(orbit.StandardEvaluator):
     def _replica_step(self, images, labels, weights):
         logits = self._model(images, training=False)
         self._sums.add(cross_entropy(labels, logits), logits, labels, weights, self._k)
+
+    def eval_reduce(self, state=None, step_outputs=None):
+        self._after_step()
 
     def eval_end(self):
         return self._sums.means(self._k)

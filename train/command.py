@@ -4,7 +4,6 @@ import contextlib
 import fcntl
 import os
 import pathlib
-import signal
 import sys
 from collections.abc import Callable
 
@@ -42,15 +41,15 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> 
         try:
             main(argv[1:])
         except UsageError as error:
-            sys.exit(_fail("usage error", error, USAGE))
+            sys.exit(fail("usage error", error, USAGE))
         except RunError as error:
-            sys.exit(_fail("error", error, FAILED))
+            sys.exit(fail("error", error, FAILED))
         except Preempted as error:
-            sys.exit(_fail("preempted", error, PREEMPTED))
+            sys.exit(fail("preempted", error, PREEMPTED))
         except OSError as error:
-            sys.exit(_fail("error", error, FAILED))
+            sys.exit(fail("error", error, FAILED))
         except KeyboardInterrupt:
-            sys.exit(_fail("interrupted", "the same command goes on", FAILED))
+            sys.exit(fail("interrupted", "the same command goes on", FAILED))
 
     app.run(guarded, flags_parser=_parse)
 
@@ -87,17 +86,6 @@ def waiting_lock(directory: pathlib.Path):
         os.close(descriptor)
 
 
-def ends_at_sigterm() -> None:
-    """SIGTERM ends the process with code 75, until somebody else takes it."""
-
-    def end(number, frame):
-        del number, frame
-        _fail("preempted", "nothing has begun yet. Start the same command again.", 75)
-        os._exit(PREEMPTED)  # imports must not catch it
-
-    signal.signal(signal.SIGTERM, end)
-
-
 def no_arguments(arguments: list[str]) -> None:
     """For commands that take flags only.
 
@@ -113,12 +101,13 @@ def _parse(argv):
     try:
         return flags.FLAGS(argv)
     except (flags.Error, UsageError, ValueError) as error:
-        sys.exit(_fail("usage error", error, USAGE))
+        sys.exit(fail("usage error", error, USAGE))
     except SystemExit:  # absl has printed the help, and would exit with 1
         sys.exit(DONE)
 
 
-def _fail(kind, error, code):
+def fail(kind: str, error: Exception | str, code: int) -> int:
+    """Prints an error in one line; returns the exit code."""
     words = (
         word if len(word) <= LONGEST else f"{word[: LONGEST // 2]}...{word[-20:]}"
         for word in str(error).split()

@@ -14,6 +14,7 @@ import tensorflow as tf
 from train import config, strategies
 from train.command import RunError
 
+NUMBERS = ("parameters", "top1", "loss", "step")  # in results.json, among others
 WRITING = ".writing"  # ends the name of a file that is not whole yet
 
 
@@ -39,6 +40,7 @@ class Facts:
         class_names: one for each label.
         images: number of images by split.
         fingerprint: of the images and labels.
+        identity: of the run, in its checkpoints; given when it begins.
     """
 
     recipe: config.Recipe
@@ -47,6 +49,19 @@ class Facts:
     class_names: tuple[str, ...]
     images: dict[str, int]
     fingerprint: str
+    identity: int = 0
+
+    def essence(self) -> dict:
+        """As JSON has it, without the place of the data, whose content counts."""
+        # through JSON, which has lists for tuples and strings for all keys
+        values = json.loads(json.dumps(dataclasses.asdict(self)))
+        del values["identity"], values["recipe"]["data"]["name"]
+        return values
+
+    def digest(self) -> int:
+        """Of all that makes the run what it is; fits into int64."""
+        text = json.dumps(self.essence(), sort_keys=True).encode()
+        return int.from_bytes(hashlib.sha256(text).digest()[:7])
 
 
 def read_facts(run: pathlib.Path) -> Facts:
@@ -70,9 +85,7 @@ def require_agreement(facts: Facts, strategy) -> None:
     Raises:
         RunError: they have different recipes or data.
     """
-    text = json.dumps(dataclasses.asdict(facts)).encode()
-    number = int.from_bytes(hashlib.sha256(text).digest()[:7])
-    numbers = strategies.gather(strategy, number)
+    numbers = strategies.gather(strategy, facts.digest())
     if len({*numbers}) > 1:
         raise RunError(
             "The workers are not of one run. Expected equal recipes and data. Received "
@@ -80,10 +93,14 @@ def require_agreement(facts: Facts, strategy) -> None:
         )
 
 
-def claim(run: pathlib.Path, facts: Facts, strategy=None) -> None:
+def claim(run: pathlib.Path, facts: Facts, strategy=None) -> Facts:
     """Makes `run` the directory of the run with this fingerprint.
 
-    All processes of the run must see it; the chief alone writes.
+    All processes of the run must see it; the chief alone writes. Data that has moved is
+    looked for at its new place from now on.
+
+    Returns:
+        The facts with the identity of the run.
 
     Raises:
         RunError: the directory belongs to another run, or holds something else, or
@@ -95,31 +112,68 @@ def claim(run: pathlib.Path, facts: Facts, strategy=None) -> None:
     is_new = not run.exists() or all(
         path.name.endswith(WRITING) for path in run.iterdir()
     )
-    if not is_new:
-        _require_equal_facts(run, facts)
+    old = None if is_new else _require_equal_facts(run, facts)
+    identity = old.identity if old else facts.digest()
+    facts = dataclasses.replace(facts, identity=identity)
+    is_elsewhere = not old or old.recipe.data.name != facts.recipe.data.name
     strategies.gather(strategy, is_new)  # everyone has looked
-    if is_new and strategies.is_chief(strategy):
+    if is_elsewhere and strategies.is_chief(strategy):
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "config.json", dataclasses.asdict(facts))
     strategies.gather(strategy, is_new)  # now it is there for everyone
     _require_equal_facts(run, facts)
+    return facts
 
 
 def _require_equal_facts(run, facts):
-    # through JSON, which has lists for tuples and strings for all keys
-    old, new = (
-        json.loads(json.dumps(dataclasses.asdict(which)))
-        for which in (read_facts(run), facts)
-    )
+    """The facts in the directory, if they are of the same run."""
+    old = read_facts(run)
     differing = [
         f"{name}: expected {before!r}, received {after!r}"
-        for name, before, after in differences(old, new)
+        for name, before, after in differences(old.essence(), facts.essence())
     ]
     if differing:
         raise RunError(
             f"{run} belongs to another run. Use another --workdir, or start it with "
             f"its own settings: {'; '.join(differing)}."
         )
+    return old
+
+
+def read_results(run: pathlib.Path, sha256: str | None = None) -> dict:
+    """results.json of a finished run.
+
+    Args:
+        run: its directory.
+        sha256: of the weights that it must be of; `None`: any.
+
+    Raises:
+        RunError: the run is not finished, or the file is damaged or of other weights.
+    """
+    path = run / "results.json"
+    if not path.is_file():
+        raise RunError(
+            f"{run} is not finished. Expected its results.json; start its training "
+            "again to go on."
+        )
+    try:
+        results = json.loads(path.read_text(encoding="utf-8"))
+        wrong = [name for name in NUMBERS if not 0 <= results[name] < 2**63]
+        if wrong or not isinstance(results["model"], str):
+            name = wrong[0] if wrong else "model"
+            raise ValueError(f"{name} {results[name]!r:.50}")
+    except (ValueError, TypeError, LookupError, RecursionError) as error:
+        raise RunError(
+            f"{path} is damaged. Expected a model, and numbers {', '.join(NUMBERS)}. "
+            f"Received: {error!r}."
+        ) from error
+    if sha256 and results.get("sha256") != sha256:
+        raise RunError(
+            f"{path} is not of the best weights of its run. Expected sha256 {sha256}. "
+            f"Received: {results.get('sha256')}. Without it the same command reads the "
+            "test images again."
+        )
+    return results
 
 
 def differences(old: dict, new: dict, prefix: str = ""):

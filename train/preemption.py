@@ -1,40 +1,52 @@
-"""SIGTERM: a run that is asked to stop saves its state and says so."""
+"""SIGTERM: a run that is asked to stop ends soon, with everything saved.
+
+A thread of its own hears the signal. The main thread would hear it between two steps of
+Python only, and TensorFlow keeps it for minutes; what a handler raises is lost where it
+interrupts a destructor; and TensorFlow's own handler, of several workers, does nothing.
+"""
 
 import contextlib
+import os
 import pathlib
 import signal
+import threading
+import time
 
-from train import strategies
-from train.command import Preempted
+from train import command, strategies
+
+PATIENCE = 300.0  # seconds after the signal for a loop of training and its saving
 
 
 class StopSignal:
-    """SIGTERM ends a run with `Preempted`: at once, or where training can save.
+    """SIGTERM ends the process with exit code 75: at once, or where training can save.
 
-    Args:
-        workdir: of the run, for the message.
-        strategy: of the run; a signal to one of its processes stops all.
+    To be made in the main thread before there are others, which would take the signal.
     """
 
-    def __init__(self, workdir: pathlib.Path, strategy):
-        self._workdir, self._strategy = workdir, strategy
+    def __init__(self):
+        self._workdir = self._strategy = self._child = None
         self._received = self._is_deferred = False
-        signal.signal(signal.SIGTERM, self._receive)
+        signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
+        threading.Thread(target=self._listen, daemon=True).start()
 
-    def _receive(self, number, frame):
-        del number, frame
-        self._received = True
-        if not self._is_deferred:
-            self._stop()
+    def belongs_to(self, workdir: pathlib.Path, strategy) -> None:
+        """Names the run, for the message and for what its processes tell each other."""
+        self._workdir, self._strategy = workdir, strategy
 
     @contextlib.contextmanager
     def deferred(self):
-        """Within it the signal waits for `check`."""
-        before, self._is_deferred = self._is_deferred, True
+        """Within it the signal waits for `check` or for the end, but not for ever.
+
+        Raises:
+            Preempted: at the end, if the signal has come.
+        """
+        self._is_deferred = True
         try:
             yield
         finally:
-            self._is_deferred = before
+            self._is_deferred = False
+        if self._received:
+            raise command.Preempted(_message(self._saved()))
 
     def check(self) -> None:
         """Ends the run if the signal has come; all processes call it at equal steps.
@@ -43,12 +55,41 @@ class StopSignal:
             Preempted: it has.
         """
         if any(strategies.gather(self._strategy, self._received)):
-            self._stop()
+            raise command.Preempted(_message(self._saved()))
 
-    def _stop(self):
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)  # once is enough: it must save
-        saved = f"everything is saved in {self._workdir}"
-        raise Preempted(
-            f"{saved if self._workdir.exists() else 'nothing has begun yet'}. Start "
-            "the same command again to go on."
+    def call(self, arguments: list[str]) -> int:
+        """Exit code of another program; the signal ends it, too."""
+        self._child = os.posix_spawn(
+            arguments[0], arguments, os.environ, setsigmask=[], setpgroup=0
         )
+        try:
+            _, status = os.waitpid(self._child, 0)
+        except BaseException:
+            self._end_child()
+            raise
+        self._child = None
+        return os.waitstatus_to_exitcode(status)
+
+    def _listen(self):
+        signal.sigwait({signal.SIGTERM})
+        self._received = True
+        saved = self._saved()
+        if self._is_deferred:
+            time.sleep(PATIENCE)  # by then the process has ended, as a rule
+            saved = f"not saved within {PATIENCE:.0f} s, the last checkpoint is whole"
+        self._end_child()
+        command.fail("preempted", _message(saved), command.PREEMPTED)
+        os._exit(command.PREEMPTED)
+
+    def _end_child(self):
+        if self._child is not None:
+            os.killpg(self._child, signal.SIGTERM)
+
+    def _saved(self):
+        if self._workdir is None or not self._workdir.exists():
+            return "nothing has begun yet"
+        return f"everything is saved in {self._workdir}"
+
+
+def _message(saved):
+    return f"{saved}. Start the same command again to go on."

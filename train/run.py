@@ -2,12 +2,10 @@
 
 import dataclasses
 import itertools
-import json
 import math
 import os
 import pathlib
 import platform
-import subprocess
 import sys
 
 import keras
@@ -29,6 +27,7 @@ from train import (
     pixels,
     preemption,
     progress,
+    saved_model,
     servable,
     strategies,
 )
@@ -51,6 +50,7 @@ class Run:
         workdir: of the run; new, or of a run with the same settings, which goes on.
         recipe: what to train.
         strategy: where.
+        stop_signal: what ends it early.
         data_dir: where tensorflow-datasets keeps its files; `None`: its default.
 
     Raises:
@@ -63,6 +63,7 @@ class Run:
         workdir: pathlib.Path,
         recipe: config.Recipe,
         strategy: tf.distribute.Strategy,
+        stop_signal: preemption.StopSignal,
         data_dir: str | None = None,
     ):
         paths.require_literal(workdir, "workdir")
@@ -70,7 +71,8 @@ class Run:
         self.data_dir, self.images_per_second = data_dir, None
         self.is_chief = strategies.is_chief(strategy)
         self.worker = strategies.worker(strategy)
-        self.stop_signal = preemption.StopSignal(workdir, strategy)
+        self.stop_signal = stop_signal
+        stop_signal.belongs_to(workdir, strategy)
         replicas = strategy.num_replicas_in_sync
         if recipe.batch_size % (replicas * recipe.accumulation):
             raise command.UsageError(
@@ -111,8 +113,9 @@ class Run:
             self.optimizer = optimizers.create_optimizer(
                 recipe, self.schedule, self.model
             )
-            self.state = checkpoint.new_state()
-        fingerprint.claim(workdir, self.facts, strategy)
+        self.facts = fingerprint.claim(workdir, self.facts, strategy)
+        with strategy.scope():
+            self.state = checkpoint.new_state(self.facts.identity)
         if self.is_chief:
             self.lock = command.lock(workdir, "trains in")
         self.checkpoints = checkpoint.Checkpoints(
@@ -120,7 +123,7 @@ class Run:
         )
         with strategy.scope():
             self.resumed = self.checkpoints.restore_last()
-            self.checkpoints.require_best()
+            self.checkpoints.require_best(self._averaged())
         digest = int(self.checkpoints.digest()[:14], 16)
         if len({*strategies.gather(strategy, digest)}) > 1:
             raise command.RunError(
@@ -274,7 +277,12 @@ class Run:
 
     def _evaluator(self, split):
         return classification.Evaluator(
-            self.strategy, self.model, self.data, split, self.recipe.batch_size
+            self.strategy,
+            self.model,
+            self.data,
+            split,
+            self.recipe.batch_size,
+            self.stop_signal.check,
         )
 
     def _evaluation_steps(self):
@@ -316,24 +324,32 @@ class Run:
 
         Raises:
             RunError: the export does not reproduce the accuracy.
+            Preempted: the process was asked to stop (SIGTERM), or the first worker was
+                before its export was done.
         """
-        if self.worker[1] == 1:
-            self._export(self._test())
-            return
-        with self.stop_signal.deferred():  # a signal to one of them is for all
+        with self.stop_signal.deferred():
             results = self._test()
-            if self.is_chief:
-                self._export(results)
-            self.stop_signal.check()  # nobody leaves while others are at work
+        if self.is_chief:
+            self._export(results)
+        try:
+            self._of_chief(0)  # nobody leaves while the chief is at work
+        except tf.errors.OpError as error:
+            if not self.is_chief:
+                raise command.Preempted(
+                    "the first worker has left before its export was done; everything "
+                    f"is saved in {self.workdir}. Start the same commands again."
+                ) from error
 
     def _export(self, results):
         top5 = f"  top-5 {results['top5']:.4f}" if "top5" in results else ""
         print(
             f"test     top-1 {results['top1']:.4f}{top5}  loss {results['loss']:.4f}  "
-            f"({results['images']} images, best checkpoint: step {results['step']})"
+            f"({results['images']} images, best checkpoint: step {results['step']})",
+            flush=True,
         )
         version = self.workdir / "export" / str(results["step"])
         if version.exists():
+            saved_model.require_weights(version, results["sha256"])
             self._serve_check(version)
         else:
             network = servable.of_run(self.workdir)
@@ -346,20 +362,22 @@ class Run:
         if self.data_dir:
             checked.append(f"--data_dir={self.data_dir}")
         checked += ["--", str(version)]  # its name may begin with -
-        if subprocess.run(checked, check=False).returncode:
+        if self.stop_signal.call(checked):
             raise command.RunError(f"The serve check of {version} failed.")
 
     def _test(self):
-        path = self.workdir / "results.json"
-        if self._of_chief(path.exists()):
-            return json.loads(path.read_text()) if self.is_chief else {}
         best, step = checkpoint.best_checkpoint(self.workdir)
         with self.strategy.scope():
             checkpoint.restore_model(best, self.model)
+        sha256 = checkpoint.network_digest(self.model)
+        path = self.workdir / "results.json"
+        if self._of_chief(path.exists()):
+            return fingerprint.read_results(self.workdir, sha256)
         results = {
             "model": self.recipe.model.name,
             "data": self.recipe.data.name,
             "step": step,
+            "sha256": sha256,
             "steps": self.steps,
             "batch_size": self.recipe.batch_size,
             "images": self.facts.images["test"],

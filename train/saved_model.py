@@ -10,6 +10,7 @@ from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
 from train import augment
 from train import servable as servables
+from train.command import RunError
 from train.servable import Servable
 
 WARM_UP = (1, 3)  # images in the requests that a server answers before all others
@@ -82,6 +83,24 @@ def write(servable: Servable, network: keras.Model, path: pathlib.Path) -> None:
 def write_card(path: pathlib.Path, card: dict) -> None:
     """`assets/model.json` of a SavedModel."""
     (path / "assets" / "model.json").write_text(json.dumps(card, indent=2))
+
+
+def require_weights(path: pathlib.Path, sha256: str) -> None:
+    """That a version is of these weights.
+
+    Raises:
+        RunError: it is of others, or does not say.
+    """
+    try:
+        received = json.loads((path / "assets" / "model.json").read_text())["sha256"]
+    except (OSError, ValueError, LookupError, TypeError) as error:
+        received = repr(error)
+    if received != sha256:
+        raise RunError(
+            f"{path} is not an export of the best weights of its run. Expected sha256 "
+            f"{sha256}. Received: {received}. Without it the same command exports "
+            "again."
+        )
 
 
 def warm_up_requests(name: str, shape: tuple[int, int, int]) -> list:

@@ -18,7 +18,7 @@ from an_keras import fold_for_inference, graph
 from an_keras.inference import attentive_layers
 from model_zoo import preprocessing
 from model_zoo import weights as zoo_weights
-from train import augment, classification
+from train import augment, checkpoint, classification
 from train.command import RunError, UsageError
 
 CHECKPOINTS = {
@@ -183,6 +183,7 @@ def of_run(workdir: pathlib.Path, which: str = "best") -> Servable:
         "data": settings.name,
         "weights": which,
         "step": step,
+        "sha256": checkpoint.network_digest(model),
         "data_settings": vars(settings),
         "test": _test_results(workdir, step) if which == "best" else None,
     }

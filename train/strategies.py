@@ -1,22 +1,23 @@
 """Where a run computes: the tf.distribute strategies, their devices and workers."""
 
 import contextlib
+import faulthandler
 import functools
-import json
 import os
-import re
 
+from train import partners
 from train.command import RunError, UsageError
 
+JOINING = 120.0  # seconds for TensorFlow, once all workers are there
 NAMES = ("one", "mirrored", "multi_worker", "tpu")
-ADDRESS = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+):([0-9]{1,5})", re.IGNORECASE)
-EXAMPLE = (
-    'JSON such as {"cluster": {"worker": ["host0:22", "host1:22"]}, "task": {"type": '
-    '"worker", "index": 0}} (tasks: chief, worker)'
-)
 
 
-def create(name: str, logical_cpus: int = 1, tpu: str | None = None):
+def create(
+    name: str,
+    logical_cpus: int = 1,
+    tpu: str | None = None,
+    join_timeout: float = 600.0,
+):
     """The strategy called `name`.
 
     Args:
@@ -27,13 +28,14 @@ def create(name: str, logical_cpus: int = 1, tpu: str | None = None):
         logical_cpus: splits the CPU into this many devices, to try out `"mirrored"` on
             a machine without GPUs. Must come before TensorFlow touches a device.
         tpu: name or address of the TPU, `"local"` on its own machine; for `"tpu"`.
+        join_timeout: seconds to wait for the other processes of `"multi_worker"`.
 
     Returns:
         A `tf.distribute.Strategy`.
 
     Raises:
         UsageError: arguments or TF_CONFIG that do not fit the strategy.
-        RunError: there is no TPU at this address.
+        RunError: there is no TPU at this address, or other processes do not come.
     """
     if logical_cpus > 1 and name != "mirrored":
         raise UsageError(
@@ -45,12 +47,13 @@ def create(name: str, logical_cpus: int = 1, tpu: str | None = None):
             "Expected --tpu=ADDRESS with --strategy=tpu, and only there. "
             f"Received: --strategy={name}, --tpu={tpu}."
         )
-    others = None if name == "tpu" else _other_tasks(os.environ.get("TF_CONFIG", ""))
+    cluster = None if name == "tpu" else partners.read_cluster(os.environ)
+    own, others = cluster or ("", [])
     if name == "multi_worker":
-        if others is None:
+        if not cluster:
             raise UsageError(
                 "--strategy=multi_worker needs the environment variable TF_CONFIG with "
-                f"a cluster. Expected {EXAMPLE}. "
+                f"a cluster. Expected {partners.EXAMPLE}. "
                 f"Received: {os.environ.get('TF_CONFIG')!r}."
             )
         print(f"waiting  for {', '.join(others) or 'no other worker'}", flush=True)
@@ -68,7 +71,8 @@ def create(name: str, logical_cpus: int = 1, tpu: str | None = None):
         options = {"arithmetic_optimization": False}
         tf.config.optimizer.set_experimental_options(options)
     if name == "multi_worker":
-        return _join(tf.distribute.MultiWorkerMirroredStrategy)
+        partners.find(own, others, join_timeout)
+        return _join()
     if name == "tpu":
         return _connect(tpu)
     if logical_cpus > 1:
@@ -88,78 +92,21 @@ def create(name: str, logical_cpus: int = 1, tpu: str | None = None):
     return tf.distribute.MirroredStrategy(names)
 
 
-def _other_tasks(text) -> list[str] | None:
-    """Addresses of the other processes in TF_CONFIG; `None`: it has no cluster.
-
-    Raises:
-        UsageError: its cluster cannot be used.
-    """
-    try:
-        config = json.loads(text) if text.strip() else {}
-        _require_kind(config, dict, "TF_CONFIG")
-        cluster = config.get("cluster", {})
-        _require_kind(cluster, dict, "cluster")
-        if not cluster:
-            return None
-        addresses = _addresses(cluster)
-        task = config.get("task")
-        _require_kind(task, dict, "task")
-        kind, index = task.get("type"), task.get("index")
-        _require_kind(kind, str, "task.type")
-        _require_kind(index, int, "task.index")
-        if kind not in cluster or not 0 <= index < len(cluster[kind]):
-            raise ValueError(f"the cluster has no {kind} of index {index}")
-    except (RecursionError, ValueError) as error:
-        raise UsageError(
-            f"The environment variable TF_CONFIG cannot be used: {error}. "
-            f"Expected {EXAMPLE}, or none without --strategy=multi_worker. "
-            f"Received: {text!r}."
-        ) from error
-    return [each for each in addresses if each != cluster[kind][index]]
-
-
-def _addresses(cluster):
-    """Of all tasks, each once.
-
-    Raises:
-        ValueError: what is wrong with them.
-    """
-    if not {*cluster} <= {"chief", "worker"}:
-        raise ValueError(f"it has tasks of other kinds: {', '.join(cluster)}")
-    found = {}
-    for kind, tasks in cluster.items():
-        _require_kind(tasks, list, f"cluster.{kind}")
-        for address in tasks:
-            _require_kind(address, str, f"an address of cluster.{kind}")
-            match = ADDRESS.fullmatch(address)
-            if not match or not 1 <= int(match[2]) <= 65535:
-                raise ValueError(f"{address!r} is no HOST:PORT")
-            key = match[1].lower(), int(match[2])
-            if key in found:
-                raise ValueError(f"{address} is there twice")
-            found[key] = address
-    if len(cluster.get("chief", ())) > 1:
-        raise ValueError("it has more than one chief")
-    return list(found.values())
-
-
-def _require_kind(value, kind, name):
-    words = {dict: "an object", list: "a list", str: "a string"}
-    if not isinstance(value, kind) or isinstance(value, bool):
-        expected = words.get(kind, "a whole number")
-        raise ValueError(f"{name} must be {expected}, and is {json.dumps(value)}")
-
-
-def _join(strategy):
+def _join():
     import tensorflow as tf
 
+    # A worker that dies just now would be waited for without end, and no other thread
+    # of Python would be heard: this watch needs none.
+    faulthandler.dump_traceback_later(JOINING, exit=True)
     try:
-        return strategy()
+        return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         raise RunError(
             "This worker cannot join the others. Expected its own address in TF_CONFIG "
             f"to be free. Received: {error.message.splitlines()[0]}"
         ) from error
+    finally:
+        faulthandler.cancel_dump_traceback_later()
 
 
 def _connect(address):

@@ -1,6 +1,7 @@
 """Checkpoints: what they hold, and when they are restored."""
 
 import dataclasses
+import shutil
 
 import keras
 import numpy as np
@@ -12,12 +13,16 @@ from tests.train.test_fingerprint import FACTS
 from train import checkpoint, config, fingerprint, optimizers
 from train.command import RunError
 
+BEST = "variables/state.Sbest_digest/.ATTRIBUTES/VARIABLE_VALUE"
+
 
 def build(name="resnet20_an", step=0):
     model = model_zoo.create_model(name, input_shape=(8, 8, 1), classes=2)
     optimizer = optimizers.PublishedSGD(0.1)
     optimizer.build(model.trainable_variables)
-    return model, optimizer, {"step": tf.Variable(step, dtype=tf.int64)}
+    state = checkpoint.new_state(FACTS.digest())
+    state["step"].assign(step)
+    return model, optimizer, state
 
 
 def test_checkpoint_restores_every_variable(tmp_path):
@@ -114,7 +119,7 @@ def test_seeds_of_dropout_are_restored_into_another_model_of_the_process(tmp_pat
         model = keras.Sequential(
             [keras.Input((3,)), *(keras.layers.Dropout(0.5) for _ in range(2))]
         )
-        return model, optimizers.PublishedSGD(0.1), {"step": tf.Variable(1)}
+        return model, optimizers.PublishedSGD(0.1), checkpoint.new_state()
 
     model, optimizer, state = with_dropout()
     for i, seed in enumerate(model.variables):
@@ -126,6 +131,7 @@ def test_seeds_of_dropout_are_restored_into_another_model_of_the_process(tmp_pat
 
 
 def test_best_checkpoint_is_apart_and_has_its_step(tmp_path):
+    fingerprint.claim(tmp_path, FACTS)
     model, optimizer, state = build(step=5)
     saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
     with pytest.raises(RunError, match="holds no checkpoint"):
@@ -171,19 +177,110 @@ def test_noise_in_tensorflows_list_is_not_used(tmp_path, caplog):
     assert saved.restore_last()
 
 
-def test_damaged_best_checkpoint_is_noticed_at_the_start(tmp_path, caplog):
-    model, optimizer, state = build(step=6)
-    state |= {
-        "evaluated": tf.Variable(6, dtype=tf.int64),
-        "best_top1": tf.Variable(0.5),
-    }
+@pytest.fixture
+def evaluated(tmp_path):
+    """A run of 9 steps that was best at 6, with averages; and its checkpoints."""
+    fingerprint.claim(tmp_path, FACTS)
+    model, _, state = build()
+    optimizer = optimizers.PublishedSGD(0.1, average=0.9)
+    optimizer.build(model.trainable_variables)
     saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
-    saved.save(best=True)
-    saved.require_best()
-    assert float(state["best_top1"].numpy()) == 0.5
-    (data,) = (tmp_path / "best").glob("*.data*")
-    data.write_bytes(data.read_bytes()[:-100])
-    saved.require_best()
+    for step in (3, 6, 9):
+        state["step"].assign(step)
+        state["evaluated"].assign(step)
+        model.trainable_variables[0].assign_add(
+            np.full(model.trainable_variables[0].shape, step / 10)
+        )
+        for average in optimizer.averages:
+            average.assign_add(np.full(average.shape, step / 100))
+        if step == 6:
+            state["best_top1"].assign(0.5)
+            with averaged(model, optimizer):
+                saved.save(best=True)
+        saved.save()
+    return tmp_path, model, optimizer, state, saved
+
+
+def averaged(model, optimizer):
+    return optimizers.averaged(optimizer, model.trainable_variables)
+
+
+def flip_a_bit(path):
+    content = bytearray(path.read_bytes())
+    content[len(content) // 5] ^= 1  # in the weights of the network
+    path.write_bytes(content)
+
+
+def test_best_checkpoint_with_a_damaged_bit_is_made_again(evaluated, caplog):
+    run, model, optimizer, state, saved = evaluated
+    before = saved.digest()
+    best = tf.train.load_checkpoint(str(run / "best")).get_tensor(BEST)
+    saved.require_best(averaged(model, optimizer))
+    assert not caplog.text
+    (data,) = (run / "best").glob("*.data*")
+    flip_a_bit(data)
+    with pytest.raises(RunError, match="damaged checkpoint"):
+        checkpoint.best_checkpoint(run)
+    saved.require_best(averaged(model, optimizer))
+    assert "Made again from" in caplog.text and "ckpt-6" in caplog.text
+    assert checkpoint.best_checkpoint(run)[1] == 6
+    assert tf.train.load_checkpoint(str(run / "best")).get_tensor(BEST) == best
+    assert saved.digest() == before and float(state["best_top1"].numpy()) == 0.5
+
+
+def test_best_checkpoint_without_a_copy_is_replaced_by_the_next_evaluation(
+    evaluated, caplog
+):
+    run, model, optimizer, state, saved = evaluated
+    for path in (*run.glob("best/ckpt*"), *run.glob("checkpoints/ckpt-6*")):
+        path.unlink()
+    saved.require_best(averaged(model, optimizer))
     assert "The next evaluation takes its place" in caplog.text
     assert float(state["best_top1"].numpy()) == -1
-    assert int(state["evaluated"].numpy()) == 5
+    assert int(state["evaluated"].numpy()) == 8
+
+
+def test_lost_best_weights_of_a_reported_run_are_an_error(evaluated):
+    run, model, optimizer, _, saved = evaluated
+    (run / "results.json").write_text("{}")
+    for path in (*run.glob("best/ckpt*"), *run.glob("checkpoints/ckpt-6*")):
+        path.unlink()
+    with pytest.raises(RunError, match="those of step 6.*Without results.json and exp"):
+        saved.require_best(averaged(model, optimizer))
+
+
+def test_best_checkpoint_of_another_run_is_refused(evaluated, tmp_path_factory):
+    run, *_ = evaluated
+    other = tmp_path_factory.mktemp("other")
+    recipe = dataclasses.replace(FACTS.recipe, seed=1)
+    fingerprint.claim(other, dataclasses.replace(FACTS, recipe=recipe))
+    shutil.copytree(run / "best", other / "best")
+    with pytest.raises(RunError, match="is a checkpoint of another run"):
+        checkpoint.best_checkpoint(other)
+    shutil.copytree(run / "checkpoints", other / "checkpoints")
+    model, optimizer, _ = build()
+    state = checkpoint.new_state(fingerprint.read_facts(other).identity)
+    with pytest.raises(RunError, match="another"):
+        checkpoint.Checkpoints(other, model, optimizer, state).restore_last()
+
+
+def test_older_best_checkpoint_of_the_same_run_is_refused(evaluated, tmp_path_factory):
+    run, model, optimizer, _, saved = evaluated
+    older = tmp_path_factory.mktemp("older") / "best"
+    shutil.copytree(run / "best", older)
+    with averaged(model, optimizer):
+        saved.save(best=True)
+    saved.save()
+    assert checkpoint.best_checkpoint(run)[1] == 9
+    shutil.rmtree(run / "best")
+    shutil.copytree(older, run / "best")
+    with pytest.raises(RunError, match="other weights than the best.* step 9"):
+        checkpoint.best_checkpoint(run)
+
+
+def test_run_killed_between_its_two_saves_has_a_newer_best_checkpoint(evaluated):
+    run, model, optimizer, state, saved = evaluated
+    state["step"].assign(12)
+    with averaged(model, optimizer):
+        saved.save(best=True)
+    assert checkpoint.best_checkpoint(run)[1] == 12

@@ -19,9 +19,19 @@ FACTS = fingerprint.Facts(
 
 
 def test_facts_survive_the_directory(tmp_path):
-    fingerprint.claim(tmp_path / "run", FACTS)
-    assert fingerprint.read_facts(tmp_path / "run") == FACTS
-    fingerprint.claim(tmp_path / "run", FACTS)
+    claimed = fingerprint.claim(tmp_path / "run", FACTS)
+    assert dataclasses.replace(claimed, identity=0) == FACTS and claimed.identity
+    assert fingerprint.read_facts(tmp_path / "run") == claimed
+    assert fingerprint.claim(tmp_path / "run", FACTS) == claimed
+
+
+def test_data_that_has_moved_is_the_same_and_found_at_its_new_place(tmp_path):
+    claimed = fingerprint.claim(tmp_path, FACTS)
+    data = dataclasses.replace(FACTS.recipe.data, name="folder:/new/place")
+    recipe = dataclasses.replace(FACTS.recipe, data=data)
+    moved = fingerprint.claim(tmp_path, dataclasses.replace(FACTS, recipe=recipe))
+    assert moved.identity == claimed.identity
+    assert fingerprint.read_facts(tmp_path).recipe.data.name == "folder:/new/place"
 
 
 def test_directory_of_another_run_is_refused_with_the_differing_fields(tmp_path):
@@ -66,7 +76,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
 def test_directory_of_a_run_that_never_began_is_taken(tmp_path):
     (tmp_path / f"config.json{fingerprint.WRITING}").write_text("{")
     fingerprint.claim(tmp_path, FACTS)
-    assert fingerprint.read_facts(tmp_path) == FACTS
+    assert fingerprint.read_facts(tmp_path).recipe == FACTS.recipe
 
 
 def test_fields_of_a_newer_version_are_refused(tmp_path):

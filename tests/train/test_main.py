@@ -252,7 +252,74 @@ def test_sigterm_while_modules_are_imported_is_no_failure(tmp_path, short_flags)
 
 
 @pytest.mark.slow
-def test_damaged_best_checkpoint_is_replaced_by_the_next_evaluation(
+@pytest.mark.parametrize("words", ["test     top-1", "export   SavedModel"])
+def test_sigterm_after_training_ends_the_run_at_once(
+    tmp_path, short_run, short_flags, command, words
+):
+    """While it exports, and while the export is checked."""
+    run = tmp_path / "run"
+    shutil.copytree(short_run[0], run)
+    shutil.rmtree(run / "export")
+    arguments = ["-m", "train", *short_flags, f"--workdir={run}"]
+    process = subprocess.Popen(
+        [sys.executable, *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stdout:
+        if line.startswith(words):
+            break
+    time.sleep(1)
+    process.terminate()
+    _, errors = process.communicate(timeout=30)
+    assert process.returncode == 75, errors
+    assert errors.splitlines()[-1].startswith("preempted: everything is saved")
+    assert "as trained" in command(*arguments).stdout
+
+
+@pytest.mark.slow
+def test_finished_run_with_a_damaged_best_checkpoint_stays_what_it_is(
+    tmp_path, short_run, short_flags, command
+):
+    reference, _ = short_run
+    run = tmp_path / "run"
+    shutil.copytree(reference, run)
+    (data,) = run.glob("best/*.data*")
+    content = bytearray(data.read_bytes())
+    content[len(content) // 5] ^= 1
+    data.write_bytes(content)
+    shutil.rmtree(run / "export")
+    evaluate = ("-m", "train.evaluate", f"--workdir={run}", short_flags[-1])
+    assert "damaged checkpoint" in command(*evaluate, expected=1).stderr
+    done = command("-m", "train", *short_flags, f"--workdir={run}")
+    assert "Made again from" in done.stderr and "as trained" in done.stdout
+    command(*evaluate)
+    results = [(each / "results.json").read_text() for each in (reference, run)]
+    assert results[0] == results[1]
+
+
+@pytest.mark.slow
+def test_results_and_export_of_other_weights_are_refused_until_they_are_removed(
+    tmp_path, short_run, short_flags, command
+):
+    run = tmp_path / "run"
+    shutil.copytree(short_run[0], run)
+    (version,) = run.glob("export/*")
+    for path in (version / "assets" / "model.json", run / "results.json"):
+        content = json.loads(path.read_text())
+        path.write_text(json.dumps({**content, "sha256": "0" * 64}))
+        done = command("-m", "train", *short_flags, f"--workdir={run}", expected=1)
+        assert "Expected sha256" in done.stderr and "Traceback" not in done.stderr
+    (run / "results.json").unlink()
+    shutil.rmtree(version)
+    assert (
+        "as trained" in command("-m", "train", *short_flags, f"--workdir={run}").stdout
+    )
+
+
+@pytest.mark.slow
+def test_lost_best_checkpoint_is_made_again_from_that_of_its_step(
     tmp_path, short_run, short_flags, command
 ):
     reference, _ = short_run
@@ -263,7 +330,7 @@ def test_damaged_best_checkpoint_is_replaced_by_the_next_evaluation(
     shutil.rmtree(run / "export")
     done = command("-m", "train", *short_flags, f"--workdir={run}")
     assert "best/ckpt-60 is a damaged checkpoint" in done.stderr
-    assert "The next evaluation takes its place" in done.stderr
+    assert "Made again from" in done.stderr
     results = [json.loads((w / "results.json").read_text()) for w in (reference, run)]
     assert results[0]["loss"] == results[1]["loss"]
     assert rows(run) == rows(reference)

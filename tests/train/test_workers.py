@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import socket
 import subprocess
@@ -170,6 +171,70 @@ def test_workers_stop_together_and_go_on(start, command, tmp_path):
     assert len(digests) == 1 and "step 60  sha256 " in digests.pop()
     tables = [(tmp_path / n / "metrics.csv").read_text() for n in ("whole", "stopped")]
     assert tables[0] == tables[1]
+
+    shutil.rmtree(tmp_path / "whole" / "export")
+    pair = start("whole", *flags)
+    wait_for(pair[0], "test     top-1")  # the chief exports, the other one waits
+    pair[0].terminate()
+    finish(pair, (75, 75))
+    pair = start("whole", *flags)
+    wait_for(pair[0], "test     top-1")
+    pair[1].terminate()
+    finish(pair, (0, 75))
+
+
+@pytest.fixture
+def start_alone(tmp_path, data_dir):
+    """Starts a worker whose partner does not come; returns it and that address."""
+    processes = []
+
+    def start_alone(*flags):
+        with (
+            socket.create_server(("localhost", 0)) as own,
+            socket.create_server(("localhost", 0)) as other,
+        ):
+            ports = own.getsockname()[1], other.getsockname()[1]
+        addresses = [f"localhost:{port}" for port in ports]
+        task = {"cluster": {"worker": addresses}, "task": {"type": "worker"}}
+        task["task"]["index"] = 0
+        run = f"--workdir={tmp_path / 'run'}"
+        flags = ["--recipe=digits", "--strategy=multi_worker", run, *flags]
+        processes.append(
+            subprocess.Popen(
+                [
+                    sys.executable,
+                    "-m",
+                    "train",
+                    *flags,
+                    f"--workdir={tmp_path / 'run'}",
+                ],
+                env={**os.environ, "TF_CONFIG": json.dumps(task)},
+                stdout=subprocess.PIPE,
+                stderr=subprocess.PIPE,
+                text=True,
+            )
+        )
+        return processes[0], addresses[1]
+
+    yield start_alone
+    for process in processes:
+        process.kill()
+        process.communicate()
+
+
+def test_partner_that_does_not_come_is_named(start_alone):
+    process, missing = start_alone("--join_timeout=1")
+    ((_, errors),) = finish([process], (1,))
+    assert f"no answer from {missing}" in errors.splitlines()[-1]
+    assert "within 1 s (--join_timeout)" in errors and "Traceback" not in errors
+
+
+def test_waiting_for_a_partner_hears_sigterm(start_alone):
+    process, missing = start_alone()
+    wait_for(process, f"waiting  for {missing}")
+    process.terminate()
+    ((_, errors),) = finish([process], (75,))
+    assert "preempted: nothing has begun yet" in errors.splitlines()[-1]
 
 
 def test_workers_of_different_runs_do_not_begin(start, tmp_path):
