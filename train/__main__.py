@@ -12,7 +12,8 @@ from absl import flags
 from train import command, preemption
 
 if __name__ == "__main__":
-    stop_signal = preemption.StopSignal()  # before imports that take seconds
+    stop_signal = preemption.StopSignal()
+    stop_signal.listen()  # before imports that take seconds
 
 from train import config, paths, recipes, strategies
 
@@ -57,7 +58,7 @@ def main(arguments):
     )
     with strategies.together(strategy):
         workdir = pathlib.Path(values.workdir)
-        run = Run(workdir, recipe, strategy, stop_signal, values.data_dir)
+        run = Run(workdir, recipe, strategy, values.data_dir, stop_signal)
         run.train()
         run.finish()
 

@@ -47,6 +47,7 @@ LOSSY = 0.02  # between answers to a picture and to its JPEG
 def check(
     path: pathlib.Path,
     data_dir: str | None = None,
+    place: str | None = None,
     begin: Callable[[str], None] = lambda part: None,
 ) -> Iterator[str]:
     """Checks an export; yields one line about each thing that was right.
@@ -54,6 +55,7 @@ def check(
     Args:
         path: of the export.
         data_dir: where tensorflow-datasets keeps its files; `None`: its default.
+        place: where the data set of the run lies now; `None`: where it lay then.
         begin: is called with the name of each part of the check before it begins.
 
     Raises:
@@ -92,7 +94,8 @@ def check(
         yield "accuracy not compared: model.json has none for these weights"
         return
     begin(UNLIMITED)
-    images = data.load(config.from_dict(config.Data, card["data_settings"]), data_dir)
+    settings = config.from_dict(config.Data, card["data_settings"])
+    images = data.load_again(settings, card["data_fingerprint"], data_dir, place)
     expected, count = card["test"]["top1"], len(images.splits["test"])
     for name, run in runs.items():
         start = functools.partial(begin, f"accuracy of {name}")
@@ -126,7 +129,8 @@ def read_card(path: pathlib.Path) -> dict:
         CLOSE[card["precision"]], card["quantization"], card["compared"]
         height, width, channels = map(int, card["preprocessing"]["shape"])
         if card["test"]:
-            card["test"]["top1"], config.from_dict(config.Data, card["data_settings"])
+            card["test"]["top1"], card["data_fingerprint"]
+            config.from_dict(config.Data, card["data_settings"])
         labels = (path / "assets" / "labels.txt").read_text().split("\n")[:-1]
     except (OSError, *WRONG) as error:
         raise RunError(
@@ -313,7 +317,7 @@ def _accuracy(run, images, begin):
     return right / len(images.splits["test"])
 
 
-def report(path: str, data_dir: str | None, time_limit: int) -> None:
+def report(path: str, data_dir: str | None, place: str | None, time_limit: int) -> None:
     """Checks an export in this process, which it keeps from doing harm.
 
     Prints messages in JSON: `part`, before it begins; `line`, about what was right;
@@ -321,7 +325,7 @@ def report(path: str, data_dir: str | None, time_limit: int) -> None:
 
     Args:
         path: of the export.
-        data_dir: where tensorflow-datasets keeps its files; `None`: its default.
+        data_dir, place: as in `check`.
         time_limit: of a part, seconds.
     """
     messages = os.fdopen(os.dup(sys.stdout.fileno()), "w")
@@ -346,7 +350,7 @@ def report(path: str, data_dir: str | None, time_limit: int) -> None:
         signal.alarm(time_limit if limited else 0)
 
     try:
-        for line in check(pathlib.Path(path), data_dir, begin):
+        for line in check(pathlib.Path(path), data_dir, place, begin):
             say(line=line)
         say(line=f"without {', '.join(BLOCKED)}")
     except RunError as error:

@@ -4,6 +4,7 @@ import ast
 import dataclasses
 import difflib
 import json
+import os
 import types
 import typing
 import warnings
@@ -33,6 +34,8 @@ class Model:
     def __post_init__(self):
         if self.weights is not None:
             weights = paths.expand(self.weights, "of the recipe field model.weights")
+            if os.path.isdir(weights) or weights.endswith(".h5"):  # no tag
+                weights = os.path.abspath(weights)
             object.__setattr__(self, "weights", weights)
 
 
@@ -84,6 +87,7 @@ class Data:
         kind, colon, directory = self.name.partition(":")
         if f"{kind}{colon}" in DIRECTORIES:
             directory = paths.expand(directory, f"in --data={kind}:DIR")
+            directory = os.path.abspath(directory)
             object.__setattr__(self, "name", f"{kind}:{directory}")
 
 

@@ -38,7 +38,7 @@ class ImageData:
 
     @property
     def fingerprint(self) -> str:
-        """Of labels and encoded images, or of the names of their files."""
+        """Of labels and encoded images, or of the names of files of records."""
         parts = [split.fingerprint() for split in self.splits.values()]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
@@ -84,6 +84,39 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
         )
     left_out = getattr(builder, "left_out", "")
     return ImageData(shape, class_names, splits, settings, left_out)
+
+
+def load_again(
+    settings: config.Data,
+    fingerprint: str,
+    data_dir: str | None,
+    place: str | None = None,
+) -> ImageData:
+    """Opens the data set that a run was trained on.
+
+    Args:
+        settings: of the run.
+        fingerprint: of its images and labels.
+        data_dir: as in `load`.
+        place: name of the data set where it lies now; `None`: where it lay then.
+
+    Raises:
+        UsageError, RunError: it is not there, or there are others.
+    """
+    name = place or settings.name
+    try:
+        images = load(dataclasses.replace(settings, name=name), data_dir)
+    except RunError as error:
+        if place:
+            raise
+        raise RunError(f"{error} Where it has moved, --data says where to.") from error
+    if images.fingerprint != fingerprint:
+        raise RunError(
+            f"{name} holds other images or labels than the run was trained on. "
+            "Expected the same, there or at another --data. Received: another "
+            "fingerprint."
+        )
+    return images
 
 
 def check_features(builder: tfds.core.DatasetBuilder, name: str) -> None:
@@ -178,8 +211,8 @@ def _unlabelled(split):
 def _read(builder, split, limit):
     if isinstance(builder, folder.Folder):
         paths, labels = builder.files[split]
-        contents = folder.check_images(builder.data_dir, paths)
-        return Split(tf.constant(paths), labels, True, contents)
+        digests = folder.check_images(builder.data_dir, paths)
+        return Split(tf.constant(paths), labels, digests)
     info = builder.info.splits[split]
     if info.num_bytes > limit * 2**30:
         return _open_shards(builder, info)

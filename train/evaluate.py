@@ -18,7 +18,7 @@ def define_flags():
     flags.DEFINE_enum(
         "split", "test", ("train", "validation", "test"), "Images to evaluate on."
     )
-    paths.DEFINE_data_dir()
+    paths.DEFINE_data_place()
     flags.DEFINE_integer("batch_size", 256, "Images in a step.", 1, 2**24)
 
 
@@ -27,12 +27,9 @@ def main(arguments):
     values = flags.FLAGS
     workdir = pathlib.Path(values.workdir)
     facts = fingerprint.read_facts(workdir)
-    images = data.load(facts.recipe.data, values.data_dir)
-    if images.fingerprint != facts.fingerprint:
-        raise command.RunError(
-            f"{facts.recipe.data.name} holds other images or labels than the run was "
-            "trained on. Expected the same. Received: another fingerprint."
-        )
+    images = data.load_again(
+        facts.recipe.data, facts.fingerprint, values.data_dir, values.data
+    )
     model, _, step = classification.load_best(workdir)
     evaluator = classification.Evaluator(
         tf.distribute.get_strategy(), model, images, values.split, values.batch_size

@@ -166,7 +166,7 @@ def define_flags():
         "format", [], f"Besides the SavedModel: {', '.join(formats.OTHERS)}."
     )
     flags.DEFINE_enum("quantize", None, formats.QUANTIZATIONS, "Of LiteRT.")
-    paths.DEFINE_data_dir()
+    paths.DEFINE_data_place()
 
 
 def main(arguments):
@@ -189,12 +189,9 @@ def main(arguments):
         out = out or workdir / "export"
         if values.quantize in WITH_IMAGES:
             facts = fingerprint.read_facts(workdir)
-            data_set = data.load(facts.recipe.data, values.data_dir)
-            if data_set.fingerprint != facts.fingerprint:
-                raise RunError(
-                    f"{facts.recipe.data.name} holds other images than the run was "
-                    "trained on. Expected the same. Received: another fingerprint."
-                )
+            data_set = data.load_again(
+                facts.recipe.data, facts.fingerprint, values.data_dir, values.data
+            )
     version = export(exported, out, values.fold, others, values.quantize, data_set)
     print(f"SavedModel in {version}")
     for name in others:
@@ -220,7 +217,7 @@ def _check_flags(values, others):
         )
     of_run = [
         name
-        for name in ("checkpoint", "data_dir")
+        for name in ("checkpoint", "data", "data_dir")
         if values[name].present and values.model
     ]
     if of_run:

@@ -150,6 +150,7 @@ def read_results(run: pathlib.Path, sha256: str | None = None) -> dict:
     Raises:
         RunError: the run is not finished, or the file is damaged or of other weights.
     """
+    read_facts(run)
     path = run / "results.json"
     if not path.is_file():
         raise RunError(

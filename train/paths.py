@@ -113,6 +113,14 @@ def DEFINE_path(name, description, check=expand, required=False):
     flags.DEFINE(parser, name, None, description, required=required)
 
 
+def DEFINE_data_place():
+    """--data and --data_dir of commands that look for the data set of a run."""
+    flags.DEFINE_string(
+        "data", None, "Where the data set of the run lies now, if it has moved."
+    )
+    DEFINE_data_dir()
+
+
 def DEFINE_data_dir():
     """--data_dir, which may lie in a cloud: tensorflow-datasets reads it from there."""
 

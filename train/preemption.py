@@ -20,12 +20,15 @@ PATIENCE = 300.0  # seconds after the signal for a loop of training and its savi
 class StopSignal:
     """SIGTERM ends the process with exit code 75: at once, or where training can save.
 
-    To be made in the main thread before there are others, which would take the signal.
+    Nothing changes for the process before it listens.
     """
 
     def __init__(self):
         self._workdir = self._strategy = self._child = None
         self._received = self._is_deferred = False
+
+    def listen(self) -> None:
+        """From now on; in the main thread before others, which would take the signal."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=self._listen, daemon=True).start()
 

@@ -6,7 +6,6 @@
 (scikit-learn's, RBF kernel), the yardstick for small images.
 """
 
-import json
 import os
 import pathlib
 import shlex
@@ -18,34 +17,6 @@ from absl import flags
 from train import command, data, fingerprint, paths, predict, tables
 
 COLUMNS = ("run", "model", "parameters", "test top-1", "test loss", "best step")
-NUMBERS = ("parameters", "top1", "loss", "step")
-
-
-def read_results(run: pathlib.Path) -> dict:
-    """results.json of a finished run.
-
-    Raises:
-        RunError: the run is not finished, or the file is damaged.
-    """
-    fingerprint.read_facts(run)
-    path = run / "results.json"
-    if not path.is_file():
-        raise command.RunError(
-            f"{run} is not finished. Expected its results.json; start its training "
-            "again to go on."
-        )
-    try:
-        results = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [name for name in NUMBERS if not 0 <= results[name] < 2**63]
-        if wrong or not isinstance(results["model"], str):
-            name = wrong[0] if wrong else "model"
-            raise ValueError(f"{name} {results[name]!r:.50}")
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
-        raise command.RunError(
-            f"{path} is damaged. Expected a model, and numbers {', '.join(NUMBERS)}. "
-            f"Received: {error!r}."
-        ) from error
-    return results
 
 
 def row(run: pathlib.Path, results: dict) -> tuple[str, ...]:
@@ -60,10 +31,12 @@ def row(run: pathlib.Path, results: dict) -> tuple[str, ...]:
     )
 
 
-def svm_row(run: pathlib.Path, data_dir: str | None) -> tuple[str, ...]:
+def svm_row(
+    run: pathlib.Path, data_dir: str | None, place: str | None = None
+) -> tuple[str, ...]:
     """The line of the support vector machine on a run's data."""
     facts = fingerprint.read_facts(run)
-    images = data.load(facts.recipe.data, data_dir)
+    images = data.load_again(facts.recipe.data, facts.fingerprint, data_dir, place)
     train, test = (_pixels(images, split) for split in ("train", "test"))
     # gamma as in scikit-learn's own example, which has pixels of 0 to 16
     machine = sklearn.svm.SVC(gamma=0.001 * 16**2).fit(*train)
@@ -81,17 +54,17 @@ def _pixels(images, split):
 def define_flags():
     flags.DEFINE_bool("svm", False, "Adds a support vector machine to the table.")
     paths.DEFINE_path("csv", "Writes the runs to this CSV file, too.", paths.output)
-    paths.DEFINE_data_dir()
+    paths.DEFINE_data_place()
 
 
 def main(arguments):
     if not arguments:
         raise command.UsageError("Expected at least one run. Received: none.")
     runs = [pathlib.Path(paths.expand(argument, "RUN")) for argument in arguments]
-    results = [read_results(run) for run in runs]
+    results = [fingerprint.read_results(run) for run in runs]
     rows = list(map(row, runs, results))
     if flags.FLAGS.svm:
-        rows.append(svm_row(runs[0], flags.FLAGS.data_dir))
+        rows.append(svm_row(runs[0], flags.FLAGS.data_dir, flags.FLAGS.data))
     tables.show(COLUMNS, rows)
     if flags.FLAGS.csv:
         named = [

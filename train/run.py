@@ -50,8 +50,8 @@ class Run:
         workdir: of the run; new, or of a run with the same settings, which goes on.
         recipe: what to train.
         strategy: where.
-        stop_signal: what ends it early.
         data_dir: where tensorflow-datasets keeps its files; `None`: its default.
+        stop_signal: what ends it early; `None`: nothing.
 
     Raises:
         UsageError, RunError: the settings do not fit each other, or the directory
@@ -63,16 +63,16 @@ class Run:
         workdir: pathlib.Path,
         recipe: config.Recipe,
         strategy: tf.distribute.Strategy,
-        stop_signal: preemption.StopSignal,
         data_dir: str | None = None,
+        stop_signal: preemption.StopSignal | None = None,
     ):
         paths.require_literal(workdir, "workdir")
         self.workdir, self.strategy = workdir, strategy
         self.data_dir, self.images_per_second = data_dir, None
         self.is_chief = strategies.is_chief(strategy)
         self.worker = strategies.worker(strategy)
-        self.stop_signal = stop_signal
-        stop_signal.belongs_to(workdir, strategy)
+        self.stop_signal = stop_signal or preemption.StopSignal()
+        self.stop_signal.belongs_to(workdir, strategy)
         replicas = strategy.num_replicas_in_sync
         if recipe.batch_size % (replicas * recipe.accumulation):
             raise command.UsageError(

@@ -3,7 +3,6 @@
 import dataclasses
 import functools
 import hashlib
-import json
 import os
 import pathlib
 
@@ -18,7 +17,7 @@ from an_keras import fold_for_inference, graph
 from an_keras.inference import attentive_layers
 from model_zoo import preprocessing
 from model_zoo import weights as zoo_weights
-from train import augment, checkpoint, classification
+from train import augment, checkpoint, classification, fingerprint
 from train.command import RunError, UsageError
 
 CHECKPOINTS = {
@@ -185,6 +184,7 @@ def of_run(workdir: pathlib.Path, which: str = "best") -> Servable:
         "step": step,
         "sha256": checkpoint.network_digest(model),
         "data_settings": vars(settings),
+        "data_fingerprint": facts.fingerprint,
         "test": _test_results(workdir, step) if which == "best" else None,
     }
     return Servable(
@@ -201,10 +201,11 @@ def of_run(workdir: pathlib.Path, which: str = "best") -> Servable:
 
 
 def _test_results(workdir, step):
-    """Those of these weights; `None` where others were tested."""
-    path = workdir / "results.json"
-    results = json.loads(path.read_text()) if path.exists() else None
-    return results if results and results["step"] == step else None
+    """Those of these weights; `None` where others were tested, or none yet."""
+    if not (workdir / "results.json").exists():
+        return None
+    results = fingerprint.read_results(workdir)
+    return results if results["step"] == step else None
 
 
 def of_network(

@@ -35,13 +35,17 @@ TIME_LIMIT = 600  # seconds; of a part, or of a batch of test images
 
 
 def check(
-    path: pathlib.Path, data_dir: str | None = None, time_limit: int = TIME_LIMIT
+    path: pathlib.Path,
+    data_dir: str | None = None,
+    place: str | None = None,
+    time_limit: int = TIME_LIMIT,
 ) -> Iterator[str]:
     """Checks an export in another process; yields a line about what was right.
 
     Args:
         path: of the export.
         data_dir: where tensorflow-datasets keeps its files; `None`: its default.
+        place: where the data set of the run lies now; `None`: where it lay then.
         time_limit: seconds that a part of the check may take.
 
     Raises:
@@ -50,7 +54,7 @@ def check(
             too long or ends the process.
     """
     paths.require_literal(path, "path")
-    arguments = json.dumps([str(path), data_dir, time_limit])
+    arguments = json.dumps([str(path), data_dir, place, time_limit])
     part = "start"
     with subprocess.Popen(
         [sys.executable, "-m", "train.answers", arguments], stdout=subprocess.PIPE
@@ -82,7 +86,7 @@ def _end(code):
 
 
 def define_flags():
-    paths.DEFINE_data_dir()
+    paths.DEFINE_data_place()
     flags.DEFINE_integer(
         "time_limit", TIME_LIMIT, "Seconds that one part may take.", 1, 10**6
     )
@@ -96,7 +100,7 @@ def main(arguments):
         )
     values = flags.FLAGS
     path = pathlib.Path(paths.literal(arguments[0], "DIR"))
-    for line in check(path, values.data_dir, values.time_limit):
+    for line in check(path, values.data_dir, values.data, values.time_limit):
         print(f"served   {line}", flush=True)
 
 

@@ -49,25 +49,27 @@ class Split:
     Attributes:
         images: string tensor, encoded images or paths of image files.
         labels: (N,) int64.
-        on_disk: `images` are paths.
-        contents: digest of the files of these paths and those they were carved from.
+        digests: (N, 32) uint8, sha256 of the files, where `images` are their paths.
     """
 
     images: tf.Tensor
     labels: np.ndarray
-    on_disk: bool = False
-    contents: bytes = b""
+    digests: np.ndarray | None = None
 
     def __len__(self) -> int:
         return len(self.labels)
 
     def take(self, indices: np.ndarray) -> "Split":
         images = tf.gather(self.images, indices)
-        return dataclasses.replace(self, images=images, labels=self.labels[indices])
+        digests = None if self.digests is None else self.digests[indices]
+        return Split(images, self.labels[indices], digests)
 
     def fingerprint(self) -> bytes:
-        """Of labels and encoded images, or of paths and contents of files."""
-        digest = hashlib.sha256(self.labels.tobytes() + self.contents)
+        """Of labels and encoded images, wherever they lie."""
+        digest = hashlib.sha256(self.labels.tobytes())
+        if self.digests is not None:
+            digest.update(self.digests.tobytes())
+            return digest.digest()
         for entry in self.images.numpy():
             digest.update(hashlib.sha256(entry).digest())
         return digest.digest()
@@ -103,7 +105,7 @@ class Split:
 
     def _entry(self, index):
         image = tf.gather(self.images, index)
-        if self.on_disk:
+        if self.digests is not None:
             image = tf.io.read_file(image)
         return image, tf.gather(self.labels, index)
 

@@ -366,3 +366,23 @@ def test_fingerprint_notices_other_labels_and_images(digits):
     assert other.fingerprint == digits.fingerprint
     other.splits["test"] = digits.splits["test"].take(np.arange(354, -1, -1))
     assert other.fingerprint != digits.fingerprint
+
+
+def test_images_that_have_moved_are_the_same_however_their_place_is_spelled(
+    tmp_path, monkeypatch
+):
+    write_images(tmp_path / "here" / "train")
+    monkeypatch.chdir(tmp_path)
+    before = data.load(config.Data("folder:here", image_size=8))
+    assert before.settings.name == f"folder:{tmp_path / 'here'}"
+    for name in ("folder:here/", "folder:./here", f"folder:{tmp_path}/here/../here"):
+        assert config.Data(name, image_size=8) == before.settings
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(RunError, match="Expected a directory.*--data says where to"):
+        data.load_again(before.settings, before.fingerprint, None)
+    there = "folder:there"
+    moved = data.load_again(before.settings, before.fingerprint, None, there)
+    assert moved.fingerprint == before.fingerprint
+    write_images(tmp_path / "others" / "train", count=10)
+    with pytest.raises(RunError, match="other images or labels than the run"):
+        data.load_again(before.settings, before.fingerprint, None, "folder:others")

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import pathlib
 import random
 import shutil
 import signal
@@ -12,6 +13,8 @@ import time
 import numpy as np
 import pytest
 import tensorflow as tf
+
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 def rows(workdir):
@@ -334,6 +337,36 @@ def test_lost_best_checkpoint_is_made_again_from_that_of_its_step(
     results = [json.loads((w / "results.json").read_text()) for w in (reference, run)]
     assert results[0]["loss"] == results[1]["loss"]
     assert rows(run) == rows(reference)
+
+
+@pytest.mark.slow
+def test_run_and_data_that_have_moved_are_the_same(tmp_path, command):
+    pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
+    for number, image in enumerate(pixels):
+        file = tmp_path / "d" / "train" / "ab"[number % 2] / f"{number}.png"
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(tf.io.encode_png(image).numpy())
+    flags = ["-m", "train", "--recipe=digits", "--steps=2", "--set=batch_size=4"]
+    flags += ["--set=data.image_size=8"]
+    environment = {"PYTHONPATH": str(ROOT)}
+    here = {"cwd": tmp_path, "env": environment}
+    done = command(*flags, "--data=folder:d", "--workdir=run", **here)
+    assert "as trained" in done.stdout
+    elsewhere = {"cwd": tmp_path / "d", "env": environment}
+    workdir = f"--workdir={tmp_path / 'run'}"
+    assert "step 2" in command("-m", "train.evaluate", workdir, **elsewhere).stdout
+    (tmp_path / "d").rename(tmp_path / "e")
+    (tmp_path / "run").rename(tmp_path / "moved")
+    lost = command("-m", "train.evaluate", "--workdir=moved", expected=1, **here)
+    assert "Expected a directory" in lost.stderr and "--data says where" in lost.stderr
+    for program in (
+        ("train.evaluate", "--workdir=moved", "--data=folder:e"),
+        ("train.serve_check", "moved/export/2", "--data=folder:e"),
+    ):
+        command("-m", *program, **here)
+    done = command(*flags, "--data=folder:./e/", "--workdir=moved", **here)
+    assert "going on from step 2" in done.stdout and "as trained" in done.stdout
+    command("-m", "train.evaluate", "--workdir=moved", **here)
 
 
 @pytest.mark.slow

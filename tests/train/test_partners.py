@@ -1,5 +1,6 @@
 """Looking for the other processes of a run, with sockets of this machine."""
 
+import json
 import socket
 import threading
 import time
@@ -8,6 +9,32 @@ import pytest
 
 from train import partners
 from train.command import RunError
+
+
+def cluster(index=0, kind="worker", **jobs):
+    jobs = jobs or {"worker": ["a:1", "b:2"]}
+    return json.dumps({"cluster": jobs, "task": {"type": kind, "index": index}})
+
+
+@pytest.mark.parametrize(
+    ("text", "others"),
+    [
+        (cluster(), ["b:2"]),
+        (cluster(1), ["a:1"]),
+        (cluster(worker=["only:1"]), []),
+        (cluster(1, chief=["a:1"], worker=["b:1", "c:1"]), ["a:1", "b:1"]),
+        (cluster(worker=["[::1]:22", "host-0.x_y:65535"]), ["host-0.x_y:65535"]),
+        ('{"environment": "cloud", "cluster": {}, "task": {}}', None),
+    ],
+)
+def test_other_workers_are_those_of_the_cluster(text, others):
+    received = partners.read_cluster({"TF_CONFIG": text})
+    assert (received and received[1]) == others
+
+
+def test_own_address_is_that_of_the_task():
+    own, _ = partners.read_cluster({"TF_CONFIG": cluster(1)})
+    assert own == "b:2" and partners.read_cluster({}) is None
 
 
 def free_ports(count):

@@ -13,6 +13,7 @@ BEGIN = """
 import os, pathlib, signal, sys, time
 from train import command, preemption, strategies
 stop_signal = preemption.StopSignal()
+stop_signal.listen()
 strategies.gather = lambda strategy, number: [number]
 """
 

@@ -6,7 +6,7 @@ import types
 
 import pytest
 
-from train import report
+from train import fingerprint, report
 from train.command import RunError
 
 RESULTS = {
@@ -94,14 +94,14 @@ def test_damaged_results_are_named(make_run, text, words):
     run = make_run("digits")
     (run / "results.json").write_text(text)
     with pytest.raises(RunError, match=f"results.json is damaged. Expected .*{words}"):
-        report.read_results(run)
+        fingerprint.read_results(run)
 
 
 def test_results_that_are_no_text_are_damaged(make_run):
     run = make_run("digits")
     (run / "results.json").write_bytes(b"\xff\xfe")
     with pytest.raises(RunError, match="results.json is damaged.*UnicodeDecodeError"):
-        report.read_results(run)
+        fingerprint.read_results(run)
 
 
 def test_an_unwritable_table_is_an_error(make_run, show, tmp_path):

@@ -79,21 +79,6 @@ def test_cluster_that_cannot_be_is_a_usage_error(monkeypatch, name, text, words)
 
 
 @pytest.mark.parametrize(
-    ("text", "others"),
-    [
-        (cluster(), ["b:2"]),
-        (cluster(1), ["a:1"]),
-        (cluster(worker=["only:1"]), []),
-        (cluster(1, chief=["a:1"], worker=["b:1", "c:1"]), ["a:1", "b:1"]),
-        (cluster(worker=["[::1]:22", "host-0.x_y:65535"]), ["host-0.x_y:65535"]),
-        ('{"environment": "cloud", "cluster": {}, "task": {}}', None),
-    ],
-)
-def test_other_workers_are_those_of_the_cluster(text, others):
-    assert strategies._other_tasks(text) == others
-
-
-@pytest.mark.parametrize(
     ("name", "arguments", "words"),
     [
         ("tpu", {}, "Expected --tpu=ADDRESS with --strategy=tpu"),
