@@ -20,9 +20,8 @@ from model_zoo.torch_checkpoint import (
     LoadReport,
     load_torch_checkpoint,
     number_of_classes,
-    read_torch_file,
-    state_dict,
 )
+from model_zoo.torch_file import read_torch_file, state_dict
 
 SUFFIX = ".weights.h5"
 TOLERANCE = 1e-4  # float32: of the largest output

@@ -8,8 +8,6 @@ another one leaves into our variables.
 import dataclasses
 import os
 import re
-import warnings
-import zipfile
 from collections.abc import Mapping
 
 import keras
@@ -17,11 +15,8 @@ import numpy as np
 
 from model_zoo.blocks import HEAD
 from model_zoo.mobilenet_v2 import ROWS
+from model_zoo.torch_file import printable, read_torch_file, state_dict
 from model_zoo.weights import require_usable
-
-CONTAINERS = ("state_dict", "model")
-PREFIXES = ("module.", "network.")
-DEPTH = 8  # of containers; a dictionary may hold itself
 
 # {kind} is "conv" for a kernel and "norm" for the rest, {block} counts from 1. A module
 # may fit several rows; the first layer that the network has is meant.
@@ -140,7 +135,7 @@ def load_torch_checkpoint(
         }
     arrays, loaded, skipped, problems = {}, {}, [], []
     for key, value in state_dict(path_or_dict).items():
-        shown = _printable(key)
+        shown = printable(key)
         if key.endswith("num_batches_tracked"):
             skipped.append(key)
             continue
@@ -174,60 +169,6 @@ def load_torch_checkpoint(
     return LoadReport(loaded, skipped, new_head=head == "new")
 
 
-def state_dict(checkpoint: Mapping) -> dict[str, np.ndarray]:
-    """The arrays by key, without what is around them and in front of the keys.
-
-    Raises:
-        ValueError: there are none, values that are no arrays, or tensors that hold
-            fewer numbers than they have elements.
-    """
-    for _ in range(DEPTH):
-        inner = [n for n in CONTAINERS if isinstance(checkpoint.get(n), Mapping)]
-        if not inner:
-            break
-        checkpoint = checkpoint[inner[0]]
-    strange = [
-        _printable(key) if isinstance(key, str) else f"a key of {type(key).__name__}"
-        for key, value in checkpoint.items()
-        if not isinstance(key, str) or not hasattr(value, "shape")
-    ]
-    if strange or not checkpoint:
-        raise ValueError(
-            "A checkpoint must hold arrays by name. "
-            f"Received: {', '.join(strange[:5]) or 'nothing'}."
-        )
-    arrays = dict(checkpoint)
-    while prefix := [p for p in PREFIXES if all(key.startswith(p) for key in arrays)]:
-        arrays = {key.removeprefix(prefix[0]): arrays[key] for key in arrays}
-    _require_stored_numbers(arrays)
-    return {key: _to_numpy(key, value) for key, value in arrays.items()}
-
-
-def _require_stored_numbers(arrays):
-    """Tensors are views: any number of elements may be one number in the file."""
-    declared, stored = 0, {}
-    for key, value in arrays.items():
-        if not hasattr(value, "untyped_storage"):
-            continue
-        if (
-            str(value.layout) != "torch.strided"
-            or value.is_quantized
-            or value.is_meta
-            or value.is_nested
-        ):
-            raise ValueError(
-                f"A checkpoint must hold plain tensors. Received: {_printable(key)}, "
-                f"which is sparse, quantized, nested or without numbers."
-            )
-        declared += value.numel() * value.element_size()
-        stored[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
-    if declared > sum(stored.values()):
-        raise ValueError(
-            f"A checkpoint must hold the numbers of its tensors, {declared} bytes. "
-            f"Received: {sum(stored.values())}."
-        )
-
-
 def number_of_classes(arrays: Mapping) -> int:
     """Of the classifier in a `state_dict`.
 
@@ -249,64 +190,6 @@ def number_of_classes(arrays: Mapping) -> int:
             f"Received: {received}."
         )
     return classes.pop()
-
-
-def read_torch_file(path: str | os.PathLike) -> Mapping:
-    """What a `.pth` file holds. Nothing in it is run.
-
-    Raises:
-        ValueError: no such file, a damaged one, no checkpoint, or one that holds code.
-        ImportError: PyTorch is missing, or older than 2.10 (its reader could be made
-            to run code, CVE-2025-32434, or to corrupt memory, CVE-2026-24747).
-    """
-    path = os.fspath(path)
-    if not os.path.isfile(path):
-        raise ValueError(f"Expected the path of a checkpoint. Received: {path!r}.")
-    needed = "Reading a .pth file needs PyTorch 2.10: pip install 'an-keras[convert]'."
-    try:
-        import torch
-    except ImportError as error:
-        raise ImportError(needed) from error
-    if tuple(int(part) for part in torch.__version__.split(".")[:2]) < (2, 10):
-        raise ImportError(f"{needed} Received: PyTorch {torch.__version__}.")
-    _require_stored_members(path)
-    try:
-        with warnings.catch_warnings(action="ignore"):  # one error says it all
-            checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # its kinds are many and undocumented
-        raise ValueError(f"{path!r} is refused: {_reason(str(error))}.") from error
-    if not isinstance(checkpoint, Mapping):
-        raise ValueError(
-            "A checkpoint must hold a dictionary. "
-            f"Received: {type(checkpoint).__name__} in {path!r}."
-        )
-    return checkpoint
-
-
-def _require_stored_members(path):
-    """PyTorch compresses nothing, but its reader would unpack what others have."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            declared = sum(member.file_size for member in archive.infolist())
-    except (zipfile.BadZipFile, ValueError, OSError):
-        return  # an older format, or damaged
-    if declared > os.path.getsize(path):
-        raise ValueError(
-            f"{path!r} is refused: its members declare {declared} bytes. Expected no "
-            f"more than it has. Received: {os.path.getsize(path)}."
-        )
-
-
-def _reason(message: str) -> str:
-    """Why PyTorch's reader failed, in a line, without its advice to trust the file."""
-    if code := re.search(r"GLOBAL (\S+)|class (\S+) ", message):
-        return (
-            f"it asks for {code[1] or code[2]}, and only tensors and plain values are "
-            "read; whoever made it can save the state_dict alone"
-        )
-    message = message.partition("WeightsUnpickler error: ")[2] or message
-    line = (message.strip() or "empty").splitlines()[0]
-    return f"it is damaged or no checkpoint ({line[:200]})"
 
 
 def to_keras(array: np.ndarray, variable) -> np.ndarray:
@@ -353,20 +236,3 @@ def _paths(key: str, array: np.ndarray):
             name = layer.format(kind=kind, block=block, **groups)
             for variable in variables:
                 yield f"{name}/{variable}"
-
-
-def _to_numpy(key, value) -> np.ndarray:
-    try:
-        if hasattr(value, "detach"):  # a tensor; NumPy has no bfloat16
-            value = value.detach().cpu()
-            value = (value.float() if value.is_floating_point() else value).numpy()
-        return np.asarray(value)
-    except Exception as error:  # its kinds are many and undocumented
-        raise ValueError(
-            f"A checkpoint must hold plain tensors. Received: {_printable(key)}: "
-            f"{_reason(str(error))}."
-        ) from error
-
-
-def _printable(key):
-    return key if key.isprintable() and len(key) < 100 else repr(key[:100])

@@ -13,7 +13,7 @@ from golden import weights_rule
 import model_zoo
 from model_zoo.__main__ import main
 from model_zoo.convert import layer_differences
-from model_zoo.torch_checkpoint import read_torch_file
+from model_zoo.torch_file import read_torch_file
 from tests.model_zoo import reference
 from tests.model_zoo.reference import as_checkpoint
 

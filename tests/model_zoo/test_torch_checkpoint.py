@@ -7,7 +7,8 @@ import pytest
 from keras import ops
 
 import model_zoo
-from model_zoo.torch_checkpoint import number_of_classes, state_dict
+from model_zoo.torch_checkpoint import number_of_classes
+from model_zoo.torch_file import state_dict
 from tests.model_zoo import reference
 from tests.model_zoo.reference import as_checkpoint
 
