@@ -379,6 +379,7 @@ def test_image_that_vanishes_in_training_is_one_line(tmp_path, command):
             tf.io.write_file(
                 str(folder / name / f"{number}.png"), tf.io.encode_png(pixels)
             )
+    (folder / "a" / "list.txt").touch()
     flags = [f"--data=folder:{tmp_path / 'images'}", "--set=data.image_size=8"]
     flags += ["--set=batch_size=8", "--set=steps_per_loop=20", "--steps=100000"]
     run = f"--workdir={tmp_path / 'run'}"
@@ -389,6 +390,8 @@ def test_image_that_vanishes_in_training_is_one_line(tmp_path, command):
         text=True,
     )
     for line in process.stdout:
+        if line.startswith("data "):
+            assert line.endswith(" validation, 8 test; left out: 1 .txt\n"), line
         if line.startswith("step 20/"):
             shutil.rmtree(folder / "a")
             break
