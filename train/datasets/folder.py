@@ -138,9 +138,9 @@ class _Reader:
             }
             if any(only.values()):
                 received = (
-                    f"only in {place}: {', '.join(classes[:5])}"
-                    for place, classes in only.items()
-                    if classes
+                    f"only in {place}: {', '.join(lacking[:5])}"
+                    for place, lacking in only.items()
+                    if lacking
                 )
                 raise RunError(
                     f"{self.directory} has other classes in {split} than in train. "
