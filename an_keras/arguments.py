@@ -51,6 +51,7 @@ def require_member(name, value, members):
 
 def require_activation(name, activation, units):
     """A function of logits (N, K) that is one of each sample; K = `units`."""
+    units = max(units, 2)  # Keras warns of a softmax over one
     logits = np.zeros((4, units), "float32")
     logits[1, 0] = 10.0
     logits[2:] = np.linspace(0.5, 0.2, units), np.linspace(-3.0, 3.0, units)

@@ -58,8 +58,8 @@ def collect_attention(model: keras.Layer, inputs) -> dict:
     if hidden or not calls:
         names = ", ".join(layer.path for layer in hidden) or "no call of any"
         raise ValueError(
-            "Every AttentiveNormalization must be called by Python code to be observed, "
-            "not inside of a compiled function (tf.function, jax.jit). "
+            "Every AttentiveNormalization must be called by Python code to be "
+            "observed, not inside of a compiled function (tf.function, jax.jit). "
             f"layer.attention(x) tells the attention there. Received: {names}."
         )
     paths, collected = _paths(model, [layer for layer, _ in calls]), {}

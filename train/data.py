@@ -145,8 +145,8 @@ def _image_shape(settings, shape):
         height = width = settings.image_size
     if height is None or width is None:
         raise RunError(
-            f"The images of {settings.name} are of different sizes. Expected the size "
-            "to train at, such as --set=data.image_size=64. Received: none."
+            f"{settings.name} does not say that its images are of one size. Expected "
+            "the size to train at, such as --set=data.image_size=64. Received: none."
         )
     channels = channels or 3
     for name in ("mean", "std"):

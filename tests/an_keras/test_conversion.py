@@ -344,6 +344,27 @@ def own_loss(y_true, y_pred):
     return ops.mean(ops.square(y_true - y_pred))
 
 
+@pytest.mark.parametrize(
+    "norm", [layers.BatchNormalization, an_keras.BatchNormalization]
+)
+@pytest.mark.parametrize(
+    "arguments", [{"training": True}, {"training": False}, {"mask": True}], ids=str
+)
+def test_arguments_of_calls_are_kept(norm, arguments, images):
+    inputs = keras.Input(images.shape[1:])
+    if "mask" in arguments:
+        arguments = {"mask": ops.max(inputs, axis=-1) > 0.5}
+    x = layers.Conv2D(4, 3, padding="same")(layers.Dropout(0.0)(inputs, training=True))
+    x = layers.Conv2D(4, 3, padding="same")(x)
+    model = keras.Model(inputs, norm(momentum=0.5, name="norm")(x, **arguments))
+    model(images, training=True)
+    converted = convert_normalization(model, num_components=3)
+    assert type(converted.get_layer("norm")) is AttentiveNormalization
+    for how in ({}, {"training": False}, {"training": True}):
+        a, b = (backends.apply(each, images, **how) for each in (model, converted))
+        np.testing.assert_allclose(b, a, atol=1e-5)
+
+
 def test_losses_that_keras_cannot_name_are_no_obstacle():
     old = network()
     old.compile("sgd", own_loss)

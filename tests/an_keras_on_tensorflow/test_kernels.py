@@ -6,6 +6,7 @@ import warnings
 
 import keras
 import numpy as np
+import numpy_layer
 import pytest
 import tensorflow as tf
 
@@ -160,6 +161,31 @@ def test_a_large_mean_costs_no_digits():
     statistics = [a for a in fast[2:] if a.shape == (8,)]
     np.testing.assert_allclose(statistics[0], 100.0, rtol=1e-3)  # 0.1 * the mean
     np.testing.assert_allclose(statistics[1], 1.0, atol=0.05)
+
+
+@pytest.mark.parametrize("ratio", [1e3, 1e4, 1e6], ids="{:g}".format)
+@pytest.mark.parametrize("normalization", ["batch", "instance", "layer", None])
+@pytest.mark.parametrize("mode", ["always", "never"])
+def test_digits_are_lost_in_proportion_to_the_mean(mode, normalization, ratio):
+    layer = AttentiveNormalization(
+        3, normalization=normalization, gate_normalization=None
+    )
+    x = np.random.default_rng(0).normal(ratio, 1.0, (4, 9, 9, 8)).astype("float32")
+    layer.build(x.shape)
+    weights = {
+        variable.path.removeprefix(f"{layer.path}/"): variable.numpy().astype("float64")
+        for variable in layer.variables
+    }
+    with kernels(mode):
+        y = layer(x, training=True).numpy()
+    expected, _ = numpy_layer.layer(
+        x.reshape(4, 81, 8).astype("float64"),
+        layer.get_config(),
+        weights,
+        training=True,
+    )
+    error = np.abs(y.reshape(expected.shape) - expected).max() / np.abs(expected).max()
+    assert error <= 3e-7 * ratio
 
 
 def test_inference_is_plain_unless_asked_for():

@@ -326,7 +326,7 @@ def four_means(tmp_path):
         (lambda path: config.Data(f"folder:{path}/no"), "Expected a directory"),
         (empty_split, "train/cat' holds no images"),
         (empty_class, "train/eel' holds no images"),
-        (unsized_folder, "of different sizes. Expected .*data.image_size=64"),
+        (unsized_folder, "of one size. Expected .*data.image_size=64"),
         (four_means, "data.mean must have 1 or 3 values"),
         (lambda path: config.Data(f"idx:{path}"), "Expected train-images-idx3-ubyte"),
         (cut_idx, "does not hold what its header says"),
