@@ -4,6 +4,7 @@ import fnmatch
 import os
 import pathlib
 import stat
+from collections import Counter
 from collections.abc import Iterable, Iterator
 
 from google.protobuf.message import DecodeError
@@ -49,6 +50,11 @@ def require_plain(path: pathlib.Path) -> int:
     Raises:
         RunError: it has a file, an operation or an object that is not allowed.
     """
+    if not (path / "saved_model.pb").is_file():
+        raise RunError(
+            f"{path} is no SavedModel. Expected a saved_model.pb in it, as in "
+            "RUN/export/STEP."
+        )
     _require_known_files(path)
     meta_graph = _read(path / "saved_model.pb")
     graph = meta_graph.graph_def
@@ -64,6 +70,7 @@ def require_plain(path: pathlib.Path) -> int:
         f"{path} holds what is no computation on tensors",
         "variables, functions, and files only through the saver of TensorFlow",
         [
+            *_of_one_name(graph),
             *_other_objects(meta_graph),
             *_other_calls(graph, functions, savers),
             *_other_uses(meta_graph, savers),
@@ -76,10 +83,9 @@ def require_plain(path: pathlib.Path) -> int:
 def _refuse(what: str, expected: str, found: Iterable[str]) -> None:
     found = sorted(set(found))
     if found:
+        named = ", ".join(ascii(each)[:200] for each in found[:5])  # by strangers
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
-        raise RunError(
-            f"{what}. Expected: {expected}. Received: {', '.join(found[:5])}{more}."
-        )
+        raise RunError(f"{what}. Expected: {expected}. Received: {named}{more}.")
 
 
 def _require_known_files(path):
@@ -177,6 +183,16 @@ def _other_operations(graph, savers):
         if name in savers:
             allowed = operations.IN_SAVER
         yield from (node.op for node in nodes if node.op not in allowed)
+
+
+def _of_one_name(graph):
+    """Functions, and nodes of each, of which only one would be looked at."""
+    bodies = [*_bodies(graph)]
+    for names in (
+        [name for name, _ in bodies],
+        *([node.name for node in nodes] for _, nodes in bodies),
+    ):
+        yield from (f"two of {name}" for name, n in Counter(names).items() if n > 1)
 
 
 def _other_objects(meta_graph):

@@ -262,6 +262,17 @@ def saver_with_a_separator(meta_graph):
     join.attr["separator"].s = b"/../../x"
 
 
+def two_savers_of_one_name(meta_graph):
+    library = meta_graph.graph_def.library
+    twin = library.function.add()
+    twin.CopyFrom(function(meta_graph, "traced_save"))
+    node(twin.node_def, "SaveV2").input[0] = "SaveV2/tensor_names:output:0"
+
+
+def name_for_terminals(meta_graph):
+    meta_graph.asset_file_def.add(filename="\x1b[2J")
+
+
 def saver_of_another_input(meta_graph):
     saved = function(meta_graph, "traced_save")
     node(saved.node_def, "SaveV2").input[0] = saved.signature.input_arg[1].name
@@ -327,6 +338,8 @@ def function_in_an_attribute(meta_graph):
         (saver_of_a_constant, "another file than it is given"),
         (saver_with_another_suffix, "another file than it is given"),
         (saver_with_a_separator, "another file than it is given"),
+        (two_savers_of_one_name, "two of __inference__traced_save"),
+        (name_for_terminals, r"the asset \\x1b\[2J"),
         (saver_of_another_input, "another file than it is given"),
         (saver_of_a_file_of_its_own, "MergeV2Checkpoints.*SaveV2"),
         (saver_before_restoring, "the saver as input of"),
@@ -407,6 +420,11 @@ def test_graphs_for_others_are_refused(change, honest, tmp_path):
         inspection.require_plain(tmp_path)
 
 
+def test_directory_without_a_graph_is_no_model(tmp_path):
+    with pytest.raises(RunError, match="is no SavedModel. Expected a saved_model.pb"):
+        inspection.require_plain(tmp_path)
+
+
 def test_damaged_or_huge_graphs_are_refused(tmp_path):
     file = tmp_path / "saved_model.pb"
     for content in (b"\x0a", b"\x12\x7f" * 50, b"\x13" * 200):
@@ -442,7 +460,7 @@ def test_allowed_operations_are_those_of_tensors():
         lambda file: tf.print("a", output_stream=f"file://{file}"),
     ],
 )
-def test_nothing_is_written_by_a_check(hostile, tmp_path, monkeypatch):
+def test_nothing_is_written_by_a_check(hostile, tmp_path):
     """What would write as soon as a model is loaded or called."""
     path, file = tmp_path / "1", tmp_path / "written"
 
@@ -453,7 +471,6 @@ def test_nothing_is_written_by_a_check(hostile, tmp_path, monkeypatch):
             return images
 
     tf.saved_model.save(Hostile(), str(path))
-    monkeypatch.setattr(answers, "read_card", lambda path: {})
     with pytest.raises(RunError, match="not for servers"):
         list(answers.check(path))
     assert os.listdir(tmp_path) == ["1"]
