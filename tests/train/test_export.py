@@ -222,6 +222,19 @@ def test_format_that_differs_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
+def test_nothing_is_visible_before_its_check(of_tag, tmp_path):
+    seen = []
+
+    def check(path):
+        seen.append((path.name, [each.name for each in tmp_path.iterdir()]))
+        raise RunError("no")
+
+    with pytest.raises(RunError, match="no"):
+        export.export(of_tag, tmp_path, check=check)
+    assert seen == [("1", [".writing-1"])]
+    assert list(tmp_path.iterdir()) == []
+
+
 def test_second_export_to_a_directory_waits_for_nobody(of_tag, tmp_path):
     with pytest.raises(RunError, match="Another process exports to"):
         lock = export.command.lock(tmp_path, "exports to")
