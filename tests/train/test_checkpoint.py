@@ -43,7 +43,7 @@ def test_checkpoint_restores_every_variable(tmp_path):
 
 
 def test_options_that_json_changes_are_still_the_same_run(tmp_path):
-    options = {"num_components": (4, 4, 8), 1: 2}
+    options = {"num_components": (4, 4, 8), "norm_options": {1: 2}}
     model = config.Model("resnet20_an", options)
     recipe = dataclasses.replace(FACTS.recipe, model=model)
     facts = dataclasses.replace(FACTS, recipe=recipe)
