@@ -15,33 +15,18 @@ runs that are equal to the last bit.
 """
 
 import contextlib
-import hashlib
 import logging
 import os
 import pathlib
 
 import tensorflow as tf
 
+from train import checkpoint_files as files
 from train import command, fingerprint
 from train.command import RunError
 from train.paths import literal, require_literal
 
 KEEP = 3
-
-
-# What a full disk, missing rights or a lost worker raise: no fault of a checkpoint.
-ELSEWHERE = (
-    tf.errors.AbortedError,
-    tf.errors.CancelledError,
-    tf.errors.InternalError,
-    tf.errors.PermissionDeniedError,
-    tf.errors.ResourceExhaustedError,
-    tf.errors.UnavailableError,
-)
-
-
-class DamagedError(RunError):
-    """A checkpoint cannot be read."""
 
 
 class Checkpoints:
@@ -61,15 +46,15 @@ class Checkpoints:
         require_literal(run, "of the run")
         self._run, self._writes = pathlib.Path(run), writes
         self._step, self._state = state["step"], state
-        self._model = _by_path("model", model.variables)
+        self._model = files.by_path("model", model.variables)
         self._variables = {
             **self._model,
-            **_by_path("optimizer", optimizer.variables, optimizer.name),
+            **files.by_path("optimizer", optimizer.variables, optimizer.name),
             **{f"state/{name}": variable for name, variable in state.items()},
         }
         self._checkpoint = tf.train.Checkpoint(variables=self._variables)
         for name in ("checkpoints", "best"):
-            _drop_damaged_list(run / name, writes)
+            files.drop_damaged_list(run / name, writes)
         self._last, self._best = (
             tf.train.CheckpointManager(self._checkpoint, str(run / name), keep)
             for name, keep in (("checkpoints", KEEP), ("best", 1))
@@ -86,7 +71,7 @@ class Checkpoints:
         manager, step = self._best if best else self._last, int(self._step.numpy())
         if best:
             self._state["best_step"].assign(step)
-            self._state["best_digest"].assign(short(_digest(self._model)))
+            self._state["best_digest"].assign(files.short(files.digest_of(self._model)))
         if not self._writes:
             return
         try:
@@ -111,7 +96,7 @@ class Checkpoints:
                     f"The replicas differ after step {int(self._step.numpy())}. "
                     f"Expected equal copies of every variable. Received: other {name}."
                 )
-        return _digest(self._variables)
+        return files.digest_of(self._variables)
 
     def restore_last(self) -> bool:
         """Restores the newest readable checkpoint; `False` when there is none yet.
@@ -122,14 +107,14 @@ class Checkpoints:
             RunError: all are damaged, one is of another model or run, or the run has
                 lost them.
         """
-        paths = _saved(self._last.directory)
+        paths = files.saved(self._last.directory)
         for path in paths:
             try:
-                _require_equal_shapes(path, self._variables)
+                files.require_equal_shapes(path, self._variables)
                 _require_own(path, int(self._state["run"].numpy()))
-                with _readable(path):
+                with files.readable(path):
                     restored = self._checkpoint.restore(path)
-            except DamagedError as error:
+            except files.DamagedError as error:
                 logging.getLogger(__name__).warning("%s", error)
                 continue
             restored.assert_existing_objects_matched()
@@ -139,7 +124,7 @@ class Checkpoints:
                 f"{self._last.directory} holds no readable checkpoint. Expected one of "
                 f"{', '.join(os.path.basename(path) for path in paths)} to be whole."
             )
-        if _saved(self._best.directory):
+        if files.saved(self._best.directory):
             raise RunError(
                 f"{self._last.directory} holds no checkpoint, but the run has been "
                 "evaluated. Expected the directory as it was left."
@@ -182,18 +167,24 @@ class Checkpoints:
 
     def _make_best_again(self, step, state, averaged):
         """Whether the checkpoint of a step had the best weights, which are saved."""
-        copies = [path for path in _saved(self._last.directory) if _step(path) == step]
+        copies = [
+            path
+            for path in files.saved(self._last.directory)
+            if files.step_of(path) == step
+        ]
         last = [variable.numpy() for variable in self._variables.values()]
         for path in copies:
             try:
-                _require_equal_shapes(path, self._variables)
-                with _readable(path):
+                files.require_equal_shapes(path, self._variables)
+                with files.readable(path):
                     self._checkpoint.restore(path)
             except RunError as error:
                 logging.getLogger(__name__).warning("%s", error)
                 continue
             with averaged:
-                is_best = short(_digest(self._model)) == state["best_digest"]
+                is_best = (
+                    files.short(files.digest_of(self._model)) == state["best_digest"]
+                )
                 if is_best:
                     self.save(best=True)
             for variable, value in zip(self._variables.values(), last, strict=True):
@@ -204,50 +195,9 @@ class Checkpoints:
         return False
 
 
-def _saved(directory) -> list[str]:
-    """Paths of the checkpoints in a directory, the newest first.
-
-    By their files, and by the list that TensorFlow keeps beside them once they are
-    whole: a file that is missing is damage. Without a file and not in the list are
-    those that a kill has cut short.
-    """
-    require_literal(directory, "of the run")
-    directory = pathlib.Path(directory)
-    names = {path.stem for path in directory.glob("*-*.index")} | _listed(directory)
-    paths = (str(directory / name) for name in names)
-    return sorted(paths, key=_step, reverse=True)
-
-
-def _listed(directory) -> set[str]:
-    """Names in TensorFlow's list, a text file."""
-    try:
-        state = tf.train.get_checkpoint_state(str(directory))
-    except UnicodeDecodeError:
-        return set()
-    paths = state.all_model_checkpoint_paths if state else ()
-    return {os.path.basename(path) for path in paths}
-
-
-def _drop_damaged_list(directory, writes):
-    """TensorFlow's list is only a help, but its manager does not start with noise."""
-    file = directory / "checkpoint"
-    if not file.is_file():
-        return
-    try:
-        file.read_text()
-    except UnicodeDecodeError:
-        logging.getLogger(__name__).warning("%s is damaged and not used", file)
-        if writes:
-            file.unlink()
-
-
-def _step(path) -> int:
-    return int(path.rpartition("-")[2])
-
-
 def has_checkpoint(run: pathlib.Path) -> bool:
     """Whether a run has saved anything to go on from."""
-    return bool(_saved(run / "checkpoints"))
+    return bool(files.saved(run / "checkpoints"))
 
 
 def new_state(identity: int = 0) -> dict[str, tf.Variable]:
@@ -276,7 +226,7 @@ def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
         RunError: the run has none yet, or it is damaged, or it is not the one that the
             run has saved as its best.
     """
-    paths = _saved(run / "best")
+    paths = files.saved(run / "best")
     if not paths:
         raise RunError(
             f"{run / 'best'} holds no checkpoint. Expected a run that has been "
@@ -284,59 +234,31 @@ def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
         )
     best = paths[0]
     own = _require_own(best, fingerprint.read_facts(run).identity)
-    last = next(_states(run / "checkpoints"), own)
+    last = next(files.states(run / "checkpoints"), own)
     # a run that was killed between the two saves has a newer best one
     expected = own if own["step"] > last["step"] else last
-    received = short(_stored_digest(best, "model/"))
-    if received != expected["best_digest"] or _step(best) != expected["best_step"]:
+    received = files.short(files.stored_digest(best, "model/"))
+    if (
+        received != expected["best_digest"]
+        or files.step_of(best) != expected["best_step"]
+    ):
         raise RunError(
             f"{best} has other weights than the best ones of this run. Expected those "
             f"of step {expected['best_step']}, {expected['best_digest']:014x}. "
             f"Received: {received:014x}."
         )
-    return best, _step(best)
+    return best, files.step_of(best)
 
 
 def _require_own(path, identity):
     """What a checkpoint says, if it is of the run with this identity."""
-    recorded = _recorded(path)
+    recorded = files.recorded(path)
     if recorded.get("run") != identity:
         raise RunError(
             f"{path} is a checkpoint of another run. Expected one of the run in whose "
             "directory it lies."
         )
     return recorded
-
-
-def _states(directory):
-    """What the readable checkpoints in a directory say, the newest first."""
-    for path in _saved(directory):
-        with contextlib.suppress(DamagedError):
-            yield _recorded(path)
-
-
-def _recorded(path):
-    """The state of the run in a checkpoint: `new_state`, as numbers."""
-    with _readable(path):
-        reader = tf.train.load_checkpoint(path)
-        names = {_plain(name): name for name in reader.get_variable_to_shape_map()}
-        return {
-            name.removeprefix("state/"): reader.get_tensor(names[name]).item()
-            for name in names
-            if name.startswith("state/")
-        }
-
-
-def _stored_digest(path, prefix):
-    """As `_digest`, of the variables in a checkpoint whose names begin so."""
-    with _readable(path):
-        reader = tf.train.load_checkpoint(path)
-        names = {_plain(name): name for name in reader.get_variable_to_shape_map()}
-        return _sha256(
-            (name, reader.get_tensor(names[name]))
-            for name in sorted(names)
-            if name and name.startswith(prefix)
-        )
 
 
 def digest(run: pathlib.Path) -> tuple[int, str]:
@@ -348,44 +270,18 @@ def digest(run: pathlib.Path) -> tuple[int, str]:
         RunError: the directory holds no run, or it has no readable checkpoint.
     """
     fingerprint.read_facts(run)
-    paths = _saved(run / "checkpoints")
+    paths = files.saved(run / "checkpoints")
     if not paths:
         raise RunError(
             f"{run / 'checkpoints'} holds no checkpoint. Expected a run that has "
             "saved one."
         )
-    return _step(paths[0]), _stored_digest(paths[0], "")
+    return files.step_of(paths[0]), files.stored_digest(paths[0], "")
 
 
 def network_digest(model) -> str:
     """sha256 of the variables of a model, as `digest` has it of all of a checkpoint."""
-    return _digest(_by_path("model", model.variables))
-
-
-def short(sha256: str) -> int:
-    """The beginning of a digest, as a number that fits into int64."""
-    return int(sha256[:14], 16)
-
-
-def _digest(variables):
-    return _sha256((name, variables[name].numpy()) for name in sorted(variables))
-
-
-def _sha256(values):
-    """Of pairs of names and arrays."""
-    sha256 = hashlib.sha256()
-    for name, value in values:
-        sha256.update(f"{name} {value.dtype} {value.shape}\n".encode())
-        sha256.update(value.tobytes())
-    return sha256.hexdigest()
-
-
-def _plain(name):
-    """The path of a variable in a checkpoint; empty for what is no variable of ours."""
-    prefix, suffix = "variables/", "/.ATTRIBUTES/VARIABLE_VALUE"
-    if not name.startswith(prefix):
-        return ""
-    return name.removeprefix(prefix).removesuffix(suffix).replace(".S", "/")
+    return files.digest_of(files.by_path("model", model.variables))
 
 
 def restore_model(path: str, model) -> None:
@@ -394,49 +290,11 @@ def restore_model(path: str, model) -> None:
     Raises:
         RunError: it is of another model.
     """
-    variables = _by_path("model", model.variables)
-    _require_equal_shapes(path, variables, prefix="model/")
+    variables = files.by_path("model", model.variables)
+    files.require_equal_shapes(path, variables, prefix="model/")
     checkpoint = tf.train.Checkpoint(variables=variables)
-    with _readable(path):
+    with files.readable(path):
         checkpoint.restore(path).expect_partial()
-
-
-@contextlib.contextmanager
-def _readable(path):
-    try:
-        yield
-    except ELSEWHERE:
-        raise
-    except (tf.errors.OpError, IndexError, ValueError) as error:
-        raise DamagedError(f"{path} is a damaged checkpoint: {error}") from error
-
-
-def _by_path(kind, variables, owner=""):
-    """Variables by path, without what Keras numbers through a process.
-
-    That is the name of their owner, and those of the seeds of random layers.
-    """
-    named, seeds = {}, 0
-    for variable in variables:
-        path = variable.path.removeprefix(f"{owner}/")
-        if path.endswith("seed_generator_state"):
-            path, seeds = f"seed_{seeds}", seeds + 1
-        named[f"{kind}/{path}"] = variable.value
-    return named
-
-
-def _require_equal_shapes(path, variables, prefix=""):
-    """Compares names and shapes before a restore touches anything."""
-    with _readable(path):
-        listed = tf.train.list_variables(path)
-    stored = {_plain(name): shape for name, shape in listed if _plain(name)}
-    stored = {name: shape for name, shape in stored.items() if name.startswith(prefix)}
-    expected = {name: v.shape.as_list() for name, v in variables.items()}
-    for name, old, new in fingerprint.differences(expected, stored):
-        raise RunError(
-            f"{path} is a checkpoint of another model. Expected {name} of shape {old}. "
-            f"Received: {new}."
-        )
 
 
 def main(arguments):
