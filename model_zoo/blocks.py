@@ -1,5 +1,6 @@
 """Pieces that the networks share: input, convolutions with explicit padding, head."""
 
+import functools
 import numbers
 
 import keras
@@ -65,9 +66,9 @@ class GroupedConv2D(layers.Conv2D):
 
     Arguments, weights, files and results are those of the Keras layer. On TensorFlow
     Keras wraps every grouped convolution into a function that XLA must compile: its
-    gradient is many times slower on a CPU, and TensorFlow Serving refuses it. What
-    TensorFlow's convolution lacks is a gradient of groups on a CPU in other types than
-    float32 and bfloat16; there each group is a convolution.
+    gradient is many times slower on a CPU, and TensorFlow Serving refuses it. On a CPU
+    TensorFlow's convolution has a gradient of groups with oneDNN only, which it takes
+    on some processors, in float32 and bfloat16; elsewhere each group is a convolution.
     """
 
     def convolution_op(self, inputs, kernel):
@@ -82,13 +83,32 @@ class GroupedConv2D(layers.Conv2D):
                 inputs, kernel, self.strides, padding, dilations=self.dilation_rate
             )
 
-        some = inputs.dtype in (tf.float32, tf.bfloat16)
-        if some or tf.config.list_logical_devices("GPU"):
+        if _has_gradient_of_groups(inputs.dtype):
             return convolve(inputs, kernel)
         groups = (tf.split(array, self.groups, axis=-1) for array in (inputs, kernel))
         return tf.concat(
             [convolve(*group) for group in zip(*groups, strict=True)], axis=-1
         )
+
+
+@functools.cache
+def _has_gradient_of_groups(dtype):
+    """Whether TensorFlow can train a grouped convolution of this type here."""
+    import tensorflow as tf
+
+    try:
+        with tf.init_scope():
+            kernel, image = tf.ones((3, 3, 2, 4), dtype), tf.ones((1, 4, 4, 4), dtype)
+            tf.raw_ops.Conv2DBackpropInput(
+                input_sizes=image.shape,
+                filter=kernel,
+                out_backprop=image[:, :2, :2],
+                strides=(1, 1, 1, 1),
+                padding="VALID",
+            )
+    except (tf.errors.InvalidArgumentError, tf.errors.UnimplementedError):
+        return False
+    return True
 
 
 def he_normal(fan_out: int | None = None):
