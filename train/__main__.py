@@ -12,8 +12,7 @@ from absl import flags
 from train import command, preemption
 
 if __name__ == "__main__":
-    stop_signal = preemption.StopSignal()
-    stop_signal.listen()  # before imports that take seconds
+    preemption.STOP_SIGNAL.listen()  # before imports that take seconds
 
 from train import config, paths, recipes, strategies
 
@@ -58,7 +57,7 @@ def main(arguments):
     )
     with strategies.together(strategy):
         workdir = pathlib.Path(values.workdir)
-        run = Run(workdir, recipe, strategy, values.data_dir, stop_signal)
+        run = Run(workdir, recipe, strategy, values.data_dir, preemption.STOP_SIGNAL)
         run.train()
         run.finish()
 

@@ -126,7 +126,8 @@ def read_card(path: pathlib.Path) -> dict:
         if card["test"]:
             card["test"]["top1"], card["data_fingerprint"]
             config.from_dict(config.Data, card["data_settings"])
-        labels = (path / "assets" / "labels.txt").read_text().split("\n")[:-1]
+        labels = (path / "assets" / "labels.txt").read_text(encoding="utf-8")
+        labels = labels.split("\n")[:-1]
     except (OSError, *WRONG) as error:
         raise RunError(
             f"{path} is no export of train.export. Expected a readable {file}. "

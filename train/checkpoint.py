@@ -54,9 +54,9 @@ class Checkpoints:
         }
         self._checkpoint = tf.train.Checkpoint(variables=self._variables)
         for name in ("checkpoints", "best"):
-            files.drop_damaged_list(run / name, writes)
+            files.drop_damaged_list(self._run / name, writes)
         self._last, self._best = (
-            tf.train.CheckpointManager(self._checkpoint, str(run / name), keep)
+            tf.train.CheckpointManager(self._checkpoint, str(self._run / name), keep)
             for name, keep in (("checkpoints", KEEP), ("best", 1))
         )
 

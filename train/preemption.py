@@ -28,7 +28,7 @@ class StopSignal:
         self._received = self._is_deferred = False
 
     def listen(self) -> None:
-        """From now on; in the main thread before others, which would take the signal."""
+        """To be called in the main thread, before others that would take the signal."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -92,6 +92,9 @@ class StopSignal:
         if self._workdir is None or not self._workdir.exists():
             return "nothing has begun yet"
         return f"everything is saved in {self._workdir}"
+
+
+STOP_SIGNAL = StopSignal()  # of this process
 
 
 def _message(saved):

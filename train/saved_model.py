@@ -70,7 +70,8 @@ def write(servable: Servable, network: keras.Model, path: pathlib.Path) -> None:
         archive.add_endpoint(name, function, [spec])
     archive.write_out(str(path), verbose=False)
     (path / "assets").mkdir(exist_ok=True)
-    (path / "assets" / "labels.txt").write_text("\n".join((*servable.class_names, "")))
+    labels = "\n".join((*servable.class_names, ""))
+    (path / "assets" / "labels.txt").write_text(labels, encoding="utf-8")
     (path / "assets.extra").mkdir()
     requests = path / "assets.extra" / "tf_serving_warmup_requests"
     with tf.io.TFRecordWriter(str(requests)) as writer:

@@ -149,7 +149,7 @@ def test_serve_check_notices_an_export_that_answers_otherwise(
 
 
 def test_serve_check_blocks_our_packages_and_keras(export, data_dir, command):
-    arguments = json.dumps([str(export), str(data_dir), 600])
+    arguments = json.dumps([str(export), str(data_dir), None, 600])
     program = (
         "import sys, runpy\n"
         f"sys.argv = ['answers', {arguments!r}]\n"

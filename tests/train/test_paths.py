@@ -9,6 +9,7 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
+from tests.train.test_checkpoint import FACTS, build
 from train import (
     __main__,
     benchmark,
@@ -18,6 +19,7 @@ from train import (
     data,
     evaluate,
     export,
+    fingerprint,
     formats,
     paths,
     predict,
@@ -172,10 +174,8 @@ def test_what_tensorflow_does_not_read_as_patterns_stays_allowed(tmp_path, monke
     }
     assert len(data.load(config.Data("digits"), tmp_path / "a[1]").splits["test"]) > 99
     monkeypatch.chdir(root)
-    saved = tf.train.CheckpointManager(
-        tf.train.Checkpoint(step=tf.Variable(1)), "run/best", 1
-    )
-    saved.save()
-    path, _ = checkpoint.best_checkpoint(pathlib.Path("run"))
-    assert dict(tf.train.list_variables(path))["step/.ATTRIBUTES/VARIABLE_VALUE"] == []
-    assert os.listdir("run") == ["best"]
+    model, optimizer, state = build(step=7)
+    fingerprint.claim(pathlib.Path("run"), FACTS)
+    checkpoint.Checkpoints("run", model, optimizer, state).save(best=True)
+    assert checkpoint.best_checkpoint(pathlib.Path("run"))[1] == 7
+    assert sorted(os.listdir("run")) == ["best", "config.json"]
