@@ -16,7 +16,7 @@ EXTRAS_train := train
 EXTRAS_test := train,export,test
 EXTRAS_backends := train,export,test,backends
 
-.PHONY: train test test-slow test-backends test-kills conversion serving litert lint fashion clean python venv
+.PHONY: train test test-slow test-long test-backends test-kills conversion serving litert lint fashion clean python venv
 
 train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans of digits.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -27,12 +27,15 @@ train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans o
 	    --csv=$(RUNS)/digits.csv
 
 test: lint  ## Tests of at most ten minutes.
-	$(PYTEST) -m "not slow"
+	$(PYTEST) -m "not slow and not long"
 
 test-slow: $(VENV)/backends.stamp  ## The others; reaches PyPI to install the wheel.
 	$(PYTEST) -m slow --durations=10 --ignore=tests/train
 	$(PYTEST) -m slow --durations=10 --dist worksteal tests/train  # fresh processes
 	$(MAKE) test-backends
+
+test-long: $(VENV)/backends.stamp  ## The largest networks, and more of the same: before a release.
+	$(PYTEST) -m long --durations=10 --dist worksteal
 
 test-backends: $(VENV)/backends.stamp  ## The layer's tests on TensorFlow, JAX, PyTorch.
 	@for backend in tensorflow jax torch; do \
@@ -42,7 +45,7 @@ test-backends: $(VENV)/backends.stamp  ## The layer's tests on TensorFlow, JAX, 
 	KERAS_BACKEND=jax $(PYTEST) -o addopts=--import-mode=importlib tests/an_keras_on_jax
 
 test-kills: $(VENV)/test.stamp  ## Twenty kills at random moments, and the same digest.
-	$(PYTEST) -s -m slow tests/train/test_main.py -k killed --kills=20
+	$(PYTEST) -s -m "slow or long" tests/train/test_main.py -k killed --kills=20
 
 conversion: $(VENV)/test.stamp  ## All 38 networks of Keras Applications: a table.
 	PYTHONPATH=. $(VENV)/bin/python tests/model_zoo/conversion.py $(RUNS)/conversion.csv

@@ -30,7 +30,7 @@ def _seed():
 def _forget_large_models(request):
     """Slow tests build hundreds of networks in one process."""
     yield
-    if request.node.get_closest_marker("slow"):
+    if any(map(request.node.get_closest_marker, ("slow", "long"))):
         keras.utils.clear_session(free_memory=True)
 
 

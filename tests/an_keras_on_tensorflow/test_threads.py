@@ -73,6 +73,7 @@ REQUESTS = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["eager", "export"])
 def test_parallel_requests_are_answered_as_one_after_the_other(kind, command, tmp_path):
     arguments = ("-c", NETWORKS + REQUESTS, kind, tmp_path / "export")
@@ -108,5 +109,6 @@ TRAINING = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_models_trained_eagerly_in_their_own_threads_are_those_trained_alone(command):
     assert "trained" in command("-c", NETWORKS + TRAINING, env=ONEDNN).stdout

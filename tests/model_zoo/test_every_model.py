@@ -24,10 +24,18 @@ QUICK = (
 # 1x1 convolution hands to a batch norm, which subtracts it.
 NO_GRADIENT = {"mobilenetv2": r"stage\d_block\d_norm3/beta"}
 
+LARGE = 30e6  # parameters
+
+
+def mark(name):
+    is_large = model_zoo.model_info(name).parameters > LARGE
+    return pytest.mark.long if is_large else pytest.mark.slow
+
+
 every_model = pytest.mark.parametrize(
     "name",
     [
-        name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
+        name if name in QUICK else pytest.param(name, marks=mark(name))
         for name in model_zoo.list_models()
         if model_zoo.model_info(name).family != "applications"  # have their own tests
     ],

@@ -485,13 +485,14 @@ def test_parts_and_replicas_train_as_one_batch(tmp_path, data_dir, command):
         )
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("precision", "steps", "top1", "flags"),
     [
-        ("mixed_bfloat16", 120, 0.8, []),
-        # CPUs have no fast float16
-        ("mixed_float16", 60, 0.4, ["--strategy=mirrored", "--logical_cpus=2"]),
+        pytest.param("mixed_bfloat16", 120, 0.8, [], marks=pytest.mark.slow),
+        pytest.param(  # CPUs have no fast float16
+            *("mixed_float16", 60, 0.4, ["--strategy=mirrored", "--logical_cpus=2"]),
+            marks=pytest.mark.long,
+        ),
     ],
 )
 def test_half_precision_trains_and_exports(
@@ -512,12 +513,13 @@ def test_half_precision_trains_and_exports(
     assert results["top1"] > top1
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("devices", "share"),
     [
-        (["--strategy=one"], 1),
-        (["--strategy=mirrored", "--logical_cpus=2"], 1 / 3),
+        pytest.param(["--strategy=one"], 1, marks=pytest.mark.slow),
+        pytest.param(
+            ["--strategy=mirrored", "--logical_cpus=2"], 1 / 3, marks=pytest.mark.long
+        ),
     ],
 )
 def test_killed_run_ends_with_the_digest_of_a_whole_one(

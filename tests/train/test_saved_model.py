@@ -69,13 +69,13 @@ def test_operations_in_fewer_bits_are_allowed(name, fold, precision):
     require_allowed(name, 8, fold, precision)
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("name", FAMILIES)
 def test_operations_of_every_family_are_allowed(name):
     require_allowed(name, FAMILIES[name])
 
 
-@pytest.mark.slow
+@pytest.mark.long
 @pytest.mark.parametrize("precision", ["mixed_bfloat16", "mixed_float16"])
 @pytest.mark.parametrize("fold", [True, False])
 @pytest.mark.parametrize("name", ["mobilenetv2_an", "applications.ANMobileNetV3Small"])
