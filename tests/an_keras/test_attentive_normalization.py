@@ -530,7 +530,6 @@ def is_mended():
             )
         ),
     ],
-    ids=str,
 )
 @pytest.mark.parametrize("num_components", [2, 10])
 def test_a_distribution_whose_weights_do_not_add_up_is_refused(

@@ -65,12 +65,6 @@ def test_curves_are_below_the_parent_of_all_runs(make_run, show, capsys, tmp_pat
     assert last == f"curves: tensorboard --logdir '{tmp_path}/my runs'"
 
 
-def test_names_of_other_encodings_are_shown(make_run, show, capsys):
-    make_run("caf\udce9")
-    show("caf\udce9")
-    assert "│ caf\\udce9 " in capsys.readouterr().out
-
-
 @pytest.mark.parametrize(
     ("text", "words"),
     [

@@ -69,5 +69,5 @@ def test_names_that_are_known_later_are_no_error():
 
 
 def test_name_of_a_data_set_that_is_no_utf8_is_a_usage_error():
-    with pytest.raises(UsageError, match="Expected --data in UTF-8.*udce4"):
+    with pytest.raises(UsageError, match="must be UTF-8.*udce4"):
         data.load(config.Data("folder:K\udce4tzchen"))

@@ -17,7 +17,8 @@ from train.command import RunError
 
 
 def load(directory):
-    return data.load(config.Data(f"folder:{directory}", image_size=8))
+    settings = config.Data(f"folder:{directory}", 8, mean=(0.5,), std=(0.25,))
+    return data.load(settings)
 
 
 def sizes(loaded):
