@@ -358,7 +358,8 @@ class Run:
         print(f"curves   tensorboard --logdir {self.workdir}", flush=True)
 
     def _serve_check(self, version):
-        checked = [sys.executable, "-m", "train.serve_check"]
+        data_set = f"--data={self.recipe.data.name}"  # where it lies now
+        checked = [sys.executable, "-m", "train.serve_check", data_set]
         if self.data_dir:
             checked.append(f"--data_dir={self.data_dir}")
         checked += ["--", str(version)]  # its name may begin with -
