@@ -37,8 +37,8 @@ test-slow: $(VENV)/backends.stamp  ## The others; reaches PyPI to install the wh
 test-long: $(VENV)/backends.stamp  ## The largest networks, and more of the same: before a release.
 	$(PYTEST) -m long --durations=10 --dist worksteal
 
-test-backends: $(VENV)/backends.stamp  ## The layer's tests on TensorFlow, JAX, PyTorch.
-	@for backend in tensorflow jax torch; do \
+test-backends: $(VENV)/backends.stamp  ## The layer's tests on JAX and PyTorch.
+	@for backend in jax torch; do \
 	    echo "KERAS_BACKEND=$$backend"; \
 	    KERAS_BACKEND=$$backend JAX_ENABLE_X64=1 $(PYTEST) tests/an_keras || exit 1; \
 	done

@@ -82,17 +82,16 @@ def test_usage_errors_exit_with_2(arguments, words):
     assert words in done.stderr
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "flags", "cases"),
     [
-        ("layer", ["--batch=2"], 4),
-        ("network", ["--networks=resnet20"], 1),
-        ("passes", ["--batch=2"], 4),
-        ("size", ["--batch=2"], 5),
-        ("memory", ["--batch=2"], 1),
-        ("scaling", [], 4),
-        ("startup", [], 1),
+        pytest.param("layer", ["--batch=2"], 4, marks=pytest.mark.slow),
+        pytest.param("passes", ["--batch=2"], 4, marks=pytest.mark.slow),
+        pytest.param("size", ["--batch=2"], 5, marks=pytest.mark.slow),
+        pytest.param("network", ["--networks=resnet20"], 1, marks=pytest.mark.long),
+        pytest.param("memory", ["--batch=2"], 1, marks=pytest.mark.long),
+        pytest.param("scaling", [], 4, marks=pytest.mark.long),
+        pytest.param("startup", [], 1, marks=pytest.mark.long),
     ],
 )
 def test_table_and_file_hold_every_variant(kind, flags, cases, tmp_path):

@@ -7,7 +7,7 @@ from consumers import NETWORKS
 
 from train import comparison, formats
 
-OFTEN = ("resnet20_an", "mobilenetv2_an", "applications.ANEfficientNetB0")
+OFTEN = ("resnet20_an", "mobilenetv2_an")
 IN_TENSORFLOW = ["TensorFlow without Keras", "C program"]
 
 
