@@ -610,7 +610,7 @@ def test_full_disk_destroys_nothing(tmp_path, short_run, short_flags, command):
     assert train[0] == train[1]
 
 
-@pytest.mark.slow
+@pytest.mark.long  # as `make train`
 def test_main_job_reaches_its_accuracy(tmp_path, data_dir, command):
     """What `make train` promises: 0.985 on digits, beside the twin and the SVM."""
     runs = [tmp_path / "digits", tmp_path / "digits_bn"]
