@@ -98,7 +98,7 @@ def find(own: str, others: list[str], limit: float) -> None:
     """
     end = time.monotonic() + limit
     with _listening(int(own.rpartition(":")[2])):
-        while missing := absent(others):
+        while missing := [each for each in others if not _answers(each)]:
             if time.monotonic() > end:
                 raise RunError(
                     f"The worker at {own} is not alone in this run. Expected the "
@@ -108,12 +108,8 @@ def find(own: str, others: list[str], limit: float) -> None:
             time.sleep(INTERVAL)
 
 
-def absent(addresses: list[str]) -> list[str]:
-    """Those of the addresses at which nobody listens."""
-    return [address for address in addresses if not _answers(address)]
-
-
 def _answers(address):
+    """Whether somebody listens there."""
     host, _, port = address.rpartition(":")
     try:
         socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()

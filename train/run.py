@@ -16,6 +16,7 @@ from an_keras.inference import attentive_layers, collect_attention
 from model_zoo.preprocessing import describe
 from train import (
     checkpoint,
+    checkpoint_files,
     classification,
     command,
     config,
@@ -124,7 +125,7 @@ class Run:
         with strategy.scope():
             self.resumed = self.checkpoints.restore_last()
             self.checkpoints.require_best(self._averaged())
-        digest = int(self.checkpoints.digest()[:14], 16)
+        digest = checkpoint_files.short(self.checkpoints.digest())
         if len({*strategies.gather(strategy, digest)}) > 1:
             raise command.RunError(
                 "The workers begin with different weights. Expected one directory, and "
@@ -239,7 +240,8 @@ class Run:
             print(f"trained at {self.images_per_second:.0f} images/s")
         digest = self.checkpoints.digest()
         print(f"state    step {self.step}  sha256 {digest}", flush=True)
-        if len({*strategies.gather(self.strategy, int(digest[:14], 16))}) > 1:
+        digest = checkpoint_files.short(digest)
+        if len({*strategies.gather(self.strategy, digest)}) > 1:
             raise command.RunError("The workers have ended with different weights.")
 
     def _train_and_evaluate(self, controller, validator, metrics_file, shown):
