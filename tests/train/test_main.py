@@ -260,7 +260,7 @@ def test_sigterm_while_modules_are_imported_is_no_failure(tmp_path, short_flags)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("words", ["test     top-1", "export   SavedModel"])
+@pytest.mark.parametrize("words", ["test     top-1", "served   "])
 def test_sigterm_after_training_ends_the_run_at_once(
     tmp_path, short_run, short_flags, command, words
 ):
