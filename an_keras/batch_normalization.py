@@ -17,9 +17,10 @@ class BatchNormalization(keras.layers.BatchNormalization):
     apart and saves those of the first; here every update is averaged over the replicas,
     so that a model scores the same before and after saving.
 
-    On TensorFlow compiled training (`fit`, `tf.function`) on images with the channels
-    last takes TensorFlow's fused operation, which is faster on a CPU. Eager calls and
-    inference, exports among it, never do: they may come from several threads at once.
+    On TensorFlow compiled training (`fit`, or a gradient tape in a `tf.function`) on
+    images with the channels last takes TensorFlow's fused operation, which is faster on
+    a CPU. Eager calls, inference and exports never do: they may come from several
+    threads at once.
 
     The moving variance is the biased one, as everywhere in Keras (PyTorch stores the
     unbiased one).

@@ -87,11 +87,13 @@ def has_fused_batch_norm(x) -> bool:
 
     Never outside of a graph: on a CPU its kernel of oneDNN keeps what belongs to one
     call in members (TensorFlow up to 2.20), and eager calls share kernels. Two threads
-    with layers of different width then corrupt memory.
+    with layers of different width then corrupt memory. Requests share the graph of an
+    export, so only a graph under a gradient tape has it.
     """
     return (
         _mode != "never"
         and not tf.executing_eagerly()
+        and record.could_possibly_record()
         and isinstance(x, tf.Tensor)
         and x.shape.rank == 4
         and x.dtype in (tf.float32, tf.float16, tf.bfloat16)
