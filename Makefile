@@ -44,8 +44,9 @@ test-backends: $(VENV)/backends.stamp  ## The layer's tests on JAX and PyTorch.
 	done
 	KERAS_BACKEND=jax $(PYTEST) -o addopts=--import-mode=importlib tests/an_keras_on_jax
 
-test-kills: $(VENV)/test.stamp  ## Twenty kills at random moments, and the same digest.
-	$(PYTEST) -s -m "slow or long" tests/train/test_main.py -k killed --kills=20
+test-kills: $(VENV)/test.stamp  ## Twenty kills of runs and exports at random moments.
+	$(PYTEST) -s -m "slow or long" tests/train/test_main.py tests/train/test_export.py \
+	    -k killed --kills=20
 
 conversion: $(VENV)/test.stamp  ## All 38 networks of Keras Applications: a table.
 	PYTHONPATH=. $(VENV)/bin/python tests/model_zoo/conversion.py $(RUNS)/conversion.csv

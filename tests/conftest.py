@@ -9,6 +9,7 @@ import sys
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
 
+import filelock
 import keras
 import pytest
 
@@ -17,7 +18,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--kills", type=int, default=2, help="how often a run is killed at random"
+        "--kills", type=int, default=1, help="how often a run is killed at random"
     )
 
 
@@ -35,9 +36,18 @@ def _forget_large_models(request):
 
 
 @pytest.fixture(scope="session")
-def data_dir(tmp_path_factory):
+def shared_path(tmp_path_factory):
+    """A directory that the processes of pytest-xdist share."""
+    own = tmp_path_factory.getbasetemp()
+    return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
+
+
+@pytest.fixture(scope="session")
+def data_dir(shared_path):
     """Where tensorflow-datasets keeps its files in tests; shared, to prepare once."""
-    return tmp_path_factory.mktemp("tensorflow_datasets")
+    path = shared_path / "tensorflow_datasets"
+    path.mkdir(exist_ok=True)
+    return path
 
 
 @pytest.fixture(scope="session")
@@ -98,8 +108,11 @@ def short_flags(data_dir):
 
 
 @pytest.fixture(scope="session")
-def short_run(tmp_path_factory, short_flags, command):
+def short_run(shared_path, short_flags, command):
     """Directory and output of a finished run of 60 steps, made by the command line."""
-    workdir = tmp_path_factory.mktemp("runs") / "short"
-    done = command("-m", "train", *short_flags, f"--workdir={workdir}")
-    return workdir, done.stdout
+    workdir, output = shared_path / "short", shared_path / "short.txt"
+    with filelock.FileLock(shared_path / "short.lock"):
+        if not output.exists():
+            done = command("-m", "train", *short_flags, f"--workdir={workdir}")
+            output.write_text(done.stdout)
+    return workdir, output.read_text()

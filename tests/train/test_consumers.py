@@ -7,20 +7,13 @@ from consumers import NETWORKS
 
 from train import comparison, formats
 
-OFTEN = ("resnet20_an", "mobilenetv2_an")
+OFTEN = {"resnet20_an": pytest.mark.slow}
 IN_TENSORFLOW = ["TensorFlow without Keras", "C program"]
 
 
 @pytest.mark.parametrize(
     "name",
-    [
-        *(pytest.param(name, marks=pytest.mark.slow) for name in OFTEN),
-        *(
-            pytest.param(name, marks=pytest.mark.long)
-            for name in NETWORKS
-            if name not in OFTEN
-        ),
-    ],
+    [pytest.param(name, marks=OFTEN.get(name, pytest.mark.long)) for name in NETWORKS],
 )
 def test_every_runtime_answers_as_the_model(name, command, tmp_path):
     """In a process of its own: converters take gigabytes."""

@@ -269,7 +269,9 @@ def test_run_is_exported_in_every_format(
 
 
 @pytest.mark.slow
-def test_killed_export_leaves_whole_versions_or_none(short_run, command, tmp_path):
+def test_killed_export_leaves_whole_versions_or_none(
+    short_run, command, tmp_path, request
+):
     rng, out = random.Random(0), tmp_path / "models"
     flags = [f"--workdir={short_run[0]}", f"--out={out}", "--format=litert"]
     arguments = [sys.executable, "-m", "train.export", *flags]
@@ -277,7 +279,7 @@ def test_killed_export_leaves_whole_versions_or_none(short_run, command, tmp_pat
     command(*arguments[1:])
     whole = time.monotonic() - start
     (out / "60").rename(tmp_path / "60")
-    for _ in range(8):
+    for _ in range(request.config.getoption("--kills")):
         process = subprocess.Popen(
             arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
         )

@@ -15,6 +15,8 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
+import train.__main__
+
 ROOT = pathlib.Path(__file__).parents[2]
 
 
@@ -78,12 +80,9 @@ def test_finished_run_started_again_repeats_nothing(short_run, short_flags, comm
     assert before == after
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
-    ("stop", "code"),
-    [
-        pytest.param(signal.SIGKILL, -signal.SIGKILL, marks=pytest.mark.long),
-        (signal.SIGTERM, 75),
-    ],
+    ("stop", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)]
 )
 def test_stopped_run_goes_on_as_if_it_had_not_been(
     tmp_path, short_run, short_flags, command, stop, code
@@ -145,12 +144,12 @@ def test_stopped_run_goes_on_as_if_it_had_not_been(
         ),
     ],
 )
-def test_bad_flags_are_usage_errors(arguments, words, command, tmp_path):
+def test_bad_flags_are_usage_errors(arguments, words, start, tmp_path):
     workdir = tmp_path / "run"
-    done = command("-m", "train", *arguments, f"--workdir={workdir}", expected=2)
-    message = done.stderr.strip().splitlines()[-1]
-    assert message.startswith("usage error: ") and words in message
-    assert "Traceback" not in done.stderr
+    code, errors = start(train.__main__, *arguments, f"--workdir={workdir}")
+    message = errors.strip().splitlines()[-1]
+    assert code == 2 and message.startswith("usage error: ") and words in message
+    assert "Traceback" not in errors
     assert not workdir.exists()
 
 

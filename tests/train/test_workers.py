@@ -3,7 +3,6 @@
 import json
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
@@ -134,8 +133,14 @@ def test_replicas_and_workers_train_as_one_device(start, command, tmp_path, data
             )
 
 
-@pytest.mark.slow
-def test_workers_stop_together_and_go_on(start, command, tmp_path):
+@pytest.mark.parametrize(
+    "killed",
+    [
+        pytest.param(1, marks=pytest.mark.slow),
+        pytest.param(0, marks=pytest.mark.long),  # the chief
+    ],
+)
+def test_workers_stop_together_and_go_on(start, command, tmp_path, killed):
     flags = (
         "--steps=60",
         "--set=steps_per_loop=10",
@@ -152,19 +157,13 @@ def test_workers_stop_together_and_go_on(start, command, tmp_path):
 
     pair = start("stopped", *flags)
     wait_for(pair[0], "step 40/60  loss")
-    pair[1].kill()
-    killed = time.monotonic()
-    (_, errors), _ = finish(pair, (1, -signal.SIGKILL))
-    assert time.monotonic() - killed < 120
-    assert "error: Worker 0 of 2 lost the others" in errors.splitlines()[-1]
-
-    pair = start("stopped", *flags)
-    wait_for(pair[0], "going on from step")
-    pair[0].kill()  # the chief
-    killed = time.monotonic()
-    _, (_, errors) = finish(pair, (-signal.SIGKILL, 1))
-    assert time.monotonic() - killed < 120
-    assert "error: Worker 1 of 2 lost the others" in errors.splitlines()[-1]
+    pair[killed].kill()
+    since = time.monotonic()
+    codes = (1, -signal.SIGKILL) if killed else (-signal.SIGKILL, 1)
+    left = 1 - killed
+    _, errors = finish(pair, codes)[left]
+    assert time.monotonic() - since < 120
+    assert f"error: Worker {left} of 2 lost the others" in errors.splitlines()[-1]
 
     (output, _), _ = finish(start("stopped", *flags))
     assert "from scratch" not in output and "as trained" in output
@@ -176,15 +175,15 @@ def test_workers_stop_together_and_go_on(start, command, tmp_path):
     tables = [(tmp_path / n / "metrics.csv").read_text() for n in ("whole", "stopped")]
     assert tables[0] == tables[1]
 
-    shutil.rmtree(tmp_path / "whole" / "export")
-    pair = start("whole", *flags)
-    wait_for(pair[0], "test     top-1")  # the chief exports, the other one waits
-    pair[0].terminate()
-    finish(pair, (75, 75))
-    pair = start("whole", *flags)
-    wait_for(pair[0], "test     top-1")
-    pair[1].terminate()
-    finish(pair, (0, 75))
+
+@pytest.mark.long
+def test_sigterm_while_the_chief_exports(start):
+    flags = ("--steps=10", "--set=steps_per_loop=10")
+    for stopped, codes in ((0, (75, 75)), (1, (0, 75))):
+        pair = start("run", *flags)
+        wait_for(pair[0], "test     top-1")  # the chief exports, the other one waits
+        pair[stopped].terminate()
+        finish(pair, codes)
 
 
 @pytest.fixture

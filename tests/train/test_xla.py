@@ -52,10 +52,13 @@ def train_step(name, precision):
     return step, next(iter(trainer.train_dataset)), model
 
 
-@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "precision"),
-    [("resnet50_an", "float32"), ("mobilenetv2_an", "mixed_bfloat16")],
+    [
+        pytest.param("resnet20_an", "mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("resnet50_an", "float32", marks=pytest.mark.long),
+        pytest.param("mobilenetv2_an", "mixed_bfloat16", marks=pytest.mark.long),
+    ],
 )
 def test_train_step_compiles_without_dynamic_shapes_and_host_calls(name, precision):
     step, batch, model = train_step(name, precision)
