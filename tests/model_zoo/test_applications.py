@@ -15,15 +15,25 @@ from model_zoo.preprocessing import preprocessing, preprocessing_layers
 from tests.model_zoo import conversion
 
 QUICK = ("ResNet50", "MobileNetV2", "EfficientNetB0")
-NETWORKS = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.slow)
-    for name in conversion.NETWORKS
-]
 LARGEST = 80e6  # parameters; `make conversion` converts those above too
-CONVERTED = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
+SMALLER = [
+    name
     for name in conversion.NETWORKS
     if model_zoo.model_info(f"applications.AN{name}").parameters <= LARGEST
+]
+
+
+def mark(name):
+    return pytest.mark.slow if name in SMALLER else pytest.mark.long
+
+
+NETWORKS = [
+    name if name in QUICK else pytest.param(name, marks=mark(name))
+    for name in conversion.NETWORKS
+]
+CONVERTED = [
+    name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
+    for name in SMALLER
 ]
 SMALL = {"input_shape": (32, 32, 3)}
 

@@ -25,10 +25,11 @@ QUICK = (
 NO_GRADIENT = {"mobilenetv2": r"stage\d_block\d_norm3/beta"}
 
 LARGE = 30e6  # parameters
+DEEP = r"densenet(161|169|201)_"
 
 
 def mark(name):
-    is_large = model_zoo.model_info(name).parameters > LARGE
+    is_large = model_zoo.model_info(name).parameters > LARGE or re.match(DEEP, name)
     return pytest.mark.long if is_large else pytest.mark.slow
 
 

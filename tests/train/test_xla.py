@@ -81,7 +81,7 @@ def test_train_step_compiles_without_dynamic_shapes_and_host_calls(name, precisi
         assert not np.array_equal(old, new) or not old.any(), variable.path
 
 
-@pytest.mark.slow
+@pytest.mark.long
 def test_jit_compiled_run_is_the_same_run(tmp_path, data_dir, command):
     losses = {}
     for compiled in (False, True):
