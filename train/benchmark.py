@@ -2,7 +2,8 @@
 
 layer    one layer on four shapes of a ResNet-50: forward and backward, and inference
 network  training step and inference of networks: AN, BN, and BN by Keras' own layer;
-         their parameters, and how far a training step raises the peak of memory
+         their parameters, and how far a training step raises the peak of memory;
+         with --backend=jax or torch where TensorFlow need not be, on a GPU, too
 passes   where the time of a layer goes: each compiled pass alone, beside the simplest
          operations that read and write as much
 size     compiled and plain operations side by side, by the size of the input
@@ -32,17 +33,20 @@ import statistics
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 
 from absl import flags
 
 from train import benchmark_tables, command, paths, tables
 
-NETWORKS = {
-    "resnet50": (128, 16),  # pixels, images
+NETWORKS = {  # pixels, images; other than --pixels and --batch
+    "resnet50": (128, 16),
     "mobilenetv2": (128, 16),
     "densenet121": (128, 8),
     "resnet20": (32, 128),
 }
+BACKENDS = ("tensorflow", "jax", "torch")
+POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
 NETWORK_VARIANTS = ("BN", "AN", "Keras BN")
 CHAINS = ("BN", "Keras BN", "AN", "AN plain", "AN composite")
 REFERENCE = {
@@ -80,9 +84,11 @@ def measure(calls: dict, rounds: int) -> dict:
 
 def measuring_process(settings: dict) -> list[dict]:
     """What a fresh process measures: rows of case, variant, phase and value."""
-    import tensorflow as tf
+    os.environ["KERAS_BACKEND"] = settings["backend"]
+    if settings["backend"] == "tensorflow":
+        import tensorflow as tf
 
-    tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
+        tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
     if settings["kind"] == "serve":  # a server has none of our packages
         from train import benchmark_serve
 
@@ -91,20 +97,31 @@ def measuring_process(settings: dict) -> list[dict]:
     start = time.perf_counter()
     importlib.import_module("model_zoo")
     imported = time.perf_counter()
+    from train import benchmark_networks
+
+    if settings["kind"] == "device":
+        return [{"device": benchmark_networks.device()}]
+    if settings["kind"] == "network":
+        return timed(benchmark_networks.network, settings)
+    if settings["kind"] == "footprint":
+        return benchmark_networks.footprint(settings)
     from train import benchmark_cases
 
     if settings["kind"] == "peak":
         return [benchmark_cases.peak(settings)]
-    if settings["kind"] == "footprint":
-        return benchmark_cases.footprint(settings)
     if settings["kind"] == "first":
         phases = {"import": imported - start} | benchmark_cases.startup(settings)
         common = {"case": "ResNet-20", "variant": settings["variant"], "unit": "s"}
         return [{**common, "phase": name, "value": phases[name]} for name in phases]
     if settings["kind"] == "input":
         return rates(settings)
+    return timed(getattr(benchmark_cases, settings["kind"]), settings)
+
+
+def timed(cases: Callable, settings: dict) -> list[dict]:
+    """Milliseconds of each call of each case."""
     rows = []
-    for case, calls in getattr(benchmark_cases, settings["kind"])(settings):
+    for case, calls in cases(settings):
         for (variant, phase), seconds in measure(calls, settings["rounds"]).items():
             time_of = {"variant": variant, "phase": phase, "value": seconds * 1e3}
             rows.append({**case, **time_of, "unit": "ms"})
@@ -242,11 +259,12 @@ def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
 def environment(settings: dict) -> dict:
     """What a number depends on, as columns."""
     packages = {}
-    for name in ("keras", "tensorflow", "torch"):
+    for name in ("keras", "tensorflow", "jax", "torch"):
         try:
             packages[name] = importlib.metadata.version(name)
         except importlib.metadata.PackageNotFoundError:
             packages[name] = ""
+    (device,) = spawn({**settings, "kind": "device"})[0].values()
     commit = subprocess.run(
         ["git", "rev-parse", "--short", "HEAD"],
         capture_output=True,
@@ -257,7 +275,9 @@ def environment(settings: dict) -> dict:
         "processes": settings["processes"],
         "rounds": settings["rounds"],
         "threads": settings["threads"],
-        "machine": f"{os.cpu_count()} x {platform.machine()}, no GPU",
+        "machine": f"{os.cpu_count()} x {platform.machine()}, {device}",
+        "backend": settings["backend"],
+        "policy": settings["policy"],
         "python": platform.python_version(),
         **packages,
         "commit": commit.stdout.strip(),
@@ -287,7 +307,10 @@ def define_flags():
     flags.DEFINE_integer("processes", 3, "Fresh processes.", 1, 2**10)
     flags.DEFINE_integer("rounds", 20, "Calls of each variant.", 1, 2**20)
     flags.DEFINE_integer("threads", os.cpu_count(), "Of the kernels.", 1, 2**10)
-    flags.DEFINE_integer("batch", 16, "Images, for layer and memory.", 2, 2**20)
+    flags.DEFINE_integer("batch", None, "Images; 16 for layer and memory.", 2, 2**20)
+    flags.DEFINE_integer("pixels", None, "Height and width, for network.", 32, 2**12)
+    flags.DEFINE_enum("backend", "tensorflow", BACKENDS, "For network.")
+    flags.DEFINE_enum("policy", "float32", POLICIES, "Of types, for network.")
     flags.DEFINE_list("networks", list(NETWORKS), "For network.")
     flags.DEFINE_list("batches", ["1", "16"], "Images of a request, for serve.")
     paths.DEFINE_path("csv", "Table to write.", paths.output)
@@ -311,15 +334,27 @@ def main(arguments):
                 f"{directory} is no export of train.export. Expected a saved_model.pb "
                 "and assets/model.json in it. Received: not these."
             )
-    names = ("processes", "rounds", "threads", "batch")
+    if kind != "network":
+        for name in ("backend", "policy", "pixels"):
+            if flags.FLAGS[name].present:
+                raise command.UsageError(
+                    f"--{name} is for network. Received: {kind} --{name}="
+                    f"{flags.FLAGS[name].value}."
+                )
+    names = ("processes", "rounds", "threads", "backend", "policy")
     settings = {"kind": kind} | {name: getattr(flags.FLAGS, name) for name in names}
+    settings["batch"] = flags.FLAGS.batch or 16
     unknown = set(flags.FLAGS.networks) - set(NETWORKS)
     if unknown or not flags.FLAGS.networks:
         raise command.UsageError(
             f"--networks must be some of {', '.join(NETWORKS)}. "
             f"Received: {', '.join(sorted(unknown)) or 'none'}."
         )
-    settings["networks"] = {name: NETWORKS[name] for name in flags.FLAGS.networks}
+    settings["networks"] = {
+        name: (flags.FLAGS.pixels or pixels, flags.FLAGS.batch or images)
+        for name, (pixels, images) in NETWORKS.items()
+        if name in flags.FLAGS.networks
+    }
     settings |= {"directories": directories, "batches": _batches(flags.FLAGS.batches)}
     once = ONCE.get(kind, spawn)
     rows = summarize(kind, [once(settings) for _ in range(settings["processes"])])

@@ -1,4 +1,4 @@
-"""What `train.benchmark` measures: calls of layers and networks, by variant and phase.
+"""What `train.benchmark` measures: calls of layers, by variant and phase.
 
 Each function yields (case, {(variant, phase): call}); TensorFlow variants are traced
 once, PyTorch variants run eagerly.
@@ -6,7 +6,6 @@ once, PyTorch variants run eagerly.
 
 import functools
 import importlib.util
-import resource
 import time
 
 import keras
@@ -17,7 +16,7 @@ from keras import ops
 import model_zoo
 from an_keras import AttentiveNormalization, BatchNormalization, kernels_tf
 from an_keras.kernels_tf import kernels
-from train import benchmark
+from train import benchmark_networks
 
 # (height and width, channels) of the 3x3 convolutions of a ResNet-50, and K there.
 SHAPES = {(56, 64): 10, (28, 128): 10, (14, 256): 20, (7, 512): 20}
@@ -152,55 +151,6 @@ def _pytorch_calls(x, dy, components, threads):
     }
 
 
-def network(settings):
-    """Training step and inference of whole networks, with 100 classes."""
-    for name, (size, batch) in settings["networks"].items():
-        images, labels = _examples(size, batch)
-        calls = {}
-        for variant in benchmark.NETWORK_VARIANTS:
-            train, infer = _network_functions(_network(name, size, variant))
-            calls[variant, "training"] = functools.partial(train, images, labels)
-            calls[variant, "inference"] = functools.partial(infer, images)
-        yield {"case": _case(name, size, batch)}, calls
-
-
-def footprint(settings):
-    """Parameters of a network, and the peak of memory above that of the imports."""
-    name, variant = settings["network"], settings["variant"]
-    size, batch = settings["networks"][name]
-    before = _peak_of_memory()
-    model = _network(name, size, variant)
-    train, _ = _network_functions(model)
-    for _ in range(2):
-        train(*_examples(size, batch)).numpy()
-    peak = (_peak_of_memory() - before) / 2**20
-    common = {"case": _case(name, size, batch), "variant": variant}
-    return [
-        {**common, "phase": "parameters", "unit": "", "value": model.count_params()},
-        {**common, "phase": "peak memory", "unit": "MiB", "value": peak},
-    ]
-
-
-def _case(name, size, batch):
-    return f"{name}, {size} px, batch {batch}"
-
-
-def _examples(size, batch):
-    rng = np.random.default_rng(0)
-    images = tf.constant(rng.normal(size=(batch, size, size, 3)), tf.float32)
-    return images, tf.constant(rng.integers(0, 100, batch))
-
-
-def _network(name, size, variant):
-    options = {"input_shape": (size, size, 3), "classes": 100}
-    if variant == "AN":
-        return model_zoo.create_model(f"{name}_an", **options)
-    bn = model_zoo.create_model(f"{name}_bn", **options)
-    if variant == "BN":
-        return bn
-    return keras.models.clone_model(bn, clone_function=_stock)
-
-
 def passes(settings):
     """The compiled passes of a layer beside TensorFlow's simplest operations."""
     for (size, channels), components in SHAPES.items():
@@ -286,7 +236,7 @@ def startup(settings):
     with kernels(mode):
         model = model_zoo.create_model(f"resnet20_{kind}")
         phases["build"] = lap()
-        train, _ = _network_functions(model)
+        train, _ = benchmark_networks.functions(model)
         for phase, batch in (
             ("first step", 32),
             ("step", 32),
@@ -294,38 +244,9 @@ def startup(settings):
         ):
             images, labels = tf.zeros((batch, 32, 32, 3)), tf.zeros(batch, tf.int32)
             lap()
-            train(images, labels).numpy()
+            train(images, labels)
             phases[phase] = lap()
     return phases
-
-
-def _stock(each):
-    """The same layer, our BatchNormalization as Keras' own."""
-    if isinstance(each, BatchNormalization):
-        return keras.layers.BatchNormalization.from_config(each.get_config())
-    return each.__class__.from_config(each.get_config())
-
-
-def _network_functions(model):
-    optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
-    optimizer.build(model.trainable_variables)
-    variables = [variable.value for variable in model.trainable_variables]
-
-    @tf.function
-    def train(images, labels):
-        with tf.GradientTape() as tape:
-            probabilities = model(images, training=True)
-            losses = keras.losses.sparse_categorical_crossentropy(labels, probabilities)
-            loss = tf.reduce_mean(losses)
-        gradients = tape.gradient(loss, variables)
-        optimizer.apply(gradients, model.trainable_variables)
-        return loss
-
-    @tf.function
-    def infer(images):
-        return model(images, training=False)
-
-    return train, infer
 
 
 def peak(settings):
@@ -356,11 +277,6 @@ def peak(settings):
         step(x).numpy()
     return {
         "case": f"{size}x{size}x{channels}, batch {settings['batch']}",
-        "peak": _peak_of_memory(),
+        "peak": benchmark_networks.peak_of_memory(),
         "size": x.shape.num_elements() * 4,
     }
-
-
-def _peak_of_memory():
-    """Bytes that this process has had in memory at most."""
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024

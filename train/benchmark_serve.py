@@ -5,7 +5,6 @@ of images and waits for the probabilities. Two exports whose networks are called
 and NAME_bn are a pair: their latencies, taken in turns, are compared.
 """
 
-import json
 import pathlib
 import random
 import time
@@ -13,7 +12,7 @@ from collections.abc import Iterable
 
 import numpy as np
 
-from train import formats, inspection
+from train import answers, formats, inspection
 from train.command import RunError
 
 WARM_UP = 3
@@ -29,7 +28,7 @@ def rows(settings: dict) -> Iterable[dict]:
     pairs = {}
     for directory in map(pathlib.Path, settings["directories"]):
         inspection.require_plain(directory)
-        card = json.loads((directory / "assets" / "model.json").read_text())
+        card = answers.read_card(directory)
         network, variant = split_variant(card["model"])
         if card["quantization"]:
             variant += f" {card['quantization']}"

@@ -74,6 +74,8 @@ def test_the_composite_is_attentive_normalization():
         (["speed"], "Received: speed"),
         (["network", "--networks=resnet51"], "Received: resnet51"),
         (["layer", "--rounds=0"], "rounds"),
+        (["layer", "--backend=jax"], "--backend is for network. Received: layer"),
+        (["network", "--policy=int8"], "mixed_bfloat16"),
     ],
 )
 def test_usage_errors_exit_with_2(arguments, words):
@@ -89,6 +91,24 @@ def test_usage_errors_exit_with_2(arguments, words):
         pytest.param("passes", ["--batch=2"], 4, marks=pytest.mark.slow),
         pytest.param("size", ["--batch=2"], 5, marks=pytest.mark.slow),
         pytest.param("network", ["--networks=resnet20"], 1, marks=pytest.mark.long),
+        pytest.param(
+            "network",
+            [
+                "--networks=resnet20",
+                "--backend=jax",
+                "--policy=mixed_bfloat16",
+                "--pixels=64",
+                "--batch=4",
+            ],
+            1,
+            marks=pytest.mark.slow,
+        ),
+        pytest.param(
+            "network",
+            ["--networks=resnet20", "--backend=torch", "--batch=4"],
+            1,
+            marks=pytest.mark.long,
+        ),
         pytest.param("memory", ["--batch=2"], 1, marks=pytest.mark.long),
         pytest.param("scaling", [], 4, marks=pytest.mark.long),
         pytest.param("startup", [], 1, marks=pytest.mark.long),
@@ -113,6 +133,7 @@ def test_table_and_file_hold_every_variant(kind, flags, cases, tmp_path):
         if row["variant"] == benchmark.REFERENCE[kind]:
             assert float(row["ratio"]) == 1
         assert row["tensorflow"] and row["date"] and row["machine"]
+        assert f"--backend={row['backend']}" in [*flags, "--backend=tensorflow"]
 
 
 def test_serve_compares_pairs_of_exports_in_one_runtime():
