@@ -52,6 +52,7 @@ def make(path, functions):
     """An export that no training made, of 8 x 8 pixels and ten classes."""
     card = {
         "version": int(path.name),
+        "model": "resnet20_an",
         "precision": "float32",
         "quantization": None,
         "compared": {},

@@ -5,6 +5,7 @@ export. It may not import Keras or our packages, write files, or take more memor
 the machine has; a part of the check that takes too long ends it.
 """
 
+import os
 import signal
 import sys
 
@@ -12,12 +13,12 @@ BLOCKED = ("keras", "tf_keras", "an_keras", "model_zoo")
 
 if __name__ == "__main__":
     signal.signal(signal.SIGINT, signal.SIG_DFL)  # who started it says so
+    os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     for _module in BLOCKED:
         sys.modules[_module] = None  # importing it now fails
 
 import functools
 import json
-import os
 import pathlib
 import resource
 import textwrap
@@ -29,9 +30,10 @@ from google.protobuf.message import DecodeError
 from tensorflow_serving.apis import prediction_log_pb2
 
 from train import augment, config, data, formats, inspection, odd_images
-from train.command import RunError
+from train.command import RunError, UsageError
 
 BATCHES = (1, 3, 64)
+SIGNATURES = {"serving_default", "image_bytes", "features"}
 # Between answers to one image, by the precision of the export: batches round otherwise.
 CLOSE = {"float64": 1e-4, "float32": 1e-4, "mixed_float16": 1e-2, "mixed_bfloat16": 0.1}
 # What reading a file of another shape than expected raises.
@@ -76,6 +78,9 @@ def check(
     signatures = model.signatures
     shape, names = card["preprocessing"]["shape"], card["class_names"]
     yield f"signatures {', '.join(require_signatures(signatures, shape, len(names)))}"
+    begin("answers of a server")
+    difference = _check_server(path, signatures, card)
+    yield f"answers as a server computes them: within {difference:.1e}"
     begin("requests to warm up")
     yield f"{_check_warm_up(path, signatures)} requests to warm up, answered"
     tolerance = CLOSE[card["precision"]]
@@ -122,9 +127,10 @@ def read_card(path: pathlib.Path) -> dict:
     try:
         card = json.loads(file.read_text())
         CLOSE[card["precision"]], card["quantization"], card["compared"]
+        card["model"].isprintable()
         height, width, channels = map(int, card["preprocessing"]["shape"])
         if card["test"]:
-            card["test"]["top1"], card["data_fingerprint"]
+            float(card["test"]["top1"]), card["data_fingerprint"]
             config.from_dict(config.Data, card["data_settings"])
         labels = (path / "assets" / "labels.txt").read_text(encoding="utf-8")
         labels = labels.split("\n")[:-1]
@@ -180,6 +186,50 @@ def require_signatures(signatures, shape: tuple, classes: int) -> list[str]:
                 f"Received: {received.get(name)}."
             )
     return sorted(received)
+
+
+def _check_server(path, signatures, card):
+    """That nodes of the graph, which servers run, answer as the functions do."""
+    served, tolerance, largest = _served(path), CLOSE[card["precision"]], 0.0
+    pictures = tf.constant([odd_images.plain(card["preprocessing"]["shape"][-1])])
+    given = {"images": tf.constant(_noise(card, 3)), "image_bytes": pictures}
+    for name in SIGNATURES & {*signatures}:
+        (key,) = signatures[name].structured_input_signature[1]
+        answers = [each[name](**{key: given[key]}) for each in (signatures, served)]
+        output = "features" if name == "features" else "probabilities"
+        expected, received = (answer[output].numpy() for answer in answers)
+        scale = max(1.0, np.abs(expected).max())
+        difference = float(np.abs(received - expected).max() / scale)
+        if not difference <= tolerance:
+            raise RunError(
+                f"{path} answers otherwise in a server. Expected {output} of {name} as "
+                f"its function computes them. Received: a difference of "
+                f"{difference:.2e}."
+            )
+        largest = max(largest, difference)
+    _check_batches(served["serving_default"], card, tolerance)
+    return largest
+
+
+def _served(path):
+    """Its signatures as servers run them: nodes of a graph, in a session."""
+    session, logger = tf.compat.v1.Session(graph=tf.Graph()), tf.get_logger()
+    level = logger.level
+    logger.setLevel("ERROR")  # "deprecated": it is what TensorFlow Serving does
+    try:
+        saved = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
+    finally:
+        logger.setLevel(level)
+
+    def run(signature, **inputs):
+        feeds = {signature.inputs[name].name: inputs[name].numpy() for name in inputs}
+        fetches = {name: tensor.name for name, tensor in signature.outputs.items()}
+        return {k: tf.constant(v) for k, v in session.run(fetches, feeds).items()}
+
+    return {
+        name: functools.partial(run, signature)
+        for name, signature in saved.signature_def.items()
+    }
 
 
 def _check_warm_up(path, signatures):
@@ -349,7 +399,7 @@ def report(path: str, data_dir: str | None, place: str | None, time_limit: int) 
         for line in check(pathlib.Path(path), data_dir, place, begin):
             say(line=line)
         say(line=f"without {', '.join(BLOCKED)}")
-    except RunError as error:
+    except (RunError, UsageError) as error:
         say(error=str(error))
     except Exception as error:  # an export can make each runtime raise what it likes
         say(

@@ -32,6 +32,8 @@ CLASSES = (
 )
 REGISTERED = ("", "tf.TrackableConstant")  # by TensorFlow itself
 COMPILED = ("_XlaMustCompile", "_XlaCompile")
+INITIALIZER = "__saved_model_init_op"
+SOURCES = ("Const", "Placeholder", "VarHandleOp")
 # Inputs that are names of files, and what such names are made of.
 NAMES_OF_FILES = {"SaveV2": 1, "RestoreV2": 1, "MergeV2Checkpoints": 2}
 OF_NAMES = ("Identity", "Pack", "Select", "ShardedFilename", "StringJoin")
@@ -74,6 +76,7 @@ def require_plain(path: pathlib.Path) -> int:
             *_other_objects(meta_graph),
             *_other_calls(graph, functions, savers),
             *_other_uses(meta_graph, savers),
+            *_other_signatures(meta_graph),
             *_other_names(functions, savers),
         ],
     )
@@ -261,6 +264,65 @@ def _other_uses(meta_graph, savers):
         named |= {*node.function.concrete_functions}
         named.add(node.bare_concrete_function.concrete_function_name)
     yield from (f"the saver as a method: {name}" for name in named & set(savers))
+
+
+def _other_signatures(meta_graph):
+    """Signatures of a server that are not those of the objects, which are checked.
+
+    A server runs nodes of the graph: of each signature only a call of its function,
+    with variables and constants as they are; another node could fill a variable.
+    """
+    nodes = {node.name: node for node in meta_graph.graph_def.node}
+    methods = _methods(meta_graph.object_graph_def)
+    served = {
+        name: signature
+        for name, signature in meta_graph.signature_def.items()
+        if name != INITIALIZER
+    }
+    for name in methods.keys() ^ served.keys():
+        yield f"the signature {name} in one place only"
+    for name in methods.keys() & served.keys():
+        inputs, outputs = served[name].inputs, served[name].outputs
+        callers = {tensor.name.split(":")[0] for tensor in outputs.values()}
+        caller = nodes.get(next(iter(callers), ""))
+        given = [inputs[key].name.split(":")[0] for key in sorted(inputs)]
+        if (
+            len(callers) != 1
+            or caller is None
+            or caller.op not in ("PartitionedCall", "StatefulPartitionedCall")
+            or caller.attr["f"].func.name != methods[name]
+            or [outputs[key].name for key in sorted(outputs)]
+            != [f"{caller.name}:{number}" for number in range(len(outputs))]
+            or [each.split(":")[0] for each in caller.input[: len(given)]] != given
+            or not all(_is_source(nodes.get(each)) for each in caller.input)
+        ):
+            yield f"another computation in the signature {name}"
+    first = [
+        *(t.name for t in meta_graph.signature_def[INITIALIZER].outputs.values()),
+        *meta_graph.collection_def["saved_model_main_op"].node_list.value,
+    ]
+    for name in {each.split(":")[0] for each in first}:
+        if name not in nodes or nodes[name].op != "NoOp" or nodes[name].input:
+            yield f"the initializer {name}"
+
+
+def _methods(objects):
+    """{signature: name of its function} of the objects."""
+    children = {c.local_name: c.node_id for c in objects.nodes[0].children}
+    number = children.get("signatures", -1)
+    if not 0 <= number < len(objects.nodes):
+        return {}
+    return {
+        child.local_name: objects.nodes[
+            child.node_id
+        ].bare_concrete_function.concrete_function_name
+        for child in objects.nodes[number].children
+        if 0 <= child.node_id < len(objects.nodes)
+    }
+
+
+def _is_source(node):
+    return node is not None and node.op in SOURCES and not node.input
 
 
 def _other_names(functions, savers):

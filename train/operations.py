@@ -1,7 +1,8 @@
 """The operations of TensorFlow that an export may hold; all others are refused.
 
 Those of tensors compute their outputs from their inputs and attributes alone: they know
-no files, network, clock, generator of random numbers or state.
+no files, network, clock, generator of random numbers or state. Variables are filled by
+the saver when a server starts; the signatures may only read them (`train.inspection`).
 """
 
 ARITHMETIC = frozenset(

@@ -241,6 +241,7 @@ def of_network(
         if record:
             options = {"input_shape": record.input_shape, **options}
         model = _with_weights(name, path, options)
+        classification.require_name_for_graphs(model)
         how = preprocessing.preprocessing(
             f"{name}.{weights}" if is_tag else name,
             channels=model.input_shape[-1],
@@ -248,8 +249,9 @@ def of_network(
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"Cannot build {name}: {error}") from error
-    except tf.errors.OpError as error:
-        raise RunError(f"Cannot build {name}: {error.message}") from error
+    except (MemoryError, tf.errors.OpError) as error:
+        reason = getattr(error, "message", error)
+        raise RunError(f"Cannot build {name}: {reason}") from error
     classes = model.output_shape[-1]
     if not class_names and record:
         class_names = record.class_names

@@ -9,6 +9,7 @@ import PIL.Image
 import pytest
 import tensorflow as tf
 from fake_exports import answer, save, signatures
+from tensorflow.core.protobuf import saved_model_pb2
 
 from train import answers, augment, odd_images, predict
 from train.command import RunError
@@ -36,6 +37,26 @@ def test_signature_with_another_output_is_refused(export):
 
     save(export, signatures(without_scores))
     with pytest.raises(RunError, match="serving_default is not as promised"):
+        list(answers.check(export))
+
+
+def test_server_that_computes_with_other_weights_is_noticed(export):
+    """Two equally shaped variables change places where a server restores them."""
+    file = export / "saved_model.pb"
+    saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
+    meta_graph = saved.meta_graphs[0]
+    nodes = {node.name: node for node in meta_graph.graph_def.node}
+    restore = nodes[meta_graph.saver_def.restore_op_name]
+    by_shape = {}
+    for place, name in enumerate(restore.input):
+        if nodes[name].op == "VarHandleOp":
+            shape = nodes[name].attr["shape"].shape.SerializeToString()
+            by_shape.setdefault(shape, []).append(place)
+    for first, *_, last in (places for places in by_shape.values() if places[1:]):
+        names = restore.input[first], restore.input[last]
+        restore.input[last], restore.input[first] = names
+    file.write_bytes(saved.SerializeToString())
+    with pytest.raises(RunError, match="answers otherwise in a server"):
         list(answers.check(export))
 
 

@@ -298,6 +298,67 @@ def saver_as_a_method(meta_graph):
     objects.nodes.add().bare_concrete_function.concrete_function_name = name
 
 
+def call_of(meta_graph, name):
+    """The node that a server runs for a signature."""
+    output = next(iter(meta_graph.signature_def[name].outputs.values()))
+    nodes = meta_graph.graph_def.node
+    return next(n for n in nodes if n.name == output.name.split(":")[0])
+
+
+def no_default_signature(meta_graph):
+    del meta_graph.signature_def["serving_default"]
+
+
+def signature_of_servers_alone(meta_graph):
+    served = meta_graph.signature_def
+    served["more"].CopyFrom(served["serving_default"])
+
+
+def signature_of_another_node(meta_graph):
+    output = meta_graph.signature_def["serving_default"].outputs["y"]
+    added = meta_graph.graph_def.node.add(name="x", op="Identity")
+    added.input.append(output.name)
+    output.name = "x:0"
+
+
+def signature_of_an_input(meta_graph):
+    signature = meta_graph.signature_def["serving_default"]
+    signature.outputs["y"].name = signature.inputs["images"].name
+
+
+def signature_of_another_function(meta_graph):
+    call = call_of(meta_graph, "serving_default")
+    others = meta_graph.graph_def.library.function
+    call.attr["f"].func.name = next(
+        each.signature.name
+        for each in others
+        if "signature_wrapper" not in each.signature.name
+        and "traced" not in each.signature.name
+    )
+
+
+def signature_that_fills_a_variable_first(meta_graph):
+    nodes = meta_graph.graph_def.node
+    variable = node(nodes, "VarHandleOp").name
+    nodes.add(name="x", op="AssignVariableOp").input.extend([variable, variable])
+    call_of(meta_graph, "serving_default").input.append("^x")
+
+
+def variable_that_is_filled_again(meta_graph):
+    nodes = meta_graph.graph_def.node
+    names = call_of(meta_graph, "serving_default").input
+    variable = next(n for n in nodes if n.name in names and n.op == "VarHandleOp")
+    nodes.add(name="x", op="NoOp")
+    variable.input.append("^x")
+
+
+def initializer_that_does_something(meta_graph):
+    nodes = meta_graph.graph_def.node
+    first = meta_graph.collection_def["saved_model_main_op"].node_list.value[0]
+    nodes.add(name="x", op="NoOp")
+    next(n for n in nodes if n.name == first).input.append("^x")
+
+
 def initializer(meta_graph):
     meta_graph.object_graph_def.nodes.add().resource.device = ""
 
@@ -344,6 +405,14 @@ def function_in_an_attribute(meta_graph):
         (saver_of_a_file_of_its_own, "MergeV2Checkpoints.*SaveV2"),
         (saver_before_restoring, "the saver as input of"),
         (saver_as_a_method, "the saver as a method"),
+        (no_default_signature, "the signature serving_default in one place only"),
+        (signature_of_servers_alone, "the signature more in one place only"),
+        (signature_of_another_node, "another computation in the signature serving_d"),
+        (signature_of_an_input, "another computation in the signature serving_default"),
+        (signature_of_another_function, "another computation in the signature serving"),
+        (signature_that_fills_a_variable_first, "another computation in the signature"),
+        (variable_that_is_filled_again, "another computation in the signature"),
+        (initializer_that_does_something, "the initializer NoOp"),
         (initializer, "an object resource"),
         (asset, "the asset ../../etc/passwd"),
         (class_of_keras, "an object _tf_keras_model"),
