@@ -5,13 +5,14 @@ import hashlib
 import logging
 import os
 import pathlib
+import re
 from collections.abc import Iterator
 
 import tensorflow as tf
 
 from train import fingerprint
 from train.command import RunError
-from train.paths import require_literal
+from train.paths import require_literal, require_regular
 
 # What a full disk, missing rights or a lost worker raise: no fault of a checkpoint.
 ELSEWHERE = (
@@ -24,6 +25,9 @@ ELSEWHERE = (
 )
 
 
+NAME = re.compile(r"ckpt-[0-9]{1,18}")
+
+
 class DamagedError(RunError):
     """A checkpoint cannot be read."""
 
@@ -33,13 +37,16 @@ def saved(directory) -> list[str]:
 
     By their files, and by the list that TensorFlow keeps beside them once they are
     whole: a file that is missing is damage. Without a file and not in the list are
-    those that a kill has cut short.
+    those that a kill has cut short. Copies under other names are none.
     """
     require_literal(directory, "of the run")
     directory = pathlib.Path(directory)
-    names = {path.stem for path in directory.glob("*-*.index")} | _listed(directory)
-    paths = (str(directory / name) for name in names)
-    return sorted(paths, key=step_of, reverse=True)
+    files = [*directory.glob("*.index"), *directory.glob("*.data-*")]
+    for file in files:
+        require_regular(file)
+    names = {path.stem for path in files if path.suffix == ".index"}
+    names = filter(NAME.fullmatch, names | _listed(directory))
+    return sorted((str(directory / name) for name in names), key=step_of, reverse=True)
 
 
 def _listed(directory) -> set[str]:

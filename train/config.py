@@ -1,6 +1,7 @@
 """Recipes: what a run trains, as a dataclass, and overrides from the command line."""
 
 import ast
+import contextlib
 import dataclasses
 import difflib
 import json
@@ -256,27 +257,51 @@ def _replace(node, path, names, text):
 
 def _parse(path, text, expected):
     """`text` as a value of the type `expected`, an annotation of a recipe field."""
-    choices = (
-        typing.get_args(expected)
-        if isinstance(expected, types.UnionType)
-        else (expected,)
-    )
+    choices = _choices(expected)
     if str in choices:
         return None if types.NoneType in choices and text == "None" else text
     try:
         value = literal(text)
     except ValueError:
         value = text
-    for choice in choices:
-        if typing.get_origin(choice) is tuple:
-            item = typing.get_args(choice)[0]
-            items = value if isinstance(value, (tuple, list)) else (value,)
-            if all(_is(each, item) for each in items):
-                return tuple(item(each) for each in items)
-        elif _is(value, choice):
+    for given in (value, (value,)):  # one number stands for a tuple of it
+        with contextlib.suppress(TypeError):
+            return _converted(given, expected)
+    raise UsageError(
+        f"Recipe field {path} must be of type {_name(expected)}. Received: {text!r}."
+    )
+
+
+def _choices(annotation):
+    is_union = isinstance(annotation, types.UnionType)
+    return typing.get_args(annotation) if is_union else (annotation,)
+
+
+def _name(annotation):
+    return getattr(annotation, "__name__", str(annotation))
+
+
+def _converted(value, annotation):
+    """A value of the type of a field.
+
+    Raises:
+        TypeError: it is none and does not stand for one.
+    """
+    for choice in _choices(annotation):
+        origin, inner = typing.get_origin(choice), typing.get_args(choice)
+        if dataclasses.is_dataclass(choice) and isinstance(value, dict):
+            return from_dict(choice, value)
+        if origin is tuple and isinstance(value, (tuple, list)):
+            kinds = inner[:1] * len(value) if inner[-1] is ... else inner
+            if len(kinds) == len(value) and all(map(_is, value, kinds)):
+                pairs = zip(kinds, value, strict=True)
+                return tuple(kind(each) for kind, each in pairs)
+        elif origin is dict and isinstance(value, dict):
+            if all(_is(k, inner[0]) and _is(v, inner[1]) for k, v in value.items()):
+                return value
+        elif origin is None and _is(value, choice):
             return value if choice in (dict, types.NoneType) else choice(value)
-    name = getattr(expected, "__name__", str(expected))
-    raise UsageError(f"Recipe field {path} must be of type {name}. Received: {text!r}.")
+    raise TypeError(f"expected {_name(annotation)}, received {value!r:.100}")
 
 
 def literal(text: str):
@@ -306,20 +331,17 @@ def from_dict(kind: type, values: dict):
     Fields that a later version has added get their defaults.
 
     Raises:
-        TypeError: a field without a default is missing.
+        TypeError: a field without a default is missing, or one is of another type.
         ValueError: there is a field that this version does not know.
     """
-    unknown = set(values) - set(typing.get_type_hints(kind))
+    fields = typing.get_type_hints(kind)
+    unknown = set(values) - set(fields)
     if unknown:
         raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
     arguments = {}
-    for name, annotation in typing.get_type_hints(kind).items():
-        if name not in values:
-            continue
-        value = values[name]
-        if dataclasses.is_dataclass(annotation):
-            value = from_dict(annotation, value)
-        elif isinstance(value, list):
-            value = tuple(value)
-        arguments[name] = value
+    for name in fields.keys() & values.keys():
+        try:
+            arguments[name] = _converted(values[name], fields[name])
+        except TypeError as error:
+            raise TypeError(f"{name}: {error}") from error
     return kind(**arguments)

@@ -226,7 +226,7 @@ def _check_flags(values, others):
     if unknown:
         raise UsageError(
             f"Expected --format=... with some of {', '.join(formats.OTHERS)}. "
-            f"Received: {', '.join(unknown)}."
+            f"Received: {', '.join(map(repr, unknown))}."
         )
     if values.quantize and "litert" not in others:
         raise UsageError(
@@ -255,9 +255,11 @@ def read_labels(path: str | None) -> tuple[str, ...]:
 
     Raises:
         UsageError: a line cannot be a name, or the file is no UTF-8.
+        RunError: it is a pipe or a device.
     """
     if path is None:
         return ()
+    paths.require_regular(path)
     try:
         text = pathlib.Path(path).read_bytes().decode("utf-8-sig")
     except UnicodeDecodeError as error:

@@ -11,10 +11,14 @@ import pathlib
 
 import tensorflow as tf
 
-from train import config, strategies
-from train.command import RunError
+from train import config, paths, strategies
+from train.command import RunError, UsageError
 
-NUMBERS = ("parameters", "top1", "loss", "step")  # in results.json, among others
+NUMBERS = ("parameters", "images", "top1", "loss", "step")  # in results.json
+AGAIN = "Without it the run, started again, reads the test images again."
+DIRECTORIES = ("checkpoints", "best", "train", "validation", "export")  # in a run
+# What reading a JSON file of another shape than expected raises.
+WRONG = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
 WRITING = ".writing"  # ends the name of a file that is not whole yet
 
 
@@ -60,7 +64,9 @@ class Facts:
 
     def digest(self) -> int:
         """Of all that makes the run what it is; fits into int64."""
-        text = json.dumps(self.essence(), sort_keys=True).encode()
+        text = json.dumps(self.essence())
+        values = json.loads(text, parse_int=float)  # 5 epochs are 5.0 epochs
+        text = json.dumps(values, sort_keys=True).encode()
         return int.from_bytes(hashlib.sha256(text).digest()[:7])
 
 
@@ -70,9 +76,11 @@ def read_facts(run: pathlib.Path) -> Facts:
     Raises:
         RunError: the directory holds no run.
     """
+    path = run / "config.json"
+    paths.require_regular(path)
     try:
-        return config.from_dict(Facts, json.loads((run / "config.json").read_text()))
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        return config.from_dict(Facts, json.loads(path.read_text(encoding="utf-8")))
+    except (OSError, *WRONG, UsageError) as error:
         raise RunError(
             f"{run} is not the directory of a run. Expected a readable config.json in "
             f"it. Received: {error!r}."
@@ -107,8 +115,11 @@ def claim(run: pathlib.Path, facts: Facts, strategy=None) -> Facts:
             a process does not see what the chief has written.
     """
     strategy = strategy or tf.distribute.get_strategy()
-    if run.exists() and not run.is_dir():
-        raise RunError(f"Expected a directory for the run. Received: the file {run}.")
+    for directory in (run, *(run / name for name in DIRECTORIES)):
+        if directory.exists() and not directory.is_dir():
+            raise RunError(
+                f"Expected a directory for the run. Received: the file {directory}."
+            )
     is_new = not run.exists() or all(
         path.name.endswith(WRITING) for path in run.iterdir()
     )
@@ -140,40 +151,42 @@ def _require_equal_facts(run, facts):
     return old
 
 
-def read_results(run: pathlib.Path, sha256: str | None = None) -> dict:
+def read_results(run: pathlib.Path, **expected) -> dict:
     """results.json of a finished run.
 
     Args:
         run: its directory.
-        sha256: of the weights that it must be of; `None`: any.
+        **expected: values that it must have, such as the sha256 of the best weights.
 
     Raises:
         RunError: the run is not finished, or the file is damaged or of other weights.
     """
     read_facts(run)
     path = run / "results.json"
-    if not path.is_file():
+    paths.require_regular(path)
+    if not path.exists():
         raise RunError(
             f"{run} is not finished. Expected its results.json; start its training "
             "again to go on."
         )
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
-        wrong = [name for name in NUMBERS if not 0 <= results[name] < 2**63]
+        numbers = [*NUMBERS, *({"top5"} & results.keys())]
+        wrong = [name for name in numbers if not 0 <= results[name] < 2**63]
         if wrong or not isinstance(results["model"], str):
             name = wrong[0] if wrong else "model"
             raise ValueError(f"{name} {results[name]!r:.50}")
-    except (ValueError, TypeError, LookupError, RecursionError) as error:
+    except WRONG as error:
         raise RunError(
             f"{path} is damaged. Expected a model, and numbers {', '.join(NUMBERS)}. "
-            f"Received: {error!r}."
+            f"Received: {error!r}. {AGAIN}"
         ) from error
-    if sha256 and results.get("sha256") != sha256:
-        raise RunError(
-            f"{path} is not of the best weights of its run. Expected sha256 {sha256}. "
-            f"Received: {results.get('sha256')}. Without it the same command reads the "
-            "test images again."
-        )
+    for name, value in expected.items():
+        if results.get(name) != value:
+            raise RunError(
+                f"{path} is not of the best weights of its run. Expected {name} "
+                f"{value}. Received: {results.get(name)}. {AGAIN}"
+            )
     return results
 
 

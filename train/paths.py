@@ -5,11 +5,12 @@ it would not find `runs/lr[1]`, and delete checkpoints of `runs/lr1` in its plac
 """
 
 import os
+import stat
 import unicodedata
 
 from absl import flags
 
-from train.command import UsageError
+from train.command import RunError, UsageError
 
 flags.disclaim_key_flags()  # they belong to the command that defines them
 PATTERN = "*?[]\\"
@@ -40,10 +41,10 @@ def require_literal(path: str | os.PathLike, name: str) -> None:
     """
     path = _require_path(os.fspath(path), name)
     if any(character in PATTERN for character in path):
-        raise UsageError(
-            "TensorFlow takes paths for patterns, and would use what matches. Expected "
-            f"none of {' '.join(PATTERN)} in {name}. Received: {path!r}."
+        expected = (
+            f"have none of {' '.join(PATTERN)}, which TensorFlow reads as patterns"
         )
+        raise _error(name, expected, path)
 
 
 def literal(text: str, name: str) -> str:
@@ -67,6 +68,18 @@ def output(text: str, name: str) -> str:
     if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
         raise _error(name, "be a file in a directory that exists", text)
     return path
+
+
+def require_regular(path: str | os.PathLike) -> None:
+    """That a file, if there is one, can be read to its end: no pipe and no device.
+
+    Raises:
+        RunError: it is something else.
+    """
+    if os.path.exists(path) and not os.path.isfile(path):
+        mode = os.stat(path).st_mode
+        kind = "a directory" if stat.S_ISDIR(mode) else "a pipe or a device"
+        raise RunError(f"Expected {path} to be a regular file. Received: {kind}.")
 
 
 def _require_path(path, name):

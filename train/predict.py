@@ -45,8 +45,10 @@ def main(arguments):
     run, *images = arguments
     run, contents = paths.literal(run, "RUN"), []
     for image in images:
+        file = pathlib.Path(os.path.expanduser(image))
+        paths.require_regular(file)
         try:
-            contents.append(pathlib.Path(os.path.expanduser(image)).read_bytes())
+            contents.append(file.read_bytes())
         except OSError as error:
             raise command.RunError(f"Cannot read {image}: {error}.") from error
     path = newest_export(pathlib.Path(run))

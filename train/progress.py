@@ -9,6 +9,7 @@ import time
 
 import tqdm
 
+from train import paths
 from train.command import RunError
 
 COLUMNS = ("step", "split", "loss", "top1", "top5", "learning_rate")
@@ -109,10 +110,17 @@ class MetricsFile:
         os.replace(aside, path)
 
     def _rows_until(self, last):
+        paths.require_regular(self._path)
         if not self._path.exists():
             return []
-        with self._path.open(newline="") as file:
-            rows = list(csv.reader(file))[1:]
+        try:
+            with self._path.open(newline="") as file:
+                rows = list(csv.reader(file))[1:]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise RunError(
+                f"{self._path} is damaged. Expected rows of {', '.join(COLUMNS)}. "
+                f"Received: {error}."
+            ) from error
         whole = [row for row in rows if len(row) == len(COLUMNS)]
         for row in whole:
             if not row[0].isdecimal() or row[1] not in last:

@@ -14,7 +14,7 @@ import numpy as np
 import sklearn.svm
 from absl import flags
 
-from train import command, data, fingerprint, paths, predict, tables
+from train import command, data, fingerprint, paths, predict, saved_model, tables
 
 COLUMNS = ("run", "model", "parameters", "test top-1", "test loss", "best step")
 
@@ -62,13 +62,17 @@ def main(arguments):
         raise command.UsageError("Expected at least one run. Received: none.")
     runs = [pathlib.Path(paths.expand(argument, "RUN")) for argument in arguments]
     results = [fingerprint.read_results(run) for run in runs]
+    for run, each in zip(runs, results, strict=True):
+        if (version := run / "export" / str(each["step"])).exists():
+            saved_model.require_results(version, each)
     rows = list(map(row, runs, results))
     if flags.FLAGS.svm:
         rows.append(svm_row(runs[0], flags.FLAGS.data_dir, flags.FLAGS.data))
     tables.show(COLUMNS, rows)
     if flags.FLAGS.csv:
         named = [
-            {"run": str(run), **each} for run, each in zip(runs, results, strict=True)
+            {"run": "", **each} | {"run": str(run)}
+            for run, each in zip(runs, results, strict=True)
         ]
         tables.write_csv(pathlib.Path(flags.FLAGS.csv), named)
     lines = [f"SavedModel of {run}: {predict.newest_export(run)}" for run in runs]

@@ -8,11 +8,12 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_serving.apis import predict_pb2, prediction_log_pb2
 
-from train import augment
+from train import augment, fingerprint
 from train import servable as servables
 from train.command import RunError
 from train.servable import Servable
 
+AGAIN = "Without it the run, started again, exports again."
 WARM_UP = (1, 3)  # images in the requests that a server answers before all others
 
 
@@ -86,21 +87,27 @@ def write_card(path: pathlib.Path, card: dict) -> None:
     (path / "assets" / "model.json").write_text(json.dumps(card, indent=2))
 
 
-def require_weights(path: pathlib.Path, sha256: str) -> None:
-    """That a version is of these weights.
+def require_results(path: pathlib.Path, results: dict) -> None:
+    """That a version of a run is of the weights that these results are of.
 
     Raises:
-        RunError: it is of others, or does not say.
+        RunError: it is of others, has other results, or does not say.
     """
     try:
-        received = json.loads((path / "assets" / "model.json").read_text())["sha256"]
+        card = json.loads((path / "assets" / "model.json").read_text())
+        received, test = card["sha256"], card["test"]
     except (OSError, ValueError, LookupError, TypeError) as error:
-        received = repr(error)
-    if received != sha256:
+        received, test = repr(error), None
+    if received != results.get("sha256"):
         raise RunError(
             f"{path} is not an export of the best weights of its run. Expected sha256 "
-            f"{sha256}. Received: {received}. Without it the same command exports "
-            "again."
+            f"{results.get('sha256')}. Received: {received}. {AGAIN}"
+        )
+    for name, *pair in fingerprint.differences(test or results, results):
+        raise RunError(
+            f"{path} and the results.json of its run differ in {name}. Expected "
+            f"{pair[0]}, as in the export. Received: {pair[1]}. Without both of them "
+            "the run, started again, makes them anew."
         )
 
 

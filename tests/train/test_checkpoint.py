@@ -1,6 +1,7 @@
 """Checkpoints: what they hold, and when they are restored."""
 
 import dataclasses
+import os
 import shutil
 
 import keras
@@ -10,7 +11,7 @@ import tensorflow as tf
 
 import an_keras
 from tests.train.test_fingerprint import FACTS
-from train import checkpoint, config, fingerprint, optimizers
+from train import checkpoint, checkpoint_files, config, fingerprint, optimizers
 from train.command import RunError
 
 KERNEL = "variables/model.Sconv.Skernel/.ATTRIBUTES/VARIABLE_VALUE"
@@ -291,3 +292,21 @@ def test_run_killed_between_its_two_saves_has_a_newer_best_checkpoint(evaluated)
     with averaged(model, optimizer):
         saved.save(best=True)
     assert checkpoint.best_checkpoint(run)[1] == 12
+
+
+@pytest.mark.parametrize("name", ["ckpt-3 (copy)", "ckpt-3-backup", "copy", "ckpt-x"])
+def test_copies_beside_a_checkpoint_are_none(tmp_path, name):
+    model, optimizer, state = build(step=3)
+    checkpoint.Checkpoints(tmp_path, model, optimizer, state).save()
+    directory = tmp_path / "checkpoints"
+    for file in directory.glob("ckpt-3.*"):
+        shutil.copy(file, directory / f"{name}{file.suffix}")
+    (directory / "checkpoint").write_text(f'model_checkpoint_path: "{name}"')
+    assert checkpoint_files.saved(directory) == [str(directory / "ckpt-3")]
+
+
+@pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
+def test_pipe_in_place_of_a_checkpoint_is_not_read(tmp_path, suffix):
+    os.mkfifo(tmp_path / f"ckpt-3{suffix}")
+    with pytest.raises(RunError, match="regular file. Received: a pipe or a device"):
+        checkpoint_files.saved(tmp_path)

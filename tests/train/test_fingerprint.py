@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import os
 
 import pytest
 
@@ -32,6 +33,16 @@ def test_data_that_has_moved_is_the_same_and_found_at_its_new_place(tmp_path):
     moved = fingerprint.claim(tmp_path, dataclasses.replace(FACTS, recipe=recipe))
     assert moved.identity == claimed.identity
     assert fingerprint.read_facts(tmp_path).recipe.data.name == "folder:/new/place"
+
+
+def test_whole_numbers_are_the_same_with_and_without_a_point():
+    def epochs(value):
+        return dataclasses.replace(FACTS.recipe, epochs=value)
+
+    whole, point = (
+        dataclasses.replace(FACTS, recipe=epochs(value)) for value in (5, 5.0)
+    )
+    assert whole.digest() == point.digest() != FACTS.digest()
 
 
 def test_directory_of_another_run_is_refused_with_the_differing_fields(tmp_path):
@@ -86,3 +97,51 @@ def test_fields_of_a_newer_version_are_refused(tmp_path):
     (tmp_path / "config.json").write_text(json.dumps(facts))
     with pytest.raises(RunError, match="unknown fields cutmix"):
         fingerprint.read_facts(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("changes", "words"),
+    [
+        ({"class_names": 5}, "class_names: expected tuple"),
+        ({"class_names": ["a", 5]}, "class_names: expected tuple"),
+        ({"shape": None}, "shape: expected tuple"),
+        ({"shape": [8, 8]}, "shape: expected tuple"),
+        ({"images": {"train": "10"}}, "images: expected dict"),
+        ({"replicas": 1.5}, "replicas: expected int, received 1.5"),
+        ({"recipe": 5}, "recipe: expected Recipe, received 5"),
+        ({"recipe": {"data": {"name": 5}}}, "recipe: data: name: expected str"),
+        ({"recipe": {"data": {"image_size": [8]}}}, "image_size: expected int"),
+        ({"recipe": {"batch_size": -1}}, "batch_size must be from 1"),
+    ],
+)
+def test_facts_of_other_types_are_damage(tmp_path, changes, words):
+    fingerprint.claim(tmp_path, FACTS)
+    file = tmp_path / "config.json"
+
+    def changed(old, new):
+        return old | {
+            k: changed(old[k], v) if isinstance(v, dict) and k != "images" else v
+            for k, v in new.items()
+        }
+
+    file.write_text(json.dumps(changed(json.loads(file.read_text()), changes)))
+    with pytest.raises(RunError, match=f"readable config.json.*{words}"):
+        fingerprint.read_facts(tmp_path)
+
+
+def test_facts_of_endless_depth_or_in_a_pipe_are_damage(tmp_path):
+    (tmp_path / "config.json").write_text("[" * 100_000)
+    with pytest.raises(RunError, match="readable config.json.*RecursionError"):
+        fingerprint.read_facts(tmp_path)
+    (tmp_path / "config.json").unlink()
+    os.mkfifo(tmp_path / "config.json")
+    with pytest.raises(RunError, match="a pipe or a device"):
+        fingerprint.read_facts(tmp_path)
+
+
+@pytest.mark.parametrize("name", fingerprint.DIRECTORIES)
+def test_file_in_place_of_a_directory_of_the_run_is_refused(tmp_path, name):
+    fingerprint.claim(tmp_path, FACTS)
+    (tmp_path / name).touch()
+    with pytest.raises(RunError, match=f"Expected a directory.*the file .*{name}"):
+        fingerprint.claim(tmp_path, FACTS)

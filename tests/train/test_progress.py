@@ -63,3 +63,11 @@ def test_metrics_file_drops_what_a_killed_run_will_write_again(tmp_path):
         "20,train,0.5,0.25,,",
         "20,validation,1,,1,",
     ]
+
+
+@pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\n" + b"a" * 200_000])
+def test_metrics_file_that_is_no_table_is_named(tmp_path, content):
+    path = tmp_path / "metrics.csv"
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="metrics.csv is damaged. Expected rows"):
+        progress.MetricsFile(path, 0, 0)

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import types
 
 import pytest
@@ -13,8 +14,10 @@ RESULTS = {
     "model": "resnet20_an",
     "parameters": 10,
     "top1": 0.5,
+    "images": 100,
     "loss": 1.0,
     "step": 9,
+    "sha256": "ab",
 }
 
 
@@ -26,8 +29,10 @@ def make_run(tmp_path, monkeypatch):
 
     def make(name, **changes):
         run = tmp_path / name
-        (run / "export" / "9").mkdir(parents=True)
+        (run / "export" / "9" / "assets").mkdir(parents=True)
         (run / "export" / "9" / "saved_model.pb").touch()
+        card = {"sha256": RESULTS["sha256"], "test": RESULTS}
+        (run / "export" / "9" / "assets" / "model.json").write_text(json.dumps(card))
         (run / "results.json").write_text(json.dumps(RESULTS | changes))
         return run
 
@@ -71,13 +76,15 @@ def test_curves_are_below_the_parent_of_all_runs(make_run, show, capsys, tmp_pat
         ("", "Received: JSONDecodeError"),
         ("{", "Received: JSONDecodeError"),
         ("[" * 100_000, "Received: "),
-        ("[]", "Received: TypeError"),
-        ("null", "Received: TypeError"),
+        ("[]", "Received: AttributeError"),
+        ("null", "Received: AttributeError"),
         (json.dumps({**RESULTS, "top1": float("nan")}), "top1 nan"),
         (json.dumps({**RESULTS, "loss": float("inf")}), "loss inf"),
         (json.dumps({**RESULTS, "step": 10**400}), "step 1000"),
         (json.dumps({**RESULTS, "top1": "0.5"}), "Received: TypeError"),
         (json.dumps({**RESULTS, "model": ["a"]}), "model .'a'."),
+        (json.dumps({**RESULTS, "top5": "0.5"}), "Received: TypeError"),
+        (json.dumps({**RESULTS, "images": None}), "Received: TypeError"),
         (
             json.dumps({k: RESULTS[k] for k in ("model", "top1")}),
             "KeyError.'parameters'",
@@ -104,3 +111,24 @@ def test_an_unwritable_table_is_an_error(make_run, show, tmp_path):
         show(run, table=str(tmp_path))
     with pytest.raises(OSError, match="No such file or directory"):
         show(run, table=str(tmp_path / "no" / "a.csv"))
+
+
+def test_results_that_are_not_those_of_the_export_are_refused(make_run, show):
+    run = make_run("digits", top1=0.99)
+    with pytest.raises(RunError, match="differ in top1. Expected 0.5.*Received: 0.99"):
+        show(run)
+
+
+def test_results_of_another_step_are_refused(make_run):
+    run = make_run("digits", step=8.5)
+    with pytest.raises(RunError, match="Expected step 9. Received: 8.5"):
+        fingerprint.read_results(run, sha256="ab", step=9)
+
+
+def test_runs_keep_their_names_in_the_table(make_run, show, tmp_path):
+    run = make_run("digits", run="other")
+    shutil.rmtree(run / "export" / "9" / "assets")
+    shutil.move(run / "export" / "9", run / "export" / "10")
+    show("digits", table=str(tmp_path / "a.csv"))
+    with (tmp_path / "a.csv").open(newline="") as file:
+        assert [row["run"] for row in csv.DictReader(file)] == ["digits"]

@@ -13,6 +13,7 @@ import tensorflow_datasets as tfds
 
 from train.command import RunError
 from train.datasets import checks
+from train.paths import require_regular
 
 FILES = {
     "train": ("train-images-idx3-ubyte", "train-labels-idx1-ubyte"),
@@ -161,6 +162,7 @@ class Idx(tfds.core.GeneratorBasedBuilder, skip_registration=True):
 
 def _find(directory, stem):
     for name in (stem, f"{stem}.gz"):
+        require_regular(directory / name)
         if (directory / name).is_file():
             return directory / name
     raise RunError(

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import gzip
+import os
 import pathlib
 import struct
 import tracemalloc
@@ -118,3 +119,9 @@ def test_preparation_that_is_going_on_is_waited_for(tmp_path):
                 loading.result(timeout=1)
             assert going_on.exists()
         assert len(loading.result().splits["test"]) == 20
+
+
+def test_pipe_in_place_of_a_file_is_named(tmp_path, data_dir):
+    os.mkfifo(tmp_path / "train-images-idx3-ubyte")
+    with pytest.raises(RunError, match="regular file. Received: a pipe or a device"):
+        data.load(config.Data(f"idx:{tmp_path}"), str(data_dir))
