@@ -33,6 +33,8 @@ def read_cluster(environment: Mapping[str, str]) -> tuple[str, list[str]] | None
         _require_kind(config, dict, "TF_CONFIG")
         cluster = config.get("cluster", {})
         _require_kind(cluster, dict, "cluster")
+        if config.get("rpc_layer") not in (None, "", "grpc"):
+            raise ValueError(f"its rpc_layer is {json.dumps(config['rpc_layer'])}")
         if not cluster:
             return None
         addresses = _addresses(cluster)
@@ -67,7 +69,7 @@ def _addresses(cluster):
         for address in tasks:
             _require_kind(address, str, f"an address of cluster.{kind}")
             match = ADDRESS.fullmatch(address)
-            if not match or not 1 <= int(match[2]) <= 65535:
+            if not match or not _is_host(match[1]) or not 1 <= int(match[2]) <= 65535:
                 raise ValueError(f"{address!r} is no HOST:PORT")
             key = match[1].lower(), int(match[2])
             if key in found:
@@ -76,6 +78,14 @@ def _addresses(cluster):
     if len(cluster.get("chief", ())) > 1:
         raise ValueError("it has more than one chief")
     return list(found.values())
+
+
+def _is_host(name):
+    try:
+        name.encode("idna")
+    except UnicodeError:
+        return False
+    return True
 
 
 def _require_kind(value, kind, name):
@@ -94,11 +104,12 @@ def find(own: str, others: list[str], limit: float) -> None:
         limit: seconds.
 
     Raises:
-        RunError: some are missing after that time, or the own port is taken.
+        RunError: some are missing after that time, one is this process itself, or the
+            own port is taken.
     """
     end = time.monotonic() + limit
     with _listening(int(own.rpartition(":")[2])):
-        while missing := [each for each in others if not _answers(each)]:
+        while missing := [each for each in others if not _answers(each, own)]:
             if time.monotonic() > end:
                 raise RunError(
                     f"The worker at {own} is not alone in this run. Expected the "
@@ -108,13 +119,19 @@ def find(own: str, others: list[str], limit: float) -> None:
             time.sleep(INTERVAL)
 
 
-def _answers(address):
-    """Whether somebody listens there."""
+def _answers(address, own):
+    """Whether somebody else listens there."""
     host, _, port = address.rpartition(":")
     try:
-        socket.create_connection((host.strip("[]"), int(port)), timeout=5).close()
+        with socket.create_connection((host.strip("[]"), int(port)), 5) as connection:
+            here, there = connection.getsockname()[0], connection.getpeername()[0]
     except OSError:
         return False
+    if here == there and port == own.rpartition(":")[2]:
+        raise RunError(
+            "TF_CONFIG lists this process twice. Expected an address of its own for "
+            f"each worker. Received: {own} and {address}."
+        )
     return True
 
 

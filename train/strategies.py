@@ -3,7 +3,9 @@
 import contextlib
 import faulthandler
 import functools
+import math
 import os
+import subprocess
 
 from train import partners
 from train.command import RunError, UsageError
@@ -42,6 +44,10 @@ def create(
             "Expected --logical_cpus with --strategy=mirrored only. "
             f"Received: --strategy={name} --logical_cpus={logical_cpus}."
         )
+    if math.isnan(join_timeout):
+        raise UsageError(
+            f"Expected seconds in --join_timeout. Received: {join_timeout}."
+        )
     if tpu == "" or (tpu is None) != (name != "tpu"):
         raise UsageError(
             "Expected --tpu=ADDRESS with --strategy=tpu, and only there. "
@@ -72,7 +78,7 @@ def create(
         tf.config.optimizer.set_experimental_options(options)
     if name == "multi_worker":
         partners.find(own, others, join_timeout)
-        return _join()
+        return _join(own, others)
     if name == "tpu":
         return _connect(tpu)
     if logical_cpus > 1:
@@ -92,21 +98,39 @@ def create(
     return tf.distribute.MirroredStrategy(names)
 
 
-def _join():
+def _join(own, others):
     import tensorflow as tf
 
-    # A worker that dies just now would be waited for without end, and no other thread
-    # of Python would be heard: this watch needs none.
-    faulthandler.dump_traceback_later(JOINING, exit=True)
     try:
-        return tf.distribute.MultiWorkerMirroredStrategy()
+        with _watched(
+            f"error: The worker at {own} has not joined the others within "
+            f"{JOINING:.0f} s. Expected workers of this run at {', '.join(others)}, "
+            "where somebody answers. Start all again with the same commands."
+        ):
+            return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
         raise RunError(
             "This worker cannot join the others. Expected its own address in TF_CONFIG "
             f"to be free. Received: {error.message.splitlines()[0]}"
         ) from error
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+
+
+@contextlib.contextmanager
+def _watched(message):
+    """Ends the process with this message where TensorFlow waits without end.
+
+    A worker that dies just now, or another program in its place, is waited for, and no
+    other thread of Python is heard meanwhile. `faulthandler` needs none; what it writes
+    makes a program of its own say why.
+    """
+    program = 'read -r _ && printf "%s\\n" "$0" >&2; cat > /dev/null'
+    say = ["sh", "-c", program, message]
+    with subprocess.Popen(say, stdin=subprocess.PIPE) as echo:
+        faulthandler.dump_traceback_later(JOINING, exit=True, file=echo.stdin)
+        try:
+            yield
+        finally:
+            faulthandler.cancel_dump_traceback_later()
 
 
 def _connect(address):

@@ -87,6 +87,12 @@ def test_host_that_does_not_exist_is_named():
         partners.find(f"localhost:{port}", ["nowhere.invalid:1"], 0)
 
 
+def test_process_with_two_addresses_is_named():
+    (port,) = free_ports(1)
+    with pytest.raises(RunError, match="lists this process twice.*127.0.0.1"):
+        partners.find(f"localhost:{port}", [f"127.0.0.1:{port}"], 5)
+
+
 def test_address_in_use_is_named():
     with socket.create_server(("", 0)) as taken:
         port = taken.getsockname()[1]

@@ -66,6 +66,11 @@ def test_cluster_that_is_none_is_a_usage_error(monkeypatch, text):
         (cluster(worker=["a:-1"]), "is no HOST:PORT"),
         (cluster(worker=["a b:1"]), "is no HOST:PORT"),
         (cluster(worker=["grpc://a:1"]), "is no HOST:PORT"),
+        (cluster(worker=["a..b:1"]), "'a..b:1' is no HOST:PORT"),
+        (cluster(worker=[f"{'a' * 70}:1"]), "is no HOST:PORT"),
+        (cluster(worker=["\ud800:1"]), "is no HOST:PORT"),
+        (f'{cluster()[:-1]}, "rpc_layer": 5}}', "its rpc_layer is 5"),
+        (f'{cluster()[:-1]}, "rpc_layer": "foo"}}', 'its rpc_layer is "foo"'),
         (cluster(worker=["a:1", "a:1"]), "a:1 is there twice"),
         (cluster(worker=["host:80", "HOST:080"]), "HOST:080 is there twice"),
         (cluster(chief=["a:1"], worker=["a:1"]), "a:1 is there twice"),
@@ -85,6 +90,7 @@ def test_cluster_that_cannot_be_is_a_usage_error(monkeypatch, name, text, words)
         ("one", {"tpu": "local"}, "and only there"),
         ("one", {"logical_cpus": 2}, "with --strategy=mirrored only"),
         ("tpu", {"logical_cpus": 2, "tpu": "a"}, "with --strategy=mirrored only"),
+        ("one", {"join_timeout": float("nan")}, "seconds in --join_timeout"),
     ],
 )
 def test_arguments_that_do_not_fit_are_usage_errors(name, arguments, words):
@@ -114,3 +120,15 @@ def test_one_process_is_the_chief_and_alone():
     assert strategies.gather(strategy, 7) == [7]
     with pytest.raises(tf.errors.DataLossError), strategies.together(strategy):
         raise tf.errors.DataLossError(None, None, "of other things it does not speak")
+
+
+def test_worker_that_waits_for_something_else_says_so(command):
+    """As where a program of others, or nobody any more, is at a partner's address."""
+    program = (
+        "from train import strategies; strategies.JOINING = 1.0\n"
+        "with strategies._watched('error: nobody came'):\n"
+        "    sum(range(10**12))  # with the lock of Python, as TensorFlow\n"
+    )
+    done = command("-c", program, expected=1)
+    assert done.stderr.splitlines()[-1] == "error: nobody came"
+    assert "most recent call" not in done.stderr
