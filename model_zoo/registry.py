@@ -76,9 +76,9 @@ def register_absence(name: str, why: str) -> None:
 
 def split_name(name: str) -> tuple[str, str]:
     """ "NAME.TAG" -> name of the network, tag of its weights or ""."""
-    network, dot, tag = name.rpartition(".")
+    network, _, tag = name.rpartition(".")
     known = network in _MODELS or network in _ABSENT
-    return (network, tag) if dot and known else (name, "")
+    return (network, tag) if tag and known else (name, "")
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -90,8 +90,11 @@ def model_info(name: str) -> ModelInfo:
     """The record of a network; of `"NAME.TAG"`, that of the network NAME.
 
     Raises:
+        TypeError: the name is no string.
         ValueError: unknown name; the message lists the nearest ones.
     """
+    if not isinstance(name, str):
+        raise TypeError(f"`name` must be a string. Received: name={name!r}.")
     name, tag = split_name(name)
     if name in _ABSENT:
         raise ValueError(f"{_ABSENT[name]}. Received: {name!r}.")

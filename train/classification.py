@@ -4,6 +4,7 @@ import contextlib
 import math
 import os
 import pathlib
+import re
 import tempfile
 
 import keras
@@ -15,6 +16,8 @@ import model_zoo
 from train import checkpoint, fingerprint, optimizers
 from train import data as input_data
 from train.command import RunError, UsageError
+
+NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*")
 
 
 def create_model(facts: fingerprint.Facts, weights: str | None = None) -> keras.Model:
@@ -51,10 +54,12 @@ def create_model(facts: fingerprint.Facts, weights: str | None = None) -> keras.
         )
     except (AttributeError, TypeError, ValueError) as error:
         raise UsageError(f"Cannot build {settings.name}: {error}") from error
-    except tf.errors.OpError as error:
-        raise RunError(f"Cannot build {settings.name}: {error.message}") from error
+    except (MemoryError, tf.errors.OpError) as error:
+        reason = getattr(error, "message", error)
+        raise RunError(f"Cannot build {settings.name}: {reason}") from error
     finally:
         keras.config.set_dtype_policy(before)
+    require_name_for_graphs(model)
     if model.output_shape != (None, classes):
         raise UsageError(
             f"{settings.name} with options {settings.options} is no classifier. "
@@ -62,6 +67,19 @@ def create_model(facts: fingerprint.Facts, weights: str | None = None) -> keras.
             f"Received: {model.output_shape}."
         )
     return model
+
+
+def require_name_for_graphs(model: keras.Model) -> None:
+    """That TensorFlow takes the name of a network into its graphs.
+
+    Raises:
+        UsageError: it does not.
+    """
+    if not NAME.fullmatch(model.name):
+        raise UsageError(
+            "Expected a name of letters, digits and _ . - for the network. "
+            f"Received: {model.name!r}."
+        )
 
 
 def load_best(workdir: pathlib.Path) -> tuple[keras.Model, fingerprint.Facts, int]:

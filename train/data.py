@@ -38,8 +38,9 @@ class ImageData:
 
     @property
     def fingerprint(self) -> str:
-        """Of labels and encoded images, or of the names of files of records."""
+        """Of names, labels and encoded images, or of the names of files of records."""
         parts = [split.fingerprint() for split in self.splits.values()]
+        parts += [repr(self.class_names).encode()]
         return hashlib.sha256(b"".join(parts)).hexdigest()
 
 
@@ -112,9 +113,9 @@ def load_again(
         raise RunError(f"{error} Where it has moved, --data says where to.") from error
     if images.fingerprint != fingerprint:
         raise RunError(
-            f"{name} holds other images or labels than the run was trained on. "
-            "Expected the same, there or at another --data. Received: another "
-            "fingerprint."
+            f"{name} is not the data set that the run was trained on. Expected equal "
+            "images, classes and names of files, there or at another --data. Received: "
+            "another fingerprint."
         )
     return images
 
@@ -146,7 +147,8 @@ def _image_shape(settings, shape):
     if height is None or width is None:
         raise RunError(
             f"{settings.name} does not say that its images are of one size. Expected "
-            "the size to train at, such as --set=data.image_size=64. Received: none."
+            "the size to train at in the recipe field data.image_size, such as 64. "
+            "Received: none."
         )
     channels = channels or 3
     for name in ("mean", "std"):

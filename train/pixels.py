@@ -66,6 +66,12 @@ def settle(
     return recipe
 
 
+def initial_weights(model: config.Model) -> str | None:
+    """The tag, file or run that training starts from; `None`: random weights."""
+    _, tag = split_name(model.name)
+    return model.weights or model.options.get("weights") or tag
+
+
 def _source(model, channels, workdir) -> tuple[Preprocessing | config.Data, str]:
     """Who knows, and the words for it if nobody may contradict it."""
     if (workdir / "config.json").is_file():  # its settings are compared later
@@ -73,8 +79,8 @@ def _source(model, channels, workdir) -> tuple[Preprocessing | config.Data, str]
     if model.weights and os.path.isdir(model.weights):
         facts = fingerprint.read_facts(pathlib.Path(model.weights))
         return facts.recipe.data, f"the run {model.weights}, whose weights it takes"
-    network, tag = split_name(model.name)
-    weights = model.weights or model.options.get("weights") or tag
+    network, _ = split_name(model.name)
+    weights = initial_weights(model)
     try:
         is_tag = weights in model_info(network).weights
         own = preprocessing.preprocessing(

@@ -147,7 +147,7 @@ class Run:
         shape = "x".join(map(str, self.data.shape))
         images = recipe.data
         seen = describe(images.mean, images.std, images.reverse_channels)
-        weights = self.recipe.model.weights
+        weights = pixels.initial_weights(recipe.model)
         begin = f"from the weights {weights}" if weights else "from scratch"
         left_out = self.data.left_out and f"; left out: {self.data.left_out}"
         if self.resumed:
@@ -292,8 +292,7 @@ class Run:
         loop = self.recipe.steps_per_loop
         loops = round(self.recipe.evaluate_every * self.steps_per_epoch / loop)
         interval = max(loops, 1) * loop
-        due = itertools.chain(range(interval, self.steps, interval), [self.steps])
-        return [step for step in due if step >= self.step and step > self.evaluated]
+        return evaluation_steps(interval, self.steps, self.step, self.evaluated)
 
     def _record(self, results, metrics_file):
         """Whether these are the best results so far."""
@@ -351,22 +350,22 @@ class Run:
         )
         version = self.workdir / "export" / str(results["step"])
         if version.exists():
-            saved_model.require_weights(version, results["sha256"])
-            self._serve_check(version)
+            saved_model.require_results(version, results)
+            self._serve_check(version, f" {saved_model.AGAIN}")
         else:
             network = servable.of_run(self.workdir)
             export.export(network, version.parent, check=self._serve_check)
         print(f"export   SavedModel in {version}", flush=True)
         print(f"curves   tensorboard --logdir {self.workdir}", flush=True)
 
-    def _serve_check(self, version):
+    def _serve_check(self, version, advice=""):
         data_set = f"--data={self.recipe.data.name}"  # where it lies now
         checked = [sys.executable, "-m", "train.serve_check", data_set]
         if self.data_dir:
             checked.append(f"--data_dir={self.data_dir}")
         checked += ["--", str(version)]  # its name may begin with -
         if self.stop_signal.call(checked):
-            raise command.RunError(f"The serve check of {version} failed.")
+            raise command.RunError(f"The serve check of {version} failed.{advice}")
 
     def _test(self):
         best, step = checkpoint.best_checkpoint(self.workdir)
@@ -375,7 +374,7 @@ class Run:
         sha256 = checkpoint.network_digest(self.model)
         path = self.workdir / "results.json"
         if self._of_chief(path.exists()):
-            return fingerprint.read_results(self.workdir, sha256)
+            return fingerprint.read_results(self.workdir, sha256=sha256, step=step)
         results = {
             "model": self.recipe.model.name,
             "data": self.recipe.data.name,
@@ -394,3 +393,11 @@ class Run:
         if self.is_chief:
             fingerprint.write_json(path, results)
         return results
+
+
+def evaluation_steps(interval: int, steps: int, step: int, evaluated: int):
+    """Multiples of `interval` and the last of `steps`, from `step` on, not done yet."""
+    begin = max(step, evaluated + 1, 1)
+    first = -(-begin // interval) * interval
+    last = [steps] if steps >= begin else []
+    return itertools.chain(range(first, steps, interval), last)

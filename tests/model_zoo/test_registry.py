@@ -24,3 +24,14 @@ def test_info_names_the_lineage():
     info = model_zoo.model_info("resnet20_an")
     assert "He et al. 2016, section 4.2" in info.lineage
     assert info.input_shape == (32, 32, 3)
+
+
+@pytest.mark.parametrize("name", [None, 3, ["resnet20_an"]])
+def test_name_that_is_no_string_is_a_type_error(name):
+    with pytest.raises(TypeError, match="`name` must be a string. Received: name="):
+        model_zoo.create_model(name)
+
+
+def test_name_with_an_empty_tag_is_unknown():
+    with pytest.raises(ValueError, match="Received: 'resnet20_an.'"):
+        model_zoo.create_model("resnet20_an.")

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from train import classification, fingerprint
-from train.command import UsageError
+from train.command import RunError, UsageError
 
 
 def test_training_starts_from_the_best_weights_of_a_run(short_run):
@@ -63,3 +63,21 @@ def test_smoothed_labels_have_a_part_of_every_class(smoothing):
     targets = (1 - smoothing) * np.eye(4)[labels] + smoothing / 4
     received = classification.cross_entropy(labels, logits, smoothing)
     np.testing.assert_allclose(received, -(targets * log).sum(axis=1), rtol=1e-5)
+
+
+@pytest.mark.parametrize("name", ["my net", "\ud800", "a/b", ""])
+def test_name_that_graphs_do_not_take_is_a_usage_error(short_run, name):
+    facts = fingerprint.read_facts(short_run[0])
+    model = dataclasses.replace(facts.recipe.model, options={"name": name})
+    recipe = dataclasses.replace(facts.recipe, model=model)
+    with pytest.raises(UsageError, match="a name of letters, digits|Cannot build"):
+        classification.create_model(dataclasses.replace(facts, recipe=recipe))
+
+
+def test_network_that_does_not_fit_into_memory_is_an_error(short_run):
+    facts = fingerprint.read_facts(short_run[0])
+    options = {"num_components": 10**10}
+    model = dataclasses.replace(facts.recipe.model, options=options)
+    recipe = dataclasses.replace(facts.recipe, model=model)
+    with pytest.raises(RunError, match="Cannot build resnet20_an: "):
+        classification.create_model(dataclasses.replace(facts, recipe=recipe))

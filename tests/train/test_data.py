@@ -326,7 +326,7 @@ def four_means(tmp_path):
         (lambda path: config.Data(f"folder:{path}/no"), "Expected a directory"),
         (empty_split, "train/cat' holds no images"),
         (empty_class, "train/eel' holds no images"),
-        (unsized_folder, "of one size. Expected .*data.image_size=64"),
+        (unsized_folder, "of one size. Expected .*data.image_size, such as 64"),
         (four_means, "data.mean must have 1 or 3 values"),
         (lambda path: config.Data(f"idx:{path}"), "Expected train-images-idx3-ubyte"),
         (cut_idx, "does not hold what its header says"),
@@ -384,5 +384,7 @@ def test_images_that_have_moved_are_the_same_however_their_place_is_spelled(
     moved = data.load_again(before.settings, before.fingerprint, None, there)
     assert moved.fingerprint == before.fingerprint
     write_images(tmp_path / "others" / "train", count=10)
-    with pytest.raises(RunError, match="other images or labels than the run"):
+    with pytest.raises(
+        RunError, match="is not the data set that the run was trained on"
+    ):
         data.load_again(before.settings, before.fingerprint, None, "folder:others")

@@ -74,7 +74,8 @@ class Folder(tfds.core.DatasetBuilder, skip_registration=True):
                 for label, name in enumerate(self.class_names)
                 for path in sorted(of_class[name])
             ]
-            random.Random(split).shuffle(examples)
+            is_validation = split in VALIDATION_NAMES  # whatever it is called
+            random.Random("validation" if is_validation else split).shuffle(examples)
             paths, labels = zip(*examples, strict=True)
             self.files[split] = list(paths), np.array(labels)
         super().__init__(data_dir=directory)

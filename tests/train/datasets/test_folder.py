@@ -257,3 +257,18 @@ def test_file_that_must_not_be_read_is_named(folder, monkeypatch):
 def test_the_folder_of_a_class_alone_is_no_folder_of_images(folder):
     with pytest.raises(RunError, match="Received: 'cat', 'dog'"):
         load(folder / "train")
+
+
+def test_validation_images_are_the_same_whatever_their_split_is_called(folder):
+    write_images(folder / "val", count=4)
+    expected = load(folder)
+    for name in ("valid", "validation"):
+        shutil.move(next(folder.glob("val*")), folder / name)
+        assert load(folder).fingerprint == expected.fingerprint
+
+
+def test_other_names_of_classes_are_another_data_set(folder):
+    before = load(folder).fingerprint
+    for split in ("train", "test"):
+        shutil.move(folder / split / "cat", folder / split / "bat")
+    assert load(folder).fingerprint != before
