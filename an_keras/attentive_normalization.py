@@ -1,6 +1,5 @@
 """Attentive normalization: feature normalization and feature attention in one layer."""
 
-import contextvars
 import math
 
 import keras
@@ -12,8 +11,8 @@ from an_keras.attention_gate import AttentionGate
 NORMALIZATIONS = ("batch", "group", "instance", "layer", None)
 DESCRIPTORS = ("mean_over_std", "mean", "mean_plus_max")
 GATE_NORMALIZATIONS = ("auto", "batch", "group", None)
-# Function (layer, attention), for every layer that this thread calls.
-OBSERVER = contextvars.ContextVar("OBSERVER", default=None)
+# Functions (layer, attention), which hear of every call in every thread.
+OBSERVERS = []
 
 
 @keras.saving.register_keras_serializable(package="an_keras")
@@ -293,9 +292,9 @@ class AttentiveNormalization(keras.layers.Layer):
                 f"Received: axis={self.axis}, shape {tuple(input_shape)}."
             )
         channels = input_shape[self.axis]
-        if channels is None:
+        if not channels:
             raise ValueError(
-                "The channel axis must have a static size. "
+                "The channel axis must have a static size of at least 1. "
                 f"Received: axis={self.axis}, shape {tuple(input_shape)}."
             )
         if self.normalization == "group" and channels % self.groups:
@@ -386,8 +385,7 @@ class AttentiveNormalization(keras.layers.Layer):
     def _mixture(self, descriptor, training, weight=None):
         """Scale and offset of each sample, (N, C)."""
         attention = self.gate(descriptor, training=training, weight=weight)
-        observe = OBSERVER.get()
-        if observe is not None:
+        for observe in (*OBSERVERS,):
             observe(self, attention)
         dtype = attention.dtype
         return functional.mix(
@@ -402,6 +400,11 @@ class AttentiveNormalization(keras.layers.Layer):
         inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
         if not self.built:
             self.build(inputs.shape)
+        elif self._channels(inputs.shape) != self.gamma.shape[1]:
+            raise ValueError(
+                f"`inputs` must have {self.gamma.shape[1]} channels. "
+                f"Received: shape {tuple(inputs.shape)}."
+            )
         x, mask = self._computable(inputs, mask)
         moments = self._instance_moments(x, mask)
         descriptor = self._describe(x, mask, moments)
@@ -413,6 +416,7 @@ class AttentiveNormalization(keras.layers.Layer):
         is_double = keras.backend.standardize_dtype(inputs.dtype) == "float64"
         dtype = "float64" if is_double else "float32"
         if mask is not None:
+            mask = ops.convert_to_tensor(mask)
             expected = list(inputs.shape)
             del expected[self.axis]
             if len(mask.shape) != len(expected) or any(
@@ -424,7 +428,8 @@ class AttentiveNormalization(keras.layers.Layer):
                     f"Received: mask of shape {tuple(mask.shape)}, inputs of shape "
                     f"{tuple(inputs.shape)}, axis={self.axis}."
                 )
-            mask = ops.cast(ops.expand_dims(mask, self.axis), dtype)
+            mask = ops.expand_dims(ops.cast(mask, "bool"), self.axis)
+            mask = ops.cast(mask, dtype)
             every = ops.sum(inputs, axis=self.axis, keepdims=True)
             mask = mask * ops.cast(ops.ones_like(every), dtype)  # of size 1: for all
         return ops.cast(inputs, dtype), mask

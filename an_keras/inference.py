@@ -1,15 +1,17 @@
 """Models in use: their attention, folded for inference, frozen for fine-tuning."""
 
 import collections
+import contextvars
 import itertools
 
 import keras
 from keras import ops
 
 from an_keras import conversion, graph
-from an_keras.attentive_normalization import OBSERVER, AttentiveNormalization
+from an_keras.attentive_normalization import OBSERVERS, AttentiveNormalization
 
 NORMS = (AttentiveNormalization, *conversion.NORMS)
+_collecting = contextvars.ContextVar("_collecting", default=None)  # of this thread
 
 
 def attentive_layers(model: keras.Layer) -> list[AttentiveNormalization]:
@@ -33,33 +35,35 @@ def collect_attention(model: keras.Layer, inputs) -> dict:
         {path of the layer: (N, K)}, in the order of the layers' calls. A layer that the
         model uses several times has entries `path`, `path:1`, `path:2`, ...; layers of
         the same path, as in an ensemble, have the names of the models around them
-        before their own instead. Layers that are not called in inference have none.
+        before their own instead. Layers that are not called in inference have none. Of
+        a layer that is called in a compiled function, too, the other calls have
+        entries; `keras.ops.map` calls once more than there are rows on TensorFlow.
 
     Raises:
         ValueError: the model has no `AttentiveNormalization`; or one is called where it
-            cannot be observed: in a `tf.function` or another compiled function, or in
-            the loop of an RNN. The message names it.
+            cannot be observed: in a `tf.function` or another compiled function, in
+            the loop of an RNN, or in another thread. The message names it.
     """
-    layers = attentive_layers(model)
+    layers = attentive_layers(_require_layer(model))
     if not layers:
         raise ValueError(
             f"The model has no AttentiveNormalization. Received: {model.name!r}."
         )
+    if any(map(keras.utils.is_keras_tensor, keras.tree.flatten(inputs))):
+        raise ValueError(
+            "`inputs` must be arrays, of which attention can be computed. Received a "
+            f"symbolic tensor: {inputs!r}."
+        )
     _require_no_loop(model)
-    calls = []
-    token = OBSERVER.set(lambda *call: calls.append(call))
-    try:
-        model(inputs, training=False)
-    finally:
-        OBSERVER.reset(token)
+    calls, elsewhere = _observed(lambda: model(inputs, training=False))
     known = {id(layer) for layer in layers}
     calls = [call for call in calls if id(call[0]) in known]
-    hidden = _unobserved(model, inputs, layers, calls)
+    hidden = _unobserved(model, inputs, layers, calls, elsewhere)
     if hidden or not calls:
         names = ", ".join(layer.path for layer in hidden) or "no call of any"
         raise ValueError(
-            "Every AttentiveNormalization must be called by Python code to be "
-            "observed, not inside of a compiled function (tf.function, jax.jit). "
+            "Every AttentiveNormalization must be called by Python code of this thread "
+            "to be observed, not inside of a compiled function (tf.function, jax.jit). "
             f"layer.attention(x) tells the attention there. Received: {names}."
         )
     paths, collected = _paths(model, [layer for layer, _ in calls]), {}
@@ -70,6 +74,26 @@ def collect_attention(model: keras.Layer, inputs) -> dict:
             path = f"{paths[id(layer)]}:{uses}"
         collected[path] = attention
     return collected
+
+
+def _observed(function):
+    """Calls of layers in a function, and ids of layers that other threads call then."""
+    calls, elsewhere, this = [], set(), object()
+
+    def observe(layer, attention):
+        if _collecting.get() is this:
+            calls.append((layer, attention))
+        else:
+            elsewhere.add(id(layer))
+
+    token = _collecting.set(this)
+    OBSERVERS.append(observe)
+    try:
+        function()
+    finally:
+        OBSERVERS.remove(observe)
+        _collecting.reset(token)
+    return calls, elsewhere
 
 
 def _require_no_loop(model):
@@ -84,29 +108,41 @@ def _require_no_loop(model):
                 )
 
 
-def _unobserved(model, inputs, layers, calls):
+def _unobserved(model, inputs, layers, calls, elsewhere):
     """Layers that were called, but are not in `calls` or without values there."""
     seen = {id(layer) for layer, _ in calls}
     missing = [layer for layer in layers if id(layer) not in seen and layer.built]
-    if missing and keras.backend.backend() == "tensorflow":
+    hidden = [layer for layer in missing if id(layer) in elsewhere]
+    missing = [layer for layer in missing if id(layer) not in elsewhere]
+    if missing:
+        are_called = _are_called(lambda: model(inputs, training=False), missing)
+        hidden += itertools.compress(missing, are_called)
+    if all(map(_has_values, keras.tree.flatten(inputs))):
+        hidden += [layer for layer, values in calls if not _has_values(values)]
+    return hidden
+
+
+def _are_called(function, layers):
+    """Whether a function calls them, also where it was compiled before."""
+    if keras.backend.backend() == "tensorflow":
         from an_keras import kernels_tf
 
-        are_read = kernels_tf.are_read(
-            lambda: model(inputs, training=False), [layer.gamma for layer in missing]
-        )
-        missing = list(itertools.compress(missing, are_read))
-    else:
-        missing = []
-    if all(map(_has_values, keras.tree.flatten(inputs))):
-        missing += [layer for layer, values in calls if not _has_values(values)]
-    return missing
+        return kernels_tf.are_read(function, [layer.gamma for layer in layers])
+    if keras.backend.backend() != "jax":
+        return [False for _ in layers]
+    import jax
+
+    with jax.disable_jit():
+        calls, _ = _observed(function)
+    called = {id(layer) for layer, _ in calls}
+    return [id(layer) in called for layer in layers]
 
 
 def _has_values(array):
     """Whether it is no tensor of a function that is traced."""
     try:
         ops.convert_to_numpy(array)
-    except (NotImplementedError, TypeError):
+    except (NotImplementedError, RuntimeError, TypeError):
         return False
     return True
 
@@ -166,8 +202,8 @@ def fold_for_inference(model: keras.Model) -> keras.Model:
 
     Raises:
         ValueError: the model is not a graph, has no `AttentiveNormalization`, or has
-            some inside a custom layer or of a class of their own. The message names
-            them.
+            some inside a custom layer or of a class of their own, or weights whose
+            folded values are too large for float16. The message names them.
     """
     graph.require_graph(model)
     if not attentive_layers(model):
@@ -221,10 +257,20 @@ def _fold(old, new):
     if old.normalization == "batch":
         gamma = gamma * ops.rsqrt(_wide(old.moving_variance) + old.epsilon)
         beta = beta - gamma * _wide(old.moving_mean)
-    new.gamma.assign(gamma)
-    new.beta.assign(beta)
+    _assign(old, new.gamma, gamma)
+    _assign(old, new.beta, beta)
     for prefix in ("hidden_", "") if old.gate_hidden_units else ("",):
         _fold_projection(prefix, old.gate, new.gate)
+
+
+def _assign(layer, variable, value):
+    stored = ops.cast(value, variable.dtype)
+    if not ops.all(ops.isfinite(stored) | ~ops.isfinite(value)):
+        raise ValueError(
+            "The folded weights of a layer must fit into its type. Received: "
+            f"{layer.path} in {variable.dtype}."
+        )
+    variable.assign(stored)
 
 
 def _wide(variable):
@@ -251,7 +297,7 @@ def _fold_projection(prefix, old, new):
         bias = weights["beta"] - weights["moving_mean"] * scale
         weights = {"kernel": weights["kernel"] * scale, "bias": bias}
     for name, value in weights.items():
-        getattr(new, prefix + name).assign(value)
+        _assign(old, getattr(new, prefix + name), value)
 
 
 def freeze_normalization(model: keras.Layer) -> None:
@@ -284,10 +330,15 @@ def freeze_all_but_normalization(model: keras.Layer) -> None:
     _freeze_others(model)
 
 
-def _norms(model):
+def _require_layer(model):
     if not isinstance(model, keras.Layer):
         raise TypeError(f"`model` must be a Keras model. Received: {model!r}.")
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, NORMS)]
+    return model
+
+
+def _norms(model):
+    flat = _require_layer(model)._flatten_layers()
+    norms = [layer for layer in flat if isinstance(layer, NORMS)]
     if not norms:
         raise ValueError(
             f"The model has no normalization layer. Received: {model.name!r}."

@@ -127,8 +127,9 @@ def fused_batch_norm(x, gamma, beta, epsilon):
 
 def are_read(function, variables) -> list[bool]:
     """Which Keras variables it reads, also in functions that were traced before."""
-    graph = tf.function(function).get_concrete_function().graph
-    handles = {id(outside) for outside, _ in graph.captures}
+    with tf.GradientTape() as tape:
+        function()
+    handles = {id(variable.handle) for variable in tape.watched_variables()}
     return [id(variable.value.handle) in handles for variable in variables]
 
 

@@ -84,6 +84,11 @@ class Ensemble(keras.Model):
         super().__init__(name="ensemble")
         self.members = members
 
+    def build(self, shape):
+        for member in self.members:
+            if not member.built:
+                member.build(shape)
+
     def call(self, x):
         return sum(member(x) for member in self.members)
 
@@ -126,6 +131,56 @@ def test_calls_of_other_threads_are_not_mixed_in():
     outer(x)
     (attention,) = collect_attention(outer, x).values()
     assert attention.shape == (5, 2)
+
+
+class InAThread(layers.Layer):
+    def __init__(self):
+        super().__init__()
+        self.norm = AttentiveNormalization(2, name="in_a_thread")
+
+    def build(self, shape):
+        self.norm.build(shape)
+
+    def call(self, x):
+        outputs = []
+        thread = threading.Thread(target=lambda: outputs.append(self.norm(x)))
+        thread.start()
+        thread.join()
+        return outputs[0]
+
+
+def test_layer_that_the_model_calls_in_another_thread_is_named():
+    model, x = Ensemble([InAThread(), Member()]), np.ones((5, 4, 4, 3), "float32")
+    model(x)
+    with pytest.raises(ValueError, match="of this thread.*Received: .*in_a_thread"):
+        collect_attention(model, x)
+
+
+class Branch(Member):
+    """Python decides by the values."""
+
+    def call(self, x, training=None):
+        x = ops.convert_to_tensor(x)
+        return self.norm(x) if float(ops.mean(x)) > 0 else self.auxiliary(x)
+
+
+def test_branch_that_values_choose_has_the_only_entry():
+    model, x = Branch(), np.ones((5, 4, 4, 3), "float32")
+    model.build(x.shape)
+    assert list(collect_attention(model, x)) == [model.norm.path]
+    assert list(collect_attention(model, -x)) == [model.auxiliary.path]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "error"),
+    [
+        ((None, np.ones((1, 4, 4, 3))), "must be a Keras model. Received: None"),
+        ((Member(), keras.Input((4, 4, 3))), "Received a symbolic tensor"),
+    ],
+)
+def test_what_cannot_be_observed_is_an_error(arguments, error):
+    with pytest.raises((TypeError, ValueError), match=error):
+        collect_attention(*arguments)
 
 
 class Cell(layers.Layer):
@@ -367,3 +422,12 @@ def test_models_without_norms_are_named(freeze):
 def test_other_objects_are_named():
     with pytest.raises(TypeError, match="must be a Keras model. Received: 3"):
         freeze_normalization(3)
+
+
+def test_folded_weights_that_overflow_are_an_error():
+    norm = AttentiveNormalization(3, dtype="float16", name="norm")
+    model = keras.Sequential([keras.Input((2, 2, 3)), norm])
+    norm.moving_variance.assign(np.full(3, 1e-8))
+    norm.gamma.assign(np.full((3, 3), 900.0))
+    with pytest.raises(ValueError, match="must fit.* Received: .*norm in float16"):
+        fold_for_inference(model)
