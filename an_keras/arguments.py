@@ -1,11 +1,12 @@
 """Checks of arguments: what is wrong, what was expected, what was received."""
 
-import math
 import numbers
 
 import keras
 import numpy as np
 from keras import ops
+
+LEAST, LARGEST = (float(getattr(np.finfo("float32"), n)) for n in ("tiny", "max"))
 
 
 def require_integer(name, value):
@@ -32,8 +33,11 @@ def require_fraction(name, value):
 
 def require_positive_number(name, value):
     require_number(name, value)
-    if not 0.0 < value < math.inf:
-        raise ValueError(f"`{name}` must be > 0 and finite. Received: {name}={value}.")
+    if not LEAST <= value <= LARGEST:
+        raise ValueError(
+            f"`{name}` must be > 0 and finite in float32. "
+            f"Received: {name}={value!r:.30}."
+        )
 
 
 def require_boolean(name, value):

@@ -120,8 +120,10 @@ def convert_normalization(
     if report is not None and not isinstance(report, list):
         raise TypeError(f"`report` must be a list. Received: report={report!r}.")
     arguments.require_number("noise", noise)
-    if not 0.0 <= noise < float("inf"):
-        raise ValueError(f"`noise` must be >= 0 and finite. Received: noise={noise}.")
+    if not 0.0 <= noise <= arguments.LARGEST:
+        raise ValueError(
+            f"`noise` must be >= 0 and finite. Received: noise={noise!r:.30}."
+        )
     found = graph.calls(model)
     selected, components = _selector(where, found), _components(num_components, found)
     rows, made = [], []
@@ -263,8 +265,10 @@ def _attentive(path, uses, selected, components):
     if kind == "group" and _has_mask(layer):
         return refuse("its input has a mask, which group normalization ignores")
     num_components = components(uses[0])
-    arguments.require_positive_integer("num_components", num_components)
-    new = _with_same_backbone(layer, kind, num_components)
+    try:
+        new = _with_same_backbone(layer, kind, num_components)
+    except (TypeError, ValueError) as error:
+        raise type(error)(f"{path} cannot become attentive: {error}") from error
     try:
         new.compute_output_shape(layer.get_build_config()["input_shape"])
     except ValueError as error:

@@ -12,6 +12,7 @@ import keras
 import numpy as np
 from keras import ops
 
+from an_keras import arguments
 from model_zoo import weights as zoo_weights
 from model_zoo.applications import ORIGINALS
 from model_zoo.blocks import channel_axis
@@ -158,17 +159,25 @@ def resize_and_crop(images, shorter_side: int = 256, crop: int = 224):
         float32 (crop, crop, C) or (N, crop, crop, C).
 
     Raises:
-        ValueError: another rank, or a crop larger than the image that it is cut out of.
+        TypeError: sizes that are no integers.
+        ValueError: another rank, images without pixels, or a crop larger than the image
+            that it is cut out of.
     """
     _check_sizes(shorter_side, crop)
     if isinstance(images, keras.KerasTensor):
         return ResizeAndCrop(shorter_side, crop)(images)
+    images = images if hasattr(images, "shape") else np.asarray(images)
     rank = len(images.shape)
     if rank not in (3, 4):
         raise ValueError(
             f"`images` must be of rank 3 or 4. Received: shape {tuple(images.shape)}."
         )
     axes = (rank - 3, rank - 2) if channel_axis() == -1 else (rank - 2, rank - 1)
+    if 0 in (images.shape[axis] for axis in axes):
+        raise ValueError(
+            "`images` must have a height and a width. "
+            f"Received: shape {tuple(images.shape)}."
+        )
     shape = ops.shape(images)
     size = ops.cast(ops.stack([shape[axis] for axis in axes]), "int32")
     resized = shorter_side * size // ops.min(size)
@@ -186,6 +195,8 @@ def resize_and_crop(images, shorter_side: int = 256, crop: int = 224):
 
 
 def _check_sizes(shorter_side, crop):
+    arguments.require_integer("shorter_side", shorter_side)
+    arguments.require_integer("crop", crop)
     if not 1 <= crop <= shorter_side:
         raise ValueError(
             "`crop` must be from 1 to `shorter_side`. "
@@ -254,6 +265,7 @@ def decode_predictions(predictions, top: int = 5) -> list[list[tuple[str, str, f
         For each image `top` times (WordNet id, name, score), the best first.
 
     Raises:
+        TypeError: `top` is no integer.
         ValueError: another shape, or `top` outside of its range.
     """
     predictions = ops.convert_to_numpy(predictions)
@@ -263,6 +275,7 @@ def decode_predictions(predictions, top: int = 5) -> list[list[tuple[str, str, f
             f"`predictions` must be (N, {len(classes)}). "
             f"Received: shape {predictions.shape}."
         )
+    arguments.require_integer("top", top)
     if not 1 <= top <= len(classes):
         raise ValueError(f"`top` must be from 1 to {len(classes)}. Received: {top}.")
     best = np.argsort(-predictions, axis=1, kind="stable")[:, :top]

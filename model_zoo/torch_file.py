@@ -89,7 +89,7 @@ def state_dict(checkpoint: Mapping) -> dict[str, np.ndarray]:
     strange = [
         printable(key) if isinstance(key, str) else f"a key of {type(key).__name__}"
         for key, value in checkpoint.items()
-        if not isinstance(key, str) or not hasattr(value, "shape")
+        if not isinstance(key, str) or not _is_array(value)
     ]
     if strange or not checkpoint:
         raise ValueError(
@@ -101,6 +101,11 @@ def state_dict(checkpoint: Mapping) -> dict[str, np.ndarray]:
         arrays = {key.removeprefix(prefix[0]): arrays[key] for key in arrays}
     _require_stored_numbers(arrays)
     return {key: _to_numpy(key, value) for key, value in arrays.items()}
+
+
+def _is_array(value):
+    # PyTorch's nested tensors have no shape, and say so with another error.
+    return getattr(value, "is_nested", False) or hasattr(value, "shape")
 
 
 def _require_stored_numbers(arrays):

@@ -133,6 +133,22 @@ def test_mask_of_size_one_stands_for_all_and_others_are_refused():
             one(x, mask=wrong)
 
 
+def test_mask_may_be_a_list_and_every_number_but_0_counts():
+    x = np.random.default_rng(1).normal(size=(2, 4, 8)).astype("float32")
+    layer = AttentiveNormalization(3)
+    mask = [[True, True, False, False], [True, True, True, False]]
+    expected = backends.apply(layer, x, mask=mask)
+    numbers = np.array([[0.5, -1, 0, 0], [2, 1, 1, 0]], "float32")
+    np.testing.assert_array_equal(backends.apply(layer, x, mask=numbers), expected)
+
+
+def test_attention_of_other_channels_is_refused():
+    layer = AttentiveNormalization(3)
+    layer.build((None, 4, 4, 6))
+    with pytest.raises(ValueError, match="`inputs` must have 6 channels"):
+        layer.attention(np.ones((2, 4, 4, 5), "float32"))
+
+
 def test_samples_that_are_masked_whole_do_not_count_in_the_gate():
     layer = AttentiveNormalization(3)
     x = np.random.default_rng(1).normal(size=(4, 5, 8)).astype("float32")
@@ -451,6 +467,8 @@ def test_fit_learns_and_moves_the_statistics():
         ({"axis": 1.0}, TypeError, "`axis` must be an integer"),
         ({"momentum": 1.5}, ValueError, r"`momentum` must be in \[0, 1\]"),
         ({"epsilon": 0.0}, ValueError, "`epsilon` must be > 0"),
+        ({"epsilon": 1e-60}, ValueError, "`epsilon` must be > 0"),
+        ({"epsilon": 10**400}, ValueError, "`epsilon` must be .* finite in float32"),
         ({"descriptor_epsilon": -1.0}, ValueError, "`descriptor_epsilon` must be > 0"),
         (
             {"gate_activation": "glu"},
@@ -485,6 +503,7 @@ def test_bad_arguments_are_named(arguments, error, words):
         ({"axis": 2}, (None, 4, 4, 4), "`axis` must be the last axis or 1"),
         ({"axis": 0}, (None, 4), "`axis` must be the last axis or 1"),
         ({}, (None, 4, 4, None), "must have a static size"),
+        ({}, (None, 4, 4, 0), "must have a static size of at least 1"),
         (
             {"normalization": "group"},
             (None, 4, 4, 100),

@@ -159,6 +159,18 @@ def test_layer_knows_its_output_shape():
             "rank 3 or 4. Received: shape \\(30, 30\\)",
         ),
         (
+            lambda: preprocessing.resize_and_crop(np.zeros((2, 0, 5, 3)), 8, 8),
+            "must have a height and a width. Received: shape \\(2, 0, 5, 3\\)",
+        ),
+        (
+            lambda: preprocessing.resize_and_crop(picture(30, 30), 256.5),
+            "`shorter_side` must be an integer. Received: shorter_side=256.5",
+        ),
+        (
+            lambda: model_zoo.decode_predictions(np.zeros((2, 1000)), top=1.5),
+            "`top` must be an integer. Received: top=1.5",
+        ),
+        (
             lambda: model_zoo.preprocess_input(np.zeros((2, 8, 8, 1)), "resnet50_an"),
             "must be \\(..., H, W, 3\\) for resnet50_an",
         ),
@@ -181,8 +193,16 @@ def test_layer_knows_its_output_shape():
     ],
 )
 def test_bad_arguments_are_named(call, words):
-    with pytest.raises(ValueError, match=words):
+    with pytest.raises((TypeError, ValueError), match=words):
         call()
+
+
+def test_lists_of_numbers_are_images_too():
+    image = picture(9, 8)
+    np.testing.assert_array_equal(
+        ops.convert_to_numpy(preprocessing.resize_and_crop(image.tolist(), 8, 8)),
+        ops.convert_to_numpy(preprocessing.resize_and_crop(image, 8, 8)),
+    )
 
 
 def test_predictions_get_their_names():
