@@ -266,7 +266,7 @@ def environment(settings: dict) -> dict:
             packages[name] = ""
     (device,) = spawn({**settings, "kind": "device"})[0].values()
     commit = subprocess.run(
-        ["git", "rev-parse", "--short", "HEAD"],
+        ["git", "describe", "--always", "--dirty"],
         capture_output=True,
         text=True,
         check=False,
