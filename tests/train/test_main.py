@@ -105,7 +105,7 @@ def test_stopped_run_goes_on_as_if_it_had_not_been(
         if line.startswith("step 20/60  validation"):
             process.send_signal(stop)
             break
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == code, errors
     if code == 75:
         assert errors.splitlines()[-1].startswith("preempted: everything is saved")
@@ -236,7 +236,7 @@ def test_sigterm_before_training_ends_the_run_for_another_start(
         if line.startswith("workdir"):
             process.send_signal(signal.SIGTERM)
             break
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 75, errors
 
 
@@ -253,7 +253,7 @@ def test_sigterm_while_modules_are_imported_is_no_failure(tmp_path, short_flags)
         if " tensorflow." in line or " numpy." in line:
             process.terminate()
             break
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 75 and "preempted: nothing has begun yet" in errors
     assert not run.exists()
 
@@ -399,7 +399,7 @@ def test_image_that_vanishes_in_training_is_one_line(tmp_path, command):
         if line.startswith("step 20/"):
             shutil.rmtree(folder / "a")
             break
-    _, errors = process.communicate(timeout=300)
+    _, errors = process.communicate(timeout=900)
     assert process.returncode == 1 and "Traceback" not in errors
     assert "Expected readable images of folder:" in errors.splitlines()[-1]
 
@@ -597,7 +597,7 @@ def test_full_disk_destroys_nothing(tmp_path, short_run, short_flags, command):
         if line.startswith(b"step 20/60  validation"):
             process.terminate()
             break
-    process.communicate(timeout=300)
+    process.communicate(timeout=900)
     digest = ("-m", "train.checkpoint", "digest", run)
     before = command(*digest).stdout
     done = command(*flags, expected=1, largest_file=half)

@@ -61,7 +61,7 @@ def wait_for(process, words):
 
 def finish(processes, codes=(0, 0)):
     """What the processes have printed since."""
-    outputs = [process.communicate(timeout=300) for process in processes]
+    outputs = [process.communicate(timeout=900) for process in processes]
     received = tuple(process.returncode for process in processes)
     assert received == codes, outputs
     return outputs
