@@ -63,10 +63,15 @@ def require_plain(path: pathlib.Path) -> int:
     functions = {each.signature.name: each for each in graph.library.function}
     _require_no_compiled(path, graph)
     savers = _savers(meta_graph)
+    restores = {
+        name
+        for name, caller in savers.items()
+        if caller == meta_graph.saver_def.restore_op_name
+    }
     _refuse(
         f"{path} holds operations that are not for servers",
         "those of train/operations.py",
-        _other_operations(graph, savers),
+        _other_operations(graph, savers, restores),
     )
     _refuse(
         f"{path} holds what is no computation on tensors",
@@ -78,6 +83,7 @@ def require_plain(path: pathlib.Path) -> int:
             *_other_uses(meta_graph, savers),
             *_other_signatures(meta_graph),
             *_other_names(functions, savers),
+            *_other_values(functions, restores),
         ],
     )
     return len({node.op for _, nodes in _bodies(graph) for node in nodes})
@@ -148,15 +154,19 @@ def _require_no_compiled(path, graph):
         *((each.signature.name, each.attr) for each in graph.library.function),
         *((node.name, node.attr) for _, nodes in _bodies(graph) for node in nodes),
     ]
-    compiled = {
-        name
-        for name, attr in attributes
-        if any(k in attr and attr[k].b for k in COMPILED)
-    }
+    compiled = {name for name, attr in attributes if _is_compiled(attr)}
     _refuse(
         f"{path} holds compiled functions",
         "none: TensorFlow Serving refuses them on a CPU",
         compiled,
+    )
+
+
+def _is_compiled(attributes):
+    return any(key in attributes and attributes[key].b for key in COMPILED) or any(
+        _is_compiled(function.attr)
+        for value in attributes.values()
+        for function in (value.func, *value.list.func)
     )
 
 
@@ -180,11 +190,12 @@ def _file(saver):
     return saver.filename_tensor_name.split(":")[0]
 
 
-def _other_operations(graph, savers):
+def _other_operations(graph, savers, restores):
     for name, nodes in _bodies(graph):
         allowed = operations.IN_FUNCTIONS if name else operations.IN_GRAPH
         if name in savers:
-            allowed = operations.IN_SAVER
+            is_restore = name in restores
+            allowed = operations.IN_RESTORE if is_restore else operations.IN_SAVE
         yield from (node.op for node in nodes if node.op not in allowed)
 
 
@@ -344,6 +355,27 @@ def _other_names(functions, savers):
                 break
             if node.op != "StaticRegexFullMatch":
                 left += node.input
+
+
+def _other_values(functions, restores):
+    """Variables that are filled with something else than what the files hold."""
+    for function in (functions[name] for name in restores if name in functions):
+        nodes = {node.name: node for node in function.node_def}
+        for node in function.node_def:
+            if node.op == "AssignVariableOp" and not _is_read(nodes, node.input[1:2]):
+                yield f"a value that is from no file in {function.signature.name}"
+
+
+def _is_read(nodes, inputs):
+    """Whether an input is an output of RestoreV2, as it is."""
+    seen = set()
+    while inputs:
+        node = nodes.get(inputs[0].split(":")[0])
+        if node is None or node.op != "Identity" or node.name in seen:
+            return node is not None and node.op == "RestoreV2"
+        seen.add(node.name)
+        inputs = node.input[:1]
+    return False
 
 
 def _is_part_of_a_name(node):

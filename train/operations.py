@@ -77,7 +77,7 @@ IMAGES = frozenset(
     """
     AdjustContrastv2 AdjustHue AdjustSaturation CombinedNonMaxSuppression CropAndResize
     DecodeAndCropJpeg DecodeBmp DecodeGif DecodeImage DecodeJpeg DecodePng DecodeWebP
-    EncodeJpeg EncodePng ExtractGlimpse ExtractGlimpseV2 ExtractJpegShape HSVToRGB
+    EncodeJpeg EncodePng ExtractJpegShape HSVToRGB
     ImageProjectiveTransformV2 ImageProjectiveTransformV3 NonMaxSuppression
     NonMaxSuppressionV2 NonMaxSuppressionV3 NonMaxSuppressionV4 NonMaxSuppressionV5
     RGBToHSV ResizeArea ResizeBicubic ResizeBilinear ResizeNearestNeighbor
@@ -116,11 +116,12 @@ IN_FUNCTIONS = frozenset().union(
 )
 # Variables are made and filled outside of functions, which may only read them.
 IN_GRAPH = IN_FUNCTIONS | {"AssignVariableOp", "VarHandleOp", "VarIsInitializedOp"}
-# Of the two functions that fill the variables from files and write them to files.
-IN_SAVER = frozenset(
+# Of the function that writes the variables to files, which servers never call.
+IN_SAVE = frozenset(
     """
-    AssignVariableOp Const DisableCopyOnRead Identity MergeV2Checkpoints NoOp Pack
-    ReadVariableOp RestoreV2 SaveV2 Select ShardedFilename StaticRegexFullMatch
-    StringJoin
+    Const DisableCopyOnRead Identity MergeV2Checkpoints NoOp Pack ReadVariableOp SaveV2
+    Select ShardedFilename StaticRegexFullMatch StringJoin
     """.split()
 )
+# Of the one that fills the variables, with what is in the files (`train.inspection`).
+IN_RESTORE = frozenset("AssignVariableOp Const Identity NoOp RestoreV2".split())

@@ -147,6 +147,13 @@ HOSTILE = {
     "PrintV2": lambda: ops.PrintV2(input="a", output_stream="file:///tmp/x"),
     "Print": lambda: ops.Print(input=1.0, data=[1.0], message="a"),
     "NonDeterministicInts": lambda: ops.NonDeterministicInts(shape=[2]),
+    "ExtractGlimpseV2": lambda: ops.ExtractGlimpseV2(
+        input=[[[[1.0]]]],
+        size=[1, 1],
+        offsets=[[9.0, 9.0]],
+        uniform_noise=False,
+        noise="gaussian",
+    ),
     "RandomPoissonV2": lambda: ops.RandomPoissonV2(shape=[2], rate=1.0),
     "RandomUniform": lambda: tf.random.uniform((2,)),
     "StatelessRandomUniformV2": lambda: tf.random.stateless_uniform((2,), (1, 2)),
@@ -292,6 +299,31 @@ def saver_before_restoring(meta_graph):
     restore.input.append(f"^{saver.save_tensor_name.split(':')[0]}")
 
 
+def saver_that_saves_when_it_restores(meta_graph):
+    restored, saved = (function(meta_graph, f"traced_{n}") for n in ("restore", "save"))
+    restored.node_def.add().CopyFrom(node(saved.node_def, "MergeV2Checkpoints"))
+
+
+def variable_of_a_constant(meta_graph):
+    restored = function(meta_graph, "traced_restore")
+    restored.node_def.add(name="own", op="Const")
+    restored.node_def.add(name="also", op="Identity", input=["own:output:0"])
+    node(restored.node_def, "AssignVariableOp").input[1] = "also:output:0"
+
+
+def variable_that_depends_on_its_place(meta_graph):
+    restored, saved = (function(meta_graph, f"traced_{n}") for n in ("restore", "save"))
+    for op in ("StaticRegexFullMatch", "Select"):
+        restored.node_def.add().CopyFrom(node(saved.node_def, op))
+    node(restored.node_def, "AssignVariableOp").input[1] = "Select:output:0"
+
+
+def variable_of_itself(meta_graph):
+    restored = function(meta_graph, "traced_restore")
+    restored.node_def.add(name="own", op="Identity", input=["own:output:0"])
+    node(restored.node_def, "AssignVariableOp").input[1] = "own:output:0"
+
+
 def saver_as_a_method(meta_graph):
     name = function(meta_graph, "traced_save").signature.name
     objects = meta_graph.object_graph_def
@@ -405,6 +437,10 @@ def function_in_an_attribute(meta_graph):
         (saver_of_a_file_of_its_own, "MergeV2Checkpoints.*SaveV2"),
         (saver_before_restoring, "the saver as input of"),
         (saver_as_a_method, "the saver as a method"),
+        (saver_that_saves_when_it_restores, "not for servers.*MergeV2Checkpoints"),
+        (variable_of_a_constant, "a value that is from no file in __inference"),
+        (variable_that_depends_on_its_place, "not for servers.*Select.*StaticRegex"),
+        (variable_of_itself, "a value that is from no file in __inference"),
         (no_default_signature, "the signature serving_default in one place only"),
         (signature_of_servers_alone, "the signature more in one place only"),
         (signature_of_another_node, "another computation in the signature serving_d"),
