@@ -6,12 +6,15 @@ Started again with the same flags, it goes on where it stopped.
 """
 
 import pathlib
+import signal
 
 from absl import flags
 
 from train import command, preemption
 
 if __name__ == "__main__":
+    if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of imports
     preemption.STOP_SIGNAL.listen()  # before imports that take seconds
 
 from train import config, paths, recipes, strategies

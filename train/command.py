@@ -4,6 +4,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import signal
 import sys
 from collections.abc import Callable
 
@@ -33,6 +34,8 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> 
     others keep their traceback.
     """
     define_flags()
+    if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
     sys.stdout.reconfigure(errors="backslashreplace")  # names of any kind
 
     def guarded(argv):

@@ -6,6 +6,7 @@ Every runtime takes `images` uint8 (N, H, W, C) and answers with probabilities f
 
 import importlib.util
 import pathlib
+import textwrap
 from collections.abc import Callable, Iterable
 
 import numpy as np
@@ -112,12 +113,29 @@ def load(name: str, directory: pathlib.Path, threads: int | None = None) -> Call
     return _LOADERS[name](str(directory), threads)
 
 
+def load_saved_model(directory: str):
+    """A SavedModel, whose operations were looked at before (`train.inspection`).
+
+    Raises:
+        RunError: it cannot be loaded.
+    """
+    import tensorflow as tf
+
+    paths.require_literal(directory, "of the export")
+    try:
+        return tf.saved_model.load(directory)
+    except Exception as error:  # TensorFlow has one for each kind of damage
+        raise RunError(
+            f"{directory} cannot be loaded. Expected whole files. Received: "
+            f"{type(error).__name__}: {textwrap.shorten(str(error), 300)}"
+        ) from error
+
+
 def _load_saved_model(directory, threads):
     del threads
     import tensorflow as tf
 
-    paths.require_literal(directory, "of the export")
-    model = tf.saved_model.load(directory)
+    model = load_saved_model(directory)
     serve = model.signatures["serving_default"]
 
     def run(images):

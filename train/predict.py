@@ -5,10 +5,11 @@ python -m train.predict runs/digits image.png...
 
 import os
 import pathlib
+import re
 
 import tensorflow as tf
 
-from train import command, inspection, paths
+from train import command, formats, inspection, paths
 
 
 def newest_export(path: pathlib.Path) -> pathlib.Path:
@@ -22,7 +23,8 @@ def newest_export(path: pathlib.Path) -> pathlib.Path:
     versions = [
         version
         for version in path.glob("export/*")
-        if version.name.isdigit() and (version / "saved_model.pb").is_file()
+        if re.fullmatch("[0-9]+", version.name)
+        and (version / "saved_model.pb").is_file()
     ]
     if not versions:
         raise command.RunError(
@@ -53,7 +55,13 @@ def main(arguments):
             raise command.RunError(f"Cannot read {image}: {error}.") from error
     path = newest_export(pathlib.Path(run))
     inspection.require_plain(path)
-    model = tf.saved_model.load(str(path))
+    model = formats.load_saved_model(str(path))
+    if "image_bytes" not in model.signatures:
+        raise command.RunError(
+            f"{path} takes no image files. Expected an export of a network for images "
+            "of 1 or 3 channels. Received: signatures "
+            f"{', '.join(sorted(model.signatures))}."
+        )
     for image, content in zip(images, contents, strict=True):
         try:
             answer = model.signatures["image_bytes"](tf.constant([content]))

@@ -122,6 +122,22 @@ def test_predict_prints_names_and_scores(short_run, digits, tmp_path, command):
         assert float(line.split()[2]) == pytest.approx(float(score), abs=2e-4)
 
 
+@pytest.mark.parametrize("file", ["variables.index", "variables.data-00000-of-00001"])
+def test_predict_names_an_export_with_a_damaged_bit(file, short_run, tmp_path, command):
+    workdir, _ = short_run
+    export = predict.newest_export(workdir)
+    shutil.copytree(export, tmp_path / export.name)
+    damaged = tmp_path / export.name / "variables" / file
+    content = bytearray(damaged.read_bytes())
+    content[len(content) // 2] ^= 16
+    damaged.write_bytes(content)
+    (tmp_path / "a.png").write_bytes(b"")
+    arguments = [tmp_path / export.name, tmp_path / "a.png"]
+    done = command("-m", "train.predict", *arguments, expected=1)
+    assert "cannot be loaded. Expected whole files" in done.stderr
+    assert "Traceback" not in done.stderr
+
+
 def test_predict_names_what_it_cannot_use(short_run, tmp_path, command):
     workdir, _ = short_run
     (tmp_path / "text.png").write_text("no picture")

@@ -258,6 +258,28 @@ def test_sigterm_while_modules_are_imported_is_no_failure(tmp_path, short_flags)
     assert not run.exists()
 
 
+INTERRUPTIBLE = """
+import os, signal, sys
+signal.signal(signal.SIGINT, signal.SIG_DFL)  # which background jobs ignore
+os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
+"""
+
+
+def test_interrupt_while_modules_are_imported_has_no_traceback(tmp_path, short_flags):
+    process = subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTIBLE, "-X", "importtime", "-m", "train"]
+        + [*short_flags, f"--workdir={tmp_path / 'run'}"],
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    for line in process.stderr:
+        if " tensorflow." in line or " numpy." in line:
+            process.send_signal(signal.SIGINT)
+            break
+    _, errors = process.communicate(timeout=900)
+    assert process.returncode == -signal.SIGINT and "Traceback" not in errors
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("words", ["test     top-1", "served   "])
 def test_sigterm_after_training_ends_the_run_at_once(
