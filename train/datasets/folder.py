@@ -19,7 +19,7 @@ SPLITS = ("train", "test", *VALIDATION_NAMES)
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 USED = ("JPEG", "PNG")  # what the signature `image_bytes` of an export promises to take
 KINDS = re.compile(  # by the first bytes of a file
-    rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<GIF>GIF8)|(?P<BMP>BM)"
+    rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<GIF>GIF8[79]a)|(?P<BMP>BM....\0{4})"
     rb"|(?P<WebP>RIFF....WEBP)|(?P<TIFF>II\*\0|MM\0\*)"
     rb"|(?P<HEIF>....ftyp(heic|heix|mif1|msf1|avif|avis))",
     re.DOTALL,
@@ -119,7 +119,7 @@ class _Reader:
     def __init__(self, directory):
         self.directory = directory
         self.left_out, self.sizes = collections.Counter(), collections.Counter()
-        self._seen, self._damaged = {}, []
+        self._seen, self._split_of, self._damaged = {}, {}, []
 
     def images(self) -> dict[str, dict[str, list[str]]]:
         """Paths by split and class."""
@@ -169,6 +169,8 @@ class _Reader:
                 splits[entry.name] = entry.path
             elif entry.name in SPLITS or not entry.is_file():
                 unknown.append(entry.name)
+            elif KINDS.match(_begin(entry)[0]):
+                self.left_out["images beside train"] += 1
         validation = [name for name in VALIDATION_NAMES if name in splits]
         if unknown or len(validation) > 1 or "train" not in splits:
             received = ", ".join(map(repr, unknown[:5] or validation or sorted(splits)))
@@ -195,7 +197,7 @@ class _Reader:
             for entry in self._entries(waiting.pop()):
                 if entry.is_dir() and _suffix(entry) not in SUFFIXES:
                     waiting.append(entry.path)
-                elif size := self._image_size(entry):
+                elif size := self._image_size(split, entry):
                     images.append(entry.path)
                     self.sizes[split] += size
         if not images and not self._damaged:
@@ -222,17 +224,20 @@ class _Reader:
                 else:
                     yield entry
 
-    def _image_size(self, entry):
+    def _image_size(self, split, entry):
         """Bytes of an image; 0 of a file that is none."""
         _require_file(entry)
-        descriptor = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK)
-        try:
-            begin, size = os.read(descriptor, 16), os.fstat(descriptor).st_size
-        finally:
-            os.close(descriptor)
+        begin, status = _begin(entry)
         known = KINDS.match(begin)
         if known and known.lastgroup in USED:
-            return size
+            key = status.st_dev, status.st_ino
+            other, path = self._split_of.setdefault(key, (split, entry.path))
+            if other != split:
+                raise RunError(
+                    f"{path!r} and {entry.path!r} are one file. Expected an image in "
+                    "one split only. Received: a link."
+                )
+            return status.st_size
         suffix = _suffix(entry)
         if not known and suffix in SUFFIXES:
             self._damaged.append(entry.path)
@@ -287,6 +292,15 @@ def check_images(directory: str, paths: list[bytes]) -> np.ndarray:
     }
     joined = b"".join(digests[path] for path in paths)
     return np.frombuffer(joined, np.uint8).reshape(len(paths), -1)
+
+
+def _begin(entry) -> tuple[bytes, os.stat_result]:
+    """The first bytes of a file, which may become a pipe at any time."""
+    descriptor = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK)
+    try:
+        return os.read(descriptor, 16), os.fstat(descriptor)
+    finally:
+        os.close(descriptor)
 
 
 def _suffix(entry):

@@ -102,6 +102,30 @@ def test_many_kinds_of_other_files_are_one_short_list(folder):
     assert received.endswith(", 4 of other kinds")
 
 
+def test_images_beside_the_splits_are_counted(folder):
+    for name, kind in (("x.jpg", "JPEG"), ("y.png", "PNG"), ("z", "GIF")):
+        (folder / name).write_bytes(encoded(kind))
+    loaded = load(folder)
+    assert loaded.left_out == "3 images beside train"
+    assert sizes(loaded) == {"train": 22, "validation": 2, "test": 8}
+
+
+def test_text_that_begins_like_an_image_is_none(folder):
+    (folder / "train" / "cat" / "BMW.txt").write_text("BMW and others, cars and bikes")
+    (folder / "train" / "cat" / "x.jpg").write_text("GIF8 is no header")
+    with pytest.raises(RunError, match="1 damaged: .*x.jpg"):
+        load(folder)
+    (folder / "train" / "cat" / "x.jpg").unlink()
+    assert load(folder).left_out == "1 .txt"
+
+
+@pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
+def test_image_in_two_splits_is_named(folder, link):
+    getattr(folder / "test/cat/x.png", link)(folder / "train/cat/1.png")
+    with pytest.raises(RunError, match="train/cat/1.png' and .*x.png' are one file"):
+        load(folder)
+
+
 def test_files_beside_the_splits_are_of_no_matter(folder):
     (folder / "README.txt").touch()
     (folder / "train.zip").touch()
