@@ -154,7 +154,7 @@ def load(
     """
     if weights is None:
         return
-    path, received = _contents(weights)
+    path, received, received_order = _contents(weights)
     expected = collections.defaultdict(collections.Counter)
     for layer in model.layers:
         for variable in layer.weights:
@@ -177,6 +177,16 @@ def load(
         raise ValueError(
             f"{path!r} holds the weights of another network than {model.name}: "
             f"{textwrap.shorten('; '.join(differences[:3]), 600)}"
+        )
+    order = [
+        (type(layer).__name__, _stable_name(layer.name))
+        for layer in model.layers
+        if layer.weights
+    ]
+    if _sequences(order, expected) != _sequences(received_order, expected):
+        raise ValueError(
+            f"{path!r} is damaged. Expected the layers of {model.name} in their order. "
+            "Received: names of layers at the places of others."
         )
     try:
         with warnings.catch_warnings(action="ignore"):  # one error says it all
@@ -204,14 +214,14 @@ def classes_in(weights: str | os.PathLike, head: str) -> int:
     Raises:
         ValueError: no such file, not a weights file, or one with a damaged head.
     """
-    path, arrays = _contents(weights)
+    path, arrays, _ = _contents(weights)
     return _classes(arrays, head, path)
 
 
 def require_usable(array: np.ndarray, variable: keras.Variable) -> None:
     """Raises a ValueError unless a variable may have these values."""
     if not np.isfinite(array).all():
-        raise ValueError("holds numbers that are not finite")
+        raise ValueError(f"holds numbers that are not finite in {variable.dtype}")
     if variable.name.endswith("moving_variance") and (array < 0).any():
         raise ValueError("holds variances below 0")
 
@@ -245,8 +255,20 @@ def _stable_name(name):
     return re.sub(r"_\d+$", "", name)
 
 
-def _contents(path) -> tuple[str, dict[str, collections.Counter]]:
-    """The path of a weights file as text, and the arrays of each layer in it.
+def _sequences(layers, names_to_load):
+    """How often the layers of a kind have these names, in this order."""
+    names = collections.defaultdict(list)
+    for kind, name in layers:
+        if name in names_to_load:
+            names[kind].append(name)
+    return collections.Counter(map(tuple, names.values()))
+
+
+def _contents(path) -> tuple[str, dict[str, collections.Counter], list]:
+    """The path of a weights file as text, the arrays of each layer, and their order.
+
+    Keras finds layers by class and number, not by name. The order is that of the
+    numbers: (group without its number, name).
 
     No number is read: the shapes that a file declares may be far larger than itself.
     """
@@ -257,9 +279,9 @@ def _contents(path) -> tuple[str, dict[str, collections.Counter]]:
             "`weights` must be None, the path of a .weights.h5 file, or a tag of "
             f"`model_info(name).weights`. Received: weights={path!r}."
         )
-    arrays = collections.defaultdict(collections.Counter)
+    arrays, names = collections.defaultdict(collections.Counter), {}
     try:
-        problem = _read_contents(path, arrays)
+        problem = _read_contents(path, arrays, names)
     except Exception as error:  # those of HDF5 are many
         raise ValueError(
             f"{path!r} is no .weights.h5 file or is damaged: "
@@ -267,10 +289,12 @@ def _contents(path) -> tuple[str, dict[str, collections.Counter]]:
         ) from error
     if problem:
         raise ValueError(f"{path!r} is refused: {problem}.")
-    return path, arrays
+    numbered = {group: re.fullmatch(r"(.*?)(?:_(\d+))?", group) for group in names}
+    order = sorted(names, key=lambda group: int(numbered[group][2] or 0))
+    return path, arrays, [(numbered[group][1], names[group]) for group in order]
 
 
-def _read_contents(path, arrays):
+def _read_contents(path, arrays, names):
     """Counts the arrays of each layer; returns what is wrong, or `None`."""
     import h5py  # comes with Keras
 
@@ -284,9 +308,9 @@ def _read_contents(path, arrays):
         if problem := _dataset_problem(item):
             return f"{path!r} {problem}"
         # layers/dense_1/vars/0, or deeper; layers/dense_1/vars has the layer's name.
-        group = "/".join([*path.split("/")[:2], "vars"])
-        attributes = file[group].attrs if group in file else {}
-        name = _stable_name(str(attributes.get("name", path)))
+        group = "/".join(path.split("/")[:2])
+        attributes = file[f"{group}/vars"].attrs if f"{group}/vars" in file else {}
+        names[group] = name = _stable_name(str(attributes.get("name", path)))
         arrays[name][Array(_kind(item), item.shape)] += 1
 
     with h5py.File(path) as file:

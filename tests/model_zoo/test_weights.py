@@ -5,6 +5,7 @@ import pathlib
 import shutil
 
 import h5py
+import keras
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -171,6 +172,35 @@ def test_weights_of_another_network_are_refused(file, name, options, classes):
     options = {**SMALL, **options}
     with pytest.raises(ValueError, match="holds the weights of another network"):
         model_zoo.create_model(name, classes=classes, weights=file[1], **options)
+
+
+def test_layers_at_the_places_of_others_are_refused(file):
+    network, path = file
+    with h5py.File(path, "r+") as opened:
+        for old, new in (
+            ("conv2d_1", "t"),
+            ("conv2d_2", "conv2d_1"),
+            ("t", "conv2d_2"),
+        ):
+            opened.move(f"layers/{old}", f"layers/{new}")
+    before = network.get_weights()
+    with pytest.raises(ValueError, match="Expected the layers of .* in their order"):
+        weights.load(network, path)
+    for old, new in zip(before, network.get_weights(), strict=True):
+        np.testing.assert_array_equal(old, new)
+
+
+def test_numbers_too_large_for_the_model_are_named(file):
+    network, path = file
+    with h5py.File(path, "r+") as opened:
+        array = opened["layers/conv2d/vars/0"]
+        array[...] = np.full(array.shape, 1e5)
+    keras.config.set_dtype_policy("float16")
+    try:
+        with pytest.raises(ValueError, match="not finite in float16"):
+            model_zoo.create_model("resnet18_an", classes=7, weights=path, **SMALL)
+    finally:
+        keras.config.set_dtype_policy("float32")
 
 
 @pytest.mark.parametrize(
