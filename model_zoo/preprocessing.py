@@ -18,6 +18,7 @@ from model_zoo.applications import ORIGINALS
 from model_zoo.blocks import channel_axis
 from model_zoo.registry import model_info, split_name
 
+LONGEST = 2**20  # pixels of a side after resizing
 CLASS_NAMES_FILE = pathlib.Path(__file__).parent / "imagenet_classes.tsv"
 
 
@@ -112,8 +113,8 @@ def preprocessing(
 def preprocess_input(images, name: str):
     """(images / 255 - mean) / std: what the network takes.
 
-    For a network of `model_zoo.applications` the result is that of the original's
-    `preprocess_input`, of RGB images too where it makes them BGR.
+    For a network of `model_zoo.applications` and RGB images the result is that of the
+    original's `preprocess_input`, which makes them BGR for some.
 
     Args:
         images: (..., H, W, channels), or (..., channels, H, W) if that is Keras' image
@@ -125,7 +126,8 @@ def preprocess_input(images, name: str):
         float32 of the same shape; a NumPy array if `images` is one.
 
     Raises:
-        ValueError: unknown name, or another number of channels.
+        ValueError: unknown name, images without channels, or another number of them
+            than means, where the network has several.
     """
     images = images if hasattr(images, "shape") else np.asarray(images)
     axis = -1 if channel_axis() == -1 else -3
@@ -178,25 +180,73 @@ def resize_and_crop(images, shorter_side: int = 256, crop: int = 224):
             "`images` must have a height and a width. "
             f"Received: shape {tuple(images.shape)}."
         )
+    window, scale, translation = zip(
+        *_windows([ops.shape(images)[axis] for axis in axes], shorter_side, crop),
+        strict=True,
+    )
+    all_channels = (slice(None),) if channel_axis() == -1 else ()
+    images = images[(..., *window, *all_channels)]
     shape = ops.shape(images)
-    size = ops.cast(ops.stack([shape[axis] for axis in axes]), "int32")
-    resized = shorter_side * size // ops.min(size)
-    offset = ops.cast(ops.round(ops.cast(resized - crop, "float32") / 2), "int32")
     output_shape = [crop if axis in axes else shape[axis] for axis in range(rank)]
     return ops.image.scale_and_translate(
         ops.cast(images, "float32"),
         tuple(output_shape),
-        scale=ops.cast(resized, "float32") / ops.cast(size, "float32"),
-        translation=-ops.cast(offset, "float32"),
+        scale=ops.stack(scale),
+        translation=ops.stack(translation),
         spatial_dims=axes,
         method="linear",
         antialias=True,
     )
 
 
+def _windows(sizes, shorter_side, crop):
+    """For each axis: the pixels that the crop needs, their scale and translation.
+
+    In whole numbers, which do not overflow: Python's, or int64 for sizes that only a
+    graph of TensorFlow knows.
+    """
+    is_known = all(isinstance(size, int) for size in sizes)
+    smallest, largest, half, ratio = _ARITHMETIC[is_known]
+    if not is_known:
+        sizes = [ops.cast(size, "int64") for size in sizes]
+    shortest = smallest(*sizes)
+    for size in sizes:
+        resized = shorter_side * size // shortest
+        offset = half(resized - crop)
+        margin = size // resized + 2  # of the antialiasing filter
+        first = largest(offset * size // resized - margin, 0)
+        last = smallest((offset + crop) * size // resized + margin, size)
+        scale = ratio(resized, size)
+        translation = ratio(first * resized - offset * size, size)
+        yield (
+            slice(first, last),
+            *(ops.cast(each, "float32") for each in (scale, translation)),
+        )
+
+
+def _float64(number):
+    return ops.cast(number, "float64")
+
+
+_ARITHMETIC = {  # smaller, larger, rounded half, ratio: of known sizes, of a graph's
+    True: (min, max, lambda n: round(n / 2), lambda n, m: n / m),
+    False: (
+        ops.minimum,
+        ops.maximum,
+        lambda n: ops.cast(ops.round(_float64(n) / 2), "int64"),
+        lambda n, m: _float64(n) / _float64(m),
+    ),
+}
+
+
 def _check_sizes(shorter_side, crop):
     arguments.require_integer("shorter_side", shorter_side)
     arguments.require_integer("crop", crop)
+    if shorter_side > LONGEST:
+        raise ValueError(
+            f"`shorter_side` must be at most {LONGEST}. "
+            f"Received: shorter_side={shorter_side!r:.30}."
+        )
     if not 1 <= crop <= shorter_side:
         raise ValueError(
             "`crop` must be from 1 to `shorter_side`. "

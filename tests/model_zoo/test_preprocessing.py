@@ -120,6 +120,24 @@ def test_symbolic_images_of_unknown_size():
     np.testing.assert_allclose(model(image[None]), expected)
 
 
+@pytest.mark.parametrize("shape", [(1, 3_000_000), (3_000_000, 2)])
+def test_images_as_long_as_can_be_need_no_memory(shape):
+    image = np.broadcast_to(np.arange(shape[1])[:, None] % 2 * 100.0, (*shape, 3))
+    unknown = tf.function(
+        preprocessing.resize_and_crop,
+        input_signature=[tf.TensorSpec((None, None, 3), tf.float32)],
+    )
+    for function in (preprocessing.resize_and_crop, unknown):
+        outputs = ops.convert_to_numpy(function(image.astype("float32")))
+        assert outputs.min() >= 0 and outputs.max() <= 100 and outputs.mean() > 30
+
+
+def test_sides_of_any_length_are_counted_exactly():
+    image = np.full((1, 10_000, 3), 100, "uint8")
+    outputs = preprocessing.resize_and_crop(image, 2**20, 8)
+    np.testing.assert_allclose(outputs, 100, rtol=1e-6)
+
+
 def test_functions_work_in_tf_data_on_images_of_any_size():
     images = [picture(60, 80), picture(90, 70)]
     spec = tf.TensorSpec((None, None, 3), tf.uint8)
@@ -153,6 +171,10 @@ def test_layer_knows_its_output_shape():
         (
             lambda: preprocessing.ResizeAndCrop(100, 224),
             "`crop` must be from 1 to `shorter_side`. Received: crop=224",
+        ),
+        (
+            lambda: preprocessing.resize_and_crop(picture(30, 30), 10**30),
+            "`shorter_side` must be at most 1048576. Received: shorter_side=1000",
         ),
         (
             lambda: preprocessing.resize_and_crop(np.zeros((30, 30))),
