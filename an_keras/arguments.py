@@ -6,6 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
+MOST = 2**20  # components, groups, units: far more than anybody has use for
 LEAST, LARGEST = (float(getattr(np.finfo("float32"), n)) for n in ("tiny", "max"))
 
 
@@ -16,8 +17,10 @@ def require_integer(name, value):
 
 def require_positive_integer(name, value):
     require_integer(name, value)
-    if value < 1:
-        raise ValueError(f"`{name}` must be >= 1. Received: {name}={value}.")
+    if not 1 <= value <= MOST:
+        raise ValueError(
+            f"`{name}` must be >= 1 and at most {MOST}. Received: {name}={value!r:.30}."
+        )
 
 
 def require_number(name, value):
@@ -43,6 +46,14 @@ def require_positive_number(name, value):
 def require_boolean(name, value):
     if not isinstance(value, bool):
         raise TypeError(f"`{name}` must be a boolean. Received: {name}={value!r}.")
+
+
+def require_floating(name, policy):
+    for dtype in (policy.variable_dtype, policy.compute_dtype):
+        if not keras.backend.is_float_dtype(dtype):
+            raise ValueError(
+                f"`{name}` must be a floating point type. Received: {name}={dtype!r}."
+            )
 
 
 def require_member(name, value, members):

@@ -158,6 +158,7 @@ class AttentiveNormalization(keras.layers.Layer):
         **kwargs,
     ):
         super().__init__(**kwargs)
+        arguments.require_floating("dtype", self.dtype_policy)
         arguments.require_positive_integer("num_components", num_components)
         arguments.require_positive_integer("groups", groups)
         if gate_hidden_units is not None:

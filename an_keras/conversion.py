@@ -120,9 +120,9 @@ def convert_normalization(
     if report is not None and not isinstance(report, list):
         raise TypeError(f"`report` must be a list. Received: report={report!r}.")
     arguments.require_number("noise", noise)
-    if not 0.0 <= noise <= arguments.LARGEST:
+    if not 0.0 <= noise <= 10.0:
         raise ValueError(
-            f"`noise` must be >= 0 and finite. Received: noise={noise!r:.30}."
+            f"`noise` must be >= 0 and at most 10. Received: noise={noise!r:.30}."
         )
     found = graph.calls(model)
     selected, components = _selector(where, found), _components(num_components, found)

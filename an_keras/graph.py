@@ -158,15 +158,15 @@ def rebuild(model: keras.Model, replace: Callable) -> keras.Model:
         The copy, with the old `trainable` of every layer and weight; not compiled.
 
     Raises:
-        ValueError: a layer whose copy, made from its config, has other weights, or
-            shares them with fewer layers.
+        ValueError: a layer that cannot be made from its config, or whose copy has
+            other weights, or shares them with fewer layers.
     """
     replaced, inputs = {}, None
 
     def clone(layer):
         other = replace(layer)
         if other is None:
-            return layer.__class__.from_config(layer.get_config())
+            return _made_again(layer)
         replaced[id(layer)] = other
         return other
 
@@ -180,7 +180,9 @@ def rebuild(model: keras.Model, replace: Callable) -> keras.Model:
     for old, new in _pairs(model, copy):
         if new.trainable != old.trainable:
             new.trainable = old.trainable
-        if id(old) not in replaced and not is_graph(old):
+        if id(old) in replaced:
+            _freeze_as(old, new)
+        elif not is_graph(old):
             copied += _copy_state(old, new)
     if len({id(old) for old, _ in copied}) != len({id(new) for _, new in copied}):
         raise ValueError(
@@ -203,7 +205,7 @@ def rebuild_on(model: keras.Model, input_tensor) -> keras.Model:
             new = (
                 rebuild(layer, lambda each: None)
                 if is_graph(layer)
-                else layer.__class__.from_config(layer.get_config())
+                else _made_again(layer)
             )
             made[id(layer)] = layer, new
         return made[id(layer)][1]
@@ -215,6 +217,25 @@ def rebuild_on(model: keras.Model, input_tensor) -> keras.Model:
     sources = keras.utils.get_source_inputs(input_tensor)
     sources = sources[0] if len(sources) == 1 else sources
     return keras.Model(sources, outputs, name=model.name)
+
+
+def _made_again(layer):
+    try:
+        return layer.__class__.from_config(layer.get_config())
+    except Exception as error:  # of other people's code
+        raise ValueError(
+            f"Layer {layer.name!r} of class {type(layer).__name__} must be one that "
+            f"can be made again from its config. Received: {error}"
+        ) from error
+
+
+def _freeze_as(old, new):
+    """Weights of a layer in place of another that have a frozen one's name."""
+    trainable = {v.path.removeprefix(old.path): v.trainable for v in old.weights}
+    for variable in new.weights:
+        name = variable.path.removeprefix(new.path)
+        if variable.trainable and not trainable.get(name, True):
+            variable.trainable = False
 
 
 def _same_input(tensor):

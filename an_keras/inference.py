@@ -37,7 +37,9 @@ def collect_attention(model: keras.Layer, inputs) -> dict:
         the same path, as in an ensemble, have the names of the models around them
         before their own instead. Layers that are not called in inference have none. Of
         a layer that is called in a compiled function, too, the other calls have
-        entries; `keras.ops.map` calls once more than there are rows on TensorFlow.
+        entries; `keras.ops.map` calls once more than there are rows on TensorFlow. The
+        model is called as it is: where its own code calls a layer with
+        `training=True`, the weights are those of training, and statistics move.
 
     Raises:
         ValueError: the model has no `AttentiveNormalization`; or one is called where it

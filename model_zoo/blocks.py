@@ -6,6 +6,8 @@ import numbers
 import keras
 from keras import layers
 
+from an_keras import arguments
+
 HEAD = "predictions"
 
 
@@ -38,15 +40,22 @@ def image_input(input_tensor, input_shape, default: tuple, smallest: int):
         input_shape = input_tensor.shape[1:]
     elif input_shape is None:
         input_shape = data_format(default)
-    input_shape = tuple(input_shape)
-    if len(input_shape) != 3:
+    known = isinstance(input_shape, (tuple, list)) and all(
+        size is None or isinstance(size, numbers.Integral) for size in input_shape
+    )
+    if not known or len(input_shape) != 3:
         raise ValueError(
             "`input_shape` must be (height, width, channels). "
             f"Received: input_shape={input_shape}."
         )
+    input_shape = tuple(input_shape)
     sizes = input_shape[1:] if channels_first else input_shape[:2]
     channels = input_shape[0] if channels_first else input_shape[2]
-    if channels is None or any(size is not None and size < smallest for size in sizes):
+    if (
+        not channels
+        or channels < 1
+        or any(size is not None and size < smallest for size in sizes)
+    ):
         raise ValueError(
             f"`input_shape` must have a height and width of at least {smallest} pixels "
             f"and static channels. Received: input_shape={input_shape}."
@@ -185,6 +194,7 @@ def head(
         raise ValueError(
             f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}."
         )
+    arguments.require_boolean("include_top", include_top)
     if include_top:
         integer = isinstance(classes, numbers.Integral) and not isinstance(
             classes, bool

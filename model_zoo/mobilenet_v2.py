@@ -12,6 +12,7 @@ from typing import ClassVar
 import keras
 from keras import layers
 
+from an_keras import arguments
 from model_zoo.blocks import channel_axis, conv, depthwise_conv
 from model_zoo.network import NetworkSpec, register_network
 from model_zoo.norms import Norms
@@ -34,8 +35,8 @@ class MobileNetV2Spec(NetworkSpec):
     """MobileNetV2.
 
     Attributes:
-        width_multiplier: of all channels, > 0; the last convolution never has fewer
-            than 1280.
+        width_multiplier: of all channels, > 0 and at most 100; the last convolution
+            never has fewer than 1280.
         round_channels: to multiples of 8, as in the refactored release; the published
             networks cut the fraction off.
     """
@@ -45,9 +46,10 @@ class MobileNetV2Spec(NetworkSpec):
     options: ClassVar[tuple[str, ...]] = ("width_multiplier", "round_channels")
 
     def __post_init__(self):
-        if not 0 < self.width_multiplier < float("inf"):
+        arguments.require_number("width_multiplier", self.width_multiplier)
+        if not 0 < self.width_multiplier <= 100:
             raise ValueError(
-                "`width_multiplier` must be > 0 and finite. "
+                "`width_multiplier` must be > 0 and at most 100. "
                 f"Received: width_multiplier={self.width_multiplier}."
             )
 

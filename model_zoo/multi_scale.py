@@ -1,9 +1,12 @@
 """Feature maps of several sizes out of one network, for detection and segmentation."""
 
 import math
+from collections.abc import Iterable
 
 import keras
 from keras import layers
+
+from an_keras import arguments
 
 ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
 
@@ -29,6 +32,7 @@ def multi_scale(
         rounded as the network does.
 
     Raises:
+        TypeError: levels that are no integers.
         ValueError: a model without a map of some level, with several inputs, or with
             other models inside.
     """
@@ -47,7 +51,9 @@ def multi_scale(
         level = math.log2(stride)
         if _is_activation(operation) and level % 1 == 0:
             maps[int(level)] = operation.output
-    levels = tuple(levels) if isinstance(levels, (tuple, list)) else (levels,)
+    levels = tuple(levels) if isinstance(levels, Iterable) else (levels,)
+    for level in levels:
+        arguments.require_integer("levels", level)
     if not levels or not set(levels) <= set(maps):
         raise ValueError(
             f"`levels` must be some of {sorted(maps)} in {model.name}. "

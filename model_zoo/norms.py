@@ -26,7 +26,7 @@ class Norms:
         num_components: K, one for all stages or one per stage.
         stages: how many stages the network has.
         normalization: `"batch"` or `"group"`, with gcd(32, channels) groups.
-        synchronized: batch statistics over all replicas.
+        synchronized: batch statistics over all replicas; on TensorFlow.
         norm_options: further arguments of every `AttentiveNormalization`; a tuple holds
             one value for each stage.
 
@@ -63,6 +63,11 @@ class Norms:
             raise ValueError(
                 f"`num_components` must be an int or one int for each of the {stages} "
                 f"stages. Received: num_components={num_components}."
+            )
+        if norm_options is not None and not isinstance(norm_options, dict):
+            raise TypeError(
+                "`norm_options` must be a dictionary of arguments of "
+                f"AttentiveNormalization. Received: norm_options={norm_options!r}."
             )
         for option, value in (norm_options or {}).items():
             if isinstance(value, (tuple, list)) and len(value) != stages:

@@ -83,6 +83,8 @@ def split_name(name: str) -> tuple[str, str]:
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the registered networks that match a shell-style pattern, sorted."""
+    if not isinstance(pattern, str):
+        raise TypeError(f"`pattern` must be a string. Received: pattern={pattern!r}.")
     return sorted(fnmatch.filter(_MODELS, pattern))
 
 
@@ -130,7 +132,7 @@ def create_model(name: str, /, **kwargs) -> keras.Model:
             `"all"`: every norm of the network; `None` for the published place.
         num_components: K, one int or one for each stage; `None` as published.
         normalization: `"batch"`, or `"group"` with gcd(32, C) groups, for all norms.
-        synchronized: batch statistics over all replicas.
+        synchronized: batch statistics over all replicas; on TensorFlow.
         norm_options: further arguments of every `AttentiveNormalization`; a tuple holds
             one value for each stage, as `{"gate_hidden_units": (20, 20, 40, 40)}`.
         **kwargs: all of the above; networks of `model_zoo.applications` take those of

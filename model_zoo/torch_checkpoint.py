@@ -118,12 +118,20 @@ def load_torch_checkpoint(
         head: `"strict"`: the classifier is loaded too; `"new"`: the model's own stays.
 
     Raises:
+        TypeError: arguments of another type.
         ValueError: a file that is damaged, is no checkpoint, or holds code; keys that
             are missing or left over; shapes that differ; numbers that are not finite.
         ImportError: a file is given, and PyTorch is missing or older than 2.10.
     """
     if head not in ("strict", "new"):
         raise ValueError(f"`head` must be 'strict' or 'new'. Received: head={head!r}.")
+    if not isinstance(model, keras.Model):
+        raise TypeError(f"`model` must be a Keras model. Received: {model!r}.")
+    if not isinstance(path_or_dict, (str, os.PathLike, Mapping)):
+        raise TypeError(
+            "`path_or_dict` must be the path of a file or a dictionary of arrays. "
+            f"Received: {path_or_dict!r}."
+        )
     if not isinstance(path_or_dict, Mapping):
         path_or_dict = read_torch_file(path_or_dict)
     variables = {variable.path: variable for variable in model.weights}

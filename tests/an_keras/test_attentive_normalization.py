@@ -452,6 +452,8 @@ def test_fit_learns_and_moves_the_statistics():
         ({"num_components": 2.5}, TypeError, "`num_components` must be an integer"),
         ({"gate_hidden_units": 0}, ValueError, "`gate_hidden_units` must be >= 1"),
         ({"groups": 0}, ValueError, "`groups` must be >= 1"),
+        ({"num_components": 10**30}, ValueError, "and at most 1048576. Received"),
+        ({"dtype": "int32"}, ValueError, "`dtype` must be a floating point type"),
         ({"normalization": "bn"}, ValueError, "`normalization` must be one of 'batch'"),
         ({"descriptor": "std"}, ValueError, "`descriptor` must be one of"),
         (

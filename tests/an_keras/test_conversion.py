@@ -262,7 +262,7 @@ def test_what_cannot_become_attentive_is_named():
         ({"num_components": 0}, "`num_components` must be >= 1"),
         ({"num_components": {4: 3}}, "a K for every stride.*stride 2"),
         ({"noise": -1.0}, "`noise` must be >= 0"),
-        ({"noise": 10**400}, "`noise` must be >= 0 and finite"),
+        ({"noise": 10**400}, "`noise` must be >= 0 and at most 10"),
     ],
 )
 def test_values_outside_of_their_range_are_named(arguments, words):
@@ -277,6 +277,22 @@ def test_values_outside_of_their_range_are_named(arguments, words):
 def test_other_types_are_named(arguments):
     with pytest.raises(TypeError, match="Received"):
         convert_normalization(network(), **arguments)
+
+
+class Unserializable(layers.Layer):
+    def __init__(self, factor):
+        super().__init__(name="doubled")
+        self.factor = factor
+
+    def call(self, x):
+        return self.factor * x
+
+
+def test_layers_that_cannot_be_made_again_are_named():
+    old = keras.Sequential([keras.Input((8, 8, 3)), layers.BatchNormalization()])
+    old.add(Unserializable(2.0))
+    with pytest.raises(ValueError, match="'doubled' of class Unserializable"):
+        convert_normalization(old, "all")
 
 
 def test_models_that_are_no_graph_are_named():
@@ -379,7 +395,10 @@ def test_what_is_frozen_stays_frozen_and_what_is_not_does_not():
     old.get_layer("spatial_norm").trainable = True
     old.get_layer("point").trainable = True
     old.get_layer("point").kernel.trainable = False
+    old.get_layer("spatial_norm").gamma.trainable = False
     new = convert_normalization(old, "all")
+    assert not new.get_layer("spatial_norm").gamma.trainable
+    assert new.get_layer("spatial_norm").beta.trainable
     states = [[e.trainable for e in m.layers] for m in (old, new)]
     assert states[0] == states[1]
     assert not new.get_layer("point").kernel.trainable

@@ -343,6 +343,15 @@ def test_layers_that_use_the_statistics_of_the_batch_stay_as_they_are(make, is_f
     assert (norm.normalization is None) == is_folded
 
 
+def test_what_is_frozen_stays_frozen_when_it_is_folded():
+    norm = AttentiveNormalization(3, name="norm")
+    model = keras.Sequential([keras.Input((4, 4, 3)), norm])
+    norm.gamma.trainable = norm.gate.kernel.trainable = False
+    (folded,) = inference.attentive_layers(fold_for_inference(model))
+    trainable = {variable.name: variable.trainable for variable in folded.weights}
+    assert trainable == {"gamma": False, "beta": True, "kernel": False, "bias": True}
+
+
 def test_copies_keep_dropout_that_works_in_inference():
     inputs = keras.Input((6, 6, 3))
     outputs = AttentiveNormalization(3)(inputs)

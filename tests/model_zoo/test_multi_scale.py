@@ -92,6 +92,18 @@ def test_layers_are_shared_with_the_model():
     )
 
 
+@pytest.mark.parametrize("levels", [(1.0,), (True,), [[2]], "2", {"2"}])
+def test_levels_that_are_no_integers_are_type_errors(levels):
+    model = model_zoo.create_model("resnet20_bn")
+    with pytest.raises(TypeError, match="`levels` must be an integer"):
+        model_zoo.multi_scale(model, levels)
+
+
+def test_levels_may_be_any_integers():
+    maps = model_zoo.multi_scale(model_zoo.create_model("resnet20_bn"), np.array([1]))
+    assert list(maps.output) == ["1"]
+
+
 def test_unknown_levels_are_named():
     model = model_zoo.create_model("resnet18_an", input_shape=(32, 32, 3))
     with pytest.raises(ValueError, match="some of \\[1, 2, 3, 4, 5\\] in resnet18_an"):

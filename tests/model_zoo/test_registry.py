@@ -26,6 +26,11 @@ def test_info_names_the_lineage():
     assert info.input_shape == (32, 32, 3)
 
 
+def test_pattern_that_is_no_string_is_a_type_error():
+    with pytest.raises(TypeError, match="`pattern` must be a string. Received"):
+        model_zoo.list_models(None)
+
+
 @pytest.mark.parametrize("name", [None, 3, ["resnet20_an"]])
 def test_name_that_is_no_string_is_a_type_error(name):
     with pytest.raises(TypeError, match="`name` must be a string. Received: name="):

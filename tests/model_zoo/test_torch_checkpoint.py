@@ -168,6 +168,14 @@ def test_new_head_keeps_ours_and_loads_the_rest(small):
         model_zoo.load_torch_checkpoint(other, state)
 
 
+@pytest.mark.parametrize("path", [None, 3, []])
+def test_what_is_no_checkpoint_is_a_type_error(small, path):
+    with pytest.raises(TypeError, match="path of a file or a dictionary of arrays"):
+        model_zoo.load_torch_checkpoint(small, path)
+    with pytest.raises(TypeError, match="`model` must be a Keras model. Received"):
+        model_zoo.load_torch_checkpoint(path, {})
+
+
 def change(state, key, value):
     return {**state, key: value}
 
