@@ -76,7 +76,8 @@ def test_name_that_graphs_do_not_take_is_a_usage_error(short_run, name):
 
 def test_network_that_does_not_fit_into_memory_is_an_error(short_run):
     facts = fingerprint.read_facts(short_run[0])
-    options = {"num_components": 10**10}
+    wide = {"num_components": 2**20, "gate_hidden_units": 2**20}  # 4 TiB a kernel
+    options = {"norm_options": wide}
     model = dataclasses.replace(facts.recipe.model, options=options)
     recipe = dataclasses.replace(facts.recipe, model=model)
     with pytest.raises(RunError, match="Cannot build resnet20_an: "):
