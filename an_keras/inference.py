@@ -141,7 +141,10 @@ def _are_called(function, layers):
 
 
 def _has_values(array):
-    """Whether it is no tensor of a function that is traced."""
+    """Whether it is no tensor of a function that is traced.
+
+    TensorFlow raises NotImplementedError there, JAX a TypeError, PyTorch RuntimeError.
+    """
     try:
         ops.convert_to_numpy(array)
     except (NotImplementedError, RuntimeError, TypeError):

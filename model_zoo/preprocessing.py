@@ -154,7 +154,7 @@ def resize_and_crop(images, shorter_side: int = 256, crop: int = 224):
 
     Args:
         images: (H, W, C) or (N, H, W, C), in Keras' image data format, numbers.
-        shorter_side: its length before the crop, pixels, >= `crop`.
+        shorter_side: its length before the crop, pixels, from `crop` to 2^20.
         crop: height and width of the outputs, pixels.
 
     Returns:

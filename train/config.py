@@ -339,7 +339,7 @@ def from_dict(kind: type, values: dict):
     if unknown:
         raise ValueError(f"unknown fields {', '.join(sorted(unknown))}")
     arguments = {}
-    for name in fields.keys() & values.keys():
+    for name in (field for field in fields if field in values):
         try:
             arguments[name] = _converted(values[name], fields[name])
         except TypeError as error:

@@ -19,8 +19,8 @@ SPLITS = ("train", "test", *VALIDATION_NAMES)
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
 USED = ("JPEG", "PNG")  # what the signature `image_bytes` of an export promises to take
 KINDS = re.compile(  # by the first bytes of a file
-    rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<GIF>GIF8[79]a)|(?P<BMP>BM....\0{4})"
-    rb"|(?P<WebP>RIFF....WEBP)|(?P<TIFF>II\*\0|MM\0\*)"
+    rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<GIF>GIF8[79]a)"
+    rb"|(?P<BMP>BM....\0{4})|(?P<WebP>RIFF....WEBP)|(?P<TIFF>II\*\0|MM\0\*)"
     rb"|(?P<HEIF>....ftyp(heic|heix|mif1|msf1|avif|avis))",
     re.DOTALL,
 )
