@@ -88,7 +88,7 @@ def convert_normalization(
         num_components: K; an int, `{stride: K}`, or a function layer -> K. `None`: 10
             up to stride 8, 20 above, as published.
         noise: standard deviation of the noise relative to each number of the norm's
-            gamma and beta (to 1 in a norm whose gamma is 0 everywhere).
+            gamma and beta (to 1 in a norm whose gamma is 0 everywhere); 0 to 10.
         report: a list that is filled with one `ConversionRow` for each norm, those that
             are kept included.
 

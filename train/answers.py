@@ -67,15 +67,8 @@ def check(
     yield f"{inspection.require_plain(path)} kinds of operations, all allowed"
     card = read_card(path)
     begin("loading")
-    try:
-        model = tf.saved_model.load(str(path))
-        runs = {name: formats.load(name, path) for name in _present(path)}
-    except Exception as error:  # each runtime has its own
-        raise RunError(
-            f"{path} cannot be loaded. Expected whole files. Received: "
-            f"{type(error).__name__}: {textwrap.shorten(str(error), 300)}"
-        ) from error
-    signatures = model.signatures
+    runs = {name: formats.load(name, path) for name in _present(path)}
+    signatures = runs["saved_model"].model.signatures
     shape, names = card["preprocessing"]["shape"], card["class_names"]
     yield f"signatures {', '.join(require_signatures(signatures, shape, len(names)))}"
     begin("answers of a server")

@@ -109,22 +109,17 @@ def load(name: str, directory: pathlib.Path, threads: int | None = None) -> Call
         directory: of the export.
         threads: that the runtime uses; `None`: its default. TensorFlow's are those of
             its process.
-    """
-    return _LOADERS[name](str(directory), threads)
 
-
-def load_saved_model(directory: str):
-    """A SavedModel, whose operations were looked at before (`train.inspection`).
+    Returns:
+        A function; that of the SavedModel has it as the attribute `model`.
 
     Raises:
-        RunError: it cannot be loaded.
+        RunError: a file is damaged.
     """
-    import tensorflow as tf
-
     paths.require_literal(directory, "of the export")
     try:
-        return tf.saved_model.load(directory)
-    except Exception as error:  # TensorFlow has one for each kind of damage
+        return _LOADERS[name](str(directory), threads)
+    except Exception as error:  # each runtime has its own
         raise RunError(
             f"{directory} cannot be loaded. Expected whole files. Received: "
             f"{type(error).__name__}: {textwrap.shorten(str(error), 300)}"
@@ -135,7 +130,7 @@ def _load_saved_model(directory, threads):
     del threads
     import tensorflow as tf
 
-    model = load_saved_model(directory)
+    model = tf.saved_model.load(directory)
     serve = model.signatures["serving_default"]
 
     def run(images):

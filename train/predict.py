@@ -55,7 +55,7 @@ def main(arguments):
             raise command.RunError(f"Cannot read {image}: {error}.") from error
     path = newest_export(pathlib.Path(run))
     inspection.require_plain(path)
-    model = formats.load_saved_model(str(path))
+    model = formats.load("saved_model", path).model
     if "image_bytes" not in model.signatures:
         raise command.RunError(
             f"{path} takes no image files. Expected an export of a network for images "
