@@ -57,10 +57,10 @@ class AttentionGate(keras.layers.Layer):
         def add(name, shape, initializer, **kwargs):
             name = prefix + name
             kwargs = {"autocast": False, **kwargs}
-            weight = self.add_weight(
+            variable = self.add_weight(
                 name=name, shape=shape, initializer=initializer, **kwargs
             )
-            setattr(self, name, weight)
+            setattr(self, name, variable)
 
         kernel_initializer = self.kernel_initializer
         # An initializer without a seed draws the same numbers each time it is called.
@@ -83,44 +83,48 @@ class AttentionGate(keras.layers.Layer):
             add("moving_mean", (units,), "zeros", **statistic)
             add("moving_variance", (units,), "ones", **statistic)
 
-    def call(self, descriptor, training=None, weight=None):
-        return self.attend(descriptor, training, weight, update=True)
+    def call(self, descriptor, training=None, sample_weight=None):
+        return self.attend(descriptor, training, sample_weight, update=True)
 
-    def attend(self, descriptor, training, weight, update):
+    def attend(self, descriptor, training, sample_weight, update):
         """`call`; with `update=False` the moving statistics stay as they are.
 
-        `weight` (N, 1) is 1 for samples that count in the batch norm, 0 for the others.
+        `sample_weight`, (N, 1), is 1 for the samples that count in the batch norm and 0
+        for the others; `None` counts all of them.
         """
-        how = (training, weight, update)
         if self.hidden_units:
-            descriptor = ops.relu(self._project("hidden_", descriptor, *how))
-        return self.activation(self._project("", descriptor, *how))
+            hidden = self._project(
+                "hidden_", descriptor, training, sample_weight, update
+            )
+            descriptor = ops.relu(hidden)
+        logits = self._project("", descriptor, training, sample_weight, update)
+        return self.activation(logits)
 
-    def _project(self, prefix, x, training, weight_of_sample, update):
-        def weight(name):
+    def _project(self, prefix, x, training, sample_weight, update):
+        def variable(name):
             return ops.cast(getattr(self, prefix + name), x.dtype)
 
-        logits = ops.matmul(x, weight("kernel"))
+        logits = ops.matmul(x, variable("kernel"))
         if self.normalization is None:
-            return logits + weight("bias")
+            return logits + variable("bias")
         if self.normalization == "group":
             mean = ops.mean(logits, axis=-1, keepdims=True)
             variance = ops.mean(ops.square(logits - mean), axis=-1, keepdims=True)
         elif training and self.trainable:
             mean, variance = functional.batch_moments(
-                logits, ops.zeros_like(logits), weight_of_sample, self.synchronized
+                logits, ops.zeros_like(logits), sample_weight, self.synchronized
             )
             if update:
                 samples = ops.shape(logits)[0]
-                if weight_of_sample is not None:
-                    samples = ops.sum(weight_of_sample)
+                if sample_weight is not None:
+                    samples = ops.sum(sample_weight)
                 for name, batch in (("mean", mean), ("variance", variance)):
                     moving = getattr(self, f"{prefix}moving_{name}")
                     functional.update_moving(moving, batch, self.momentum, samples)
         else:
-            mean, variance = weight("moving_mean"), weight("moving_variance")
+            mean, variance = variable("moving_mean"), variable("moving_variance")
         normalized = (logits - mean) * ops.rsqrt(variance + self.epsilon)
-        return normalized * weight("gamma") + weight("beta")
+        return normalized * variable("gamma") + variable("beta")
 
     def compute_output_shape(self, descriptor_shape):
         return (*descriptor_shape[:-1], self.num_components)

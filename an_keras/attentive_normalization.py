@@ -313,22 +313,19 @@ class AttentiveNormalization(keras.layers.Layer):
     def call(self, inputs, training=None, mask=None):
         if mask is None and self._has_kernels(inputs, training):
             return self._call_kernels(inputs, training)
-        x, mask = self._computable(inputs, mask)
+        x, mask = self._prepare(inputs, mask)
         moments = self._instance_moments(x, mask)
-        weight = self._counting(moments)
         descriptor = self._describe(x, mask, moments)
-        gamma, beta = self._mixture(descriptor, training, weight)
+        gamma, centre, beta = self._affine(descriptor, moments, training)
         if self.normalization == "layer":
             mean = ops.mean(x, axis=self.axis, keepdims=True)
             variance = ops.mean(ops.square(x - mean), axis=self.axis, keepdims=True)
             x = (x - mean) * ops.rsqrt(variance + self.epsilon)
-        elif self.normalization is not None:
-            mean, variance = self._statistics(moments, training)
-            gamma = gamma * ops.rsqrt(variance + self.epsilon)
+        elif centre is not None:
             if training and self.trainable:
-                x = x - self._broadcast(x)(mean)
+                x = x - self._broadcast(x)(centre)
             else:  # one multiply-add
-                beta = beta - gamma * mean
+                beta = beta - gamma * centre
         gamma, beta = self._broadcast(x)(gamma), self._broadcast(x)(beta)
         return ops.cast(gamma * x + beta, self.compute_dtype)
 
@@ -362,13 +359,10 @@ class AttentiveNormalization(keras.layers.Layer):
             mapping += zip(fixed, values, strict=True)
             with keras.StatelessScope(mapping) as scope:
                 descriptor = self._describe(None, None, moments)
-                gamma, beta = self._mixture(descriptor, training)
-                if self.normalization is None:
-                    beta = beta + gamma * mean
-                elif self.normalization != "layer":
-                    centre, variance = self._statistics(moments, training)
-                    gamma = gamma * ops.rsqrt(variance + self.epsilon)
-                    beta = beta + gamma * (mean - centre)
+                gamma, centre, beta = self._affine(descriptor, moments, training)
+                if self.normalization != "layer":  # the pass subtracts `mean`
+                    shift = mean if centre is None else mean - centre
+                    beta = beta + gamma * shift
             new = [scope.get_current_value(variable) for variable in fixed]
             # The scope keeps assignments from the variables; here they come out.
             changed[:] = [i for i, value in enumerate(values) if new[i] is not value]
@@ -383,15 +377,25 @@ class AttentiveNormalization(keras.layers.Layer):
             fixed[i].assign(value)
         return ops.cast(outputs, self.compute_dtype)
 
-    def _mixture(self, descriptor, training, weight=None):
-        """Scale and offset of each sample, (N, C)."""
-        attention = self.gate(descriptor, training=training, weight=weight)
+    def _affine(self, descriptor, moments, training):
+        """gamma, centre, beta of y = gamma * (x - centre) + beta, (N, C) or (C,).
+
+        The mixture and, but for `"layer"` and `None`, the standardization in one; the
+        centre of these two is `None`.
+        """
+        attention = self.gate(
+            descriptor, training=training, sample_weight=self._sample_weight(moments)
+        )
         for observe in (*OBSERVERS,):
             observe(self, attention)
         dtype = attention.dtype
-        return functional.mix(
+        gamma, beta = functional.mix(
             attention, ops.cast(self.gamma, dtype), ops.cast(self.beta, dtype)
         )
+        if self.normalization in ("layer", None):
+            return gamma, None, beta
+        centre, variance = self._statistics(moments, training)
+        return gamma * ops.rsqrt(variance + self.epsilon), centre, beta
 
     def attention(self, inputs, training=False, mask=None):
         """Weights of the K components for each sample, (N, K); updates no statistics.
@@ -406,13 +410,14 @@ class AttentiveNormalization(keras.layers.Layer):
                 f"`inputs` must have {self.gamma.shape[1]} channels. "
                 f"Received: shape {tuple(inputs.shape)}."
             )
-        x, mask = self._computable(inputs, mask)
+        x, mask = self._prepare(inputs, mask)
         moments = self._instance_moments(x, mask)
         descriptor = self._describe(x, mask, moments)
-        weight = self._counting(moments)
-        return self.gate.attend(descriptor, training, weight, update=False)
+        return self.gate.attend(
+            descriptor, training, self._sample_weight(moments), update=False
+        )
 
-    def _computable(self, inputs, mask):
+    def _prepare(self, inputs, mask):
         """Inputs in float32 or wider; the mask as numbers that broadcast on them."""
         is_double = keras.backend.standardize_dtype(inputs.dtype) == "float64"
         dtype = "float64" if is_double else "float32"
@@ -435,7 +440,7 @@ class AttentiveNormalization(keras.layers.Layer):
             mask = mask * ops.cast(ops.ones_like(every), dtype)  # of size 1: for all
         return ops.cast(inputs, dtype), mask
 
-    def _counting(self, moments):
+    def _sample_weight(self, moments):
         """1 for samples with a position, 0 for the others, (N, 1); `None`: all have."""
         count = moments[2]
         return ops.cast(count > 0, count.dtype) if len(count.shape) else None
@@ -472,10 +477,10 @@ class AttentiveNormalization(keras.layers.Layer):
         if self.normalization == "instance":
             return mean, variance
         if training and self.trainable:
-            weight = count if len(count.shape) else None
-            total = ops.shape(mean)[0] if weight is None else ops.sum(weight)
+            positions = count if len(count.shape) else None
+            total = ops.shape(mean)[0] if positions is None else ops.sum(positions)
             mean, variance = functional.batch_moments(
-                mean, variance, weight, self.synchronized
+                mean, variance, positions, self.synchronized
             )
             for variable, new in (
                 (self.moving_mean, mean),
@@ -505,14 +510,14 @@ class AttentiveNormalization(keras.layers.Layer):
             "gate_activation": keras.activations.serialize(self.gate_activation),
             "synchronized": self.synchronized,
         }
-        for what in ("moving_mean_initializer", "moving_variance_initializer"):
-            config[what] = keras.initializers.serialize(getattr(self, what))
-        for what in ("gamma", "beta", "gate"):
+        for name in ("moving_mean_initializer", "moving_variance_initializer"):
+            config[name] = keras.initializers.serialize(getattr(self, name))
+        for part in ("gamma", "beta", "gate"):
             for kind, serialize in (
                 ("initializer", keras.initializers.serialize),
                 ("regularizer", keras.regularizers.serialize),
                 ("constraint", keras.constraints.serialize),
             ):
-                name = f"{what}_{kind}"
+                name = f"{part}_{kind}"
                 config[name] = serialize(getattr(self, name))
         return {**super().get_config(), **config}

@@ -72,29 +72,29 @@ def mean_over_std(mean, variance, count, epsilon):
     return mean * ops.rsqrt(unbiased + epsilon)
 
 
-def batch_mean(x, weight=None, synchronized=False):
+def batch_mean(x, sample_weight=None, synchronized=False):
     """Mean over the samples, (N, C) -> (C,); over all replicas when synchronized.
 
-    `weight` (N, 1) counts the positions behind each sample; `None`: all alike.
+    `sample_weight` (N, 1) counts the positions behind each sample; `None`: all alike.
     """
-    if weight is not None:
-        total = batch_mean(weight, synchronized=synchronized)
-        weighted = batch_mean(x * weight, synchronized=synchronized)
+    if sample_weight is not None:
+        total = batch_mean(sample_weight, synchronized=synchronized)
+        weighted = batch_mean(x * sample_weight, synchronized=synchronized)
         return weighted / ops.maximum(total, keras.config.epsilon())
     if synchronized and keras.backend.backend() == "tensorflow":
         return ops.moments(x, axes=[0], synchronized=True)[0]
     return ops.mean(x, axis=0)
 
 
-def batch_moments(mean, variance, weight=None, synchronized=False):
+def batch_moments(mean, variance, sample_weight=None, synchronized=False):
     """Moments of the batch, (C,), from those of its samples, (N, C).
 
     The law of total variance keeps both terms centred: E[x^2] - E[x]^2 would lose
     all digits where the mean is large against the standard deviation.
     """
-    batch = batch_mean(mean, weight, synchronized)
+    batch = batch_mean(mean, sample_weight, synchronized)
     spread = variance + ops.square(mean - batch)
-    return batch, batch_mean(spread, weight, synchronized)
+    return batch, batch_mean(spread, sample_weight, synchronized)
 
 
 def update_moving(variable, batch, momentum, count):

@@ -111,7 +111,7 @@ def strides(found: list[Call]) -> dict[Call, float]:
     result = {}
     for call in found:
         before = max((result.get(each, 1) for each in call.before), default=1)
-        result[call] = before * _stride(call.operation)
+        result[call] = before * stride(call.operation)
     return result
 
 
@@ -119,11 +119,12 @@ UPSAMPLING = tuple(getattr(keras.layers, f"UpSampling{rank}D") for rank in (1, 2
 TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
 
 
-def _stride(operation):
+def stride(operation) -> float:
+    """Stride of the output of a layer against its input; below 1 if it is larger."""
     if isinstance(operation, UPSAMPLING):
         return 1 / max(_tuple(operation.size))
-    stride = max(_tuple(getattr(operation, "strides", 1)))
-    return 1 / stride if isinstance(operation, TRANSPOSED) else stride
+    longest = max(_tuple(getattr(operation, "strides", 1)))
+    return 1 / longest if isinstance(operation, TRANSPOSED) else longest
 
 
 def _tuple(value):

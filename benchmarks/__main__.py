@@ -82,8 +82,8 @@ def main(arguments):
     show = summary.show_cases if kind == "serve" else summary.show
     show(rows)
     if flags.FLAGS.csv:
-        facts = measure.environment(settings)
-        tables.write_csv(pathlib.Path(flags.FLAGS.csv), [row | facts for row in rows])
+        about = measure.environment(settings)
+        tables.write_csv(pathlib.Path(flags.FLAGS.csv), [row | about for row in rows])
     if flags.FLAGS.plot:
         plotted = summary.overheads(rows) if kind == "serve" else rows
         if not plotted:

@@ -84,6 +84,10 @@ def _info(name):
         raise UsageError(str(error)) from error
 
 
+def _count(parameters):
+    return "not counted" if parameters is None else f"{parameters:,}"
+
+
 def list_table(arguments):
     """One line for each network."""
     names = model_zoo.list_models(arguments.pattern)
@@ -96,7 +100,7 @@ def list_table(arguments):
         height, width, _ = info.input_shape
         yield row.format(
             info.name,
-            f"{info.parameters:,}",
+            _count(info.parameters),
             f"{height}x{width}",
             "" if info.top1 is None else f"{info.top1:.1f}",
             "" if info.paper_top1 is None else f"{info.paper_top1:.2f}",
@@ -117,7 +121,7 @@ def info_table(arguments):
         "name": info.name,
         "family": info.family,
         "lineage": info.lineage,
-        "parameters": f"{info.parameters:,}",
+        "parameters": _count(info.parameters),
         "input": " x ".join(map(str, info.input_shape)),
         "classes": info.classes,
         "images": preprocessing(info.name).description(),
@@ -127,7 +131,7 @@ def info_table(arguments):
         "weights": ", ".join(info.weights) or "none",
     }
     for tag in weights.tags(info.name):
-        record = weights.record(info.name, tag)
+        record = weights.weight_set(info.name, tag)
         metrics = ", ".join(f"{name} {value}" for name, value in record.metrics.items())
         facts |= {
             f"weights {tag}": metrics,

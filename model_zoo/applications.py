@@ -16,9 +16,9 @@ import keras
 import numpy as np
 
 from an_keras import convert_normalization, graph
-from model_zoo import weights as zoo_weights
 from model_zoo.blocks import data_format
 from model_zoo.registry import register_absence, register_model
+from model_zoo.weights import classes_in, load_weights
 
 CLASSES = 1000
 # K by stride for networks with inverted bottlenecks; the paper's, for MobileNetV2, are
@@ -298,13 +298,13 @@ def _load(model, path, same_network, arguments):
     """A weights file into a converted network, whatever its head."""
     with_top = same_network(include_top=True, classes=CLASSES)
     head = _weighted(with_top)[-1].name
-    classes = zoo_weights.classes_in(path, head)
+    classes = classes_in(path, head)
     if arguments["include_top"] == bool(classes):
-        zoo_weights.load(model, path, head)
+        load_weights(model, path, head)
         return
     # more than the head is missing from some networks without their top
     trained = with_top if classes else same_network(include_top=False)
-    zoo_weights.load(trained, path, head)
+    load_weights(trained, path, head)
     _copy_body(trained, model)
     if classes in (0, CLASSES):  # otherwise `load` has said so
         _log_new_head(model, classes, path)

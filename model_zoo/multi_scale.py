@@ -6,7 +6,7 @@ from collections.abc import Iterable
 import keras
 from keras import layers
 
-from an_keras import arguments
+from an_keras import arguments, graph
 
 ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
 
@@ -73,7 +73,7 @@ def _trunk(model):
     for i, operation in enumerate(order):
         inputs = map(id, _list(operation.input))
         before = [position[key] for key in inputs if key in position]
-        own = _stride(operation)
+        own = graph.stride(operation)
         strides.append(own * (strides[before[0]] if before else 1))
         for each in before:
             last_use[each] = i
@@ -86,14 +86,6 @@ def _trunk(model):
 
 def _list(tensors) -> list:
     return keras.tree.flatten(tensors)
-
-
-def _stride(operation) -> float:
-    if isinstance(operation, layers.UpSampling2D):
-        return 1 / operation.size[0]
-    stride = getattr(operation, "strides", 1)
-    stride = stride[0] if isinstance(stride, tuple) else stride
-    return 1 / stride if isinstance(operation, layers.Conv2DTranspose) else stride
 
 
 def _is_activation(operation) -> bool:

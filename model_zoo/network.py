@@ -6,11 +6,12 @@ from typing import ClassVar
 
 import keras
 
-from model_zoo import weights as zoo_weights
 from model_zoo.blocks import data_format, head, image_input, source
 from model_zoo.norms import Norms
+from model_zoo.parameter_counts import parameter_count
 from model_zoo.published import published
 from model_zoo.registry import register_model
+from model_zoo.weights import TAGS, load_weights, tags, verified_file
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)
@@ -92,7 +93,7 @@ def build_network(
         spec.classifier_initializers(),
     )
     model = keras.Model(source(inputs), outputs, name=name)
-    zoo_weights.load(model, weights)
+    load_weights(model, weights)
     return model
 
 
@@ -101,13 +102,13 @@ def register_network(name: str, family: str, spec: NetworkSpec, attentive: bool)
     lineage = f"{spec.lineage}. The other lineage: {spec.counterpart}."
 
     def build(weights=None, **kwargs):
-        if isinstance(weights, str) and weights in zoo_weights.tags(name):
-            record = zoo_weights.TAGS[name, weights]
+        if isinstance(weights, str) and weights in tags(name):
+            record = TAGS[name, weights]
             if kwargs.get("classes") is None:
                 kwargs["classes"] = record.classes
             if kwargs.get("input_tensor") is None and not kwargs.get("input_shape"):
                 kwargs["input_shape"] = data_format(record.input_shape)
-            weights = zoo_weights.verified_file(name, weights)
+            weights = verified_file(name, weights)
         options = {key: kwargs.pop(key) for key in spec.options if key in kwargs}
         row = dataclasses.replace(spec, **options)
         kwargs.setdefault("name", name)
@@ -123,5 +124,6 @@ def register_network(name: str, family: str, spec: NetworkSpec, attentive: bool)
         lineage=lineage,
         input_shape=spec.input_shape,
         classes=spec.classes,
+        parameters=parameter_count(name),
         **published(name),
     )(build)

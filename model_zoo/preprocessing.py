@@ -13,10 +13,10 @@ import numpy as np
 from keras import ops
 
 from an_keras import arguments
-from model_zoo import weights as zoo_weights
 from model_zoo.applications import ORIGINALS
 from model_zoo.blocks import channel_axis
 from model_zoo.registry import model_info, split_name
+from model_zoo.weights import weight_set
 
 LONGEST = 2**20  # pixels of a side after resizing
 CLASS_NAMES_FILE = pathlib.Path(__file__).parent / "imagenet_classes.tsv"
@@ -104,7 +104,7 @@ def preprocessing(
         shorter_side, bgr = round(size / 0.875), mode == "caffe"
         return Preprocessing(*KERAS_MODES[mode], size, shorter_side, bgr, inside)
     if tag:
-        record = zoo_weights.record(name, tag)
+        record = weight_set(name, tag)
         size = record.input_shape[0]
         return Preprocessing(record.mean, record.std, crop=size, shorter_side=size)
     return IMAGENET if info.classes == 1000 else SMALL_IMAGES

@@ -1,33 +1,8 @@
-"""What was published of each network: parameters, accuracy, training.
+"""What was published of each network: accuracy and training.
 
 Accuracies are top-1 and top-5 on the ImageNet-1k validation images, percent, one
 centre crop of 224 pixels.
 """
-
-# Trainable parameters with the default classes and input: BN, AN. The authors' code
-# gives the same numbers where it can build the network; where it cannot, they are ours.
-PARAMETERS = {
-    "resnet20": (269_722, 285_130),
-    "resnet32": (464_154, 489_834),
-    "resnet44": (658_586, 694_538),
-    "resnet56": (853_018, 899_242),
-    "resnet18": (11_689_512, 11_789_592),
-    "resnet34": (21_797_672, 21_996_060),
-    "resnet50": (25_557_032, 25_755_420),
-    "resnet50d": (25_576_264, 25_774_652),
-    "resnet101": (44_549_160, 45_000_644),
-    "resnet101d": (44_568_392, 45_019_876),
-    "resnet152": (60_192_808, 60_852_252),
-    "resnet152d": (60_212_040, 60_871_484),
-    "resnext50_32x4d": (25_028_904, 25_425_180),
-    "resnext101_32x8d": (88_791_336, 90_593_732),
-    "resnext101_64x4d": (83_455_272, 85_257_668),
-    "mobilenetv2": (3_504_872, 3_672_760),
-    "densenet121": (7_978_856, 8_342_288),
-    "densenet161": (28_681_000, 29_448_688),
-    "densenet169": (14_149_480, 14_692_048),
-    "densenet201": (20_013_928, 20_675_920),
-}
 
 # iVMCL-Release, classification table.
 RELEASE_ACCURACY = {
@@ -79,11 +54,10 @@ RECIPES = {
 
 def published(name: str) -> dict:
     """Fields of `ModelInfo`; `None` where nothing was published."""
-    network, kind = name.rsplit("_", 1)
+    network = name.rpartition("_")[0]
     release = RELEASE_ACCURACY.get(name, (None, None))
     paper = PAPER_ACCURACY.get(name, (None, None))
     return {
-        "parameters": PARAMETERS[network][("bn", "an").index(kind)],
         "top1": release[0],
         "top5": release[1],
         "paper_top1": paper[0],

@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import keras
 
-from model_zoo import weights as zoo_weights
+from model_zoo.weights import tags
 
 _MODELS: dict[str, "ModelInfo"] = {}
 _ABSENT: dict[str, str] = {}
@@ -26,7 +26,8 @@ class ModelInfo:
             lineage.
         input_shape: the default input, (height, width, channels) in pixels.
         classes: the default number of classes.
-        parameters: trainable ones, with the default input and classes.
+        parameters: trainable ones, with the default input and classes; `None`: not
+            counted yet.
         top1, top5: of the authors' refactored release (iVMCL-Release).
         paper_top1, paper_top5: of the code of the paper (AOGNet-v2).
         recipe: how the authors trained it.
@@ -38,7 +39,7 @@ class ModelInfo:
     lineage: str
     input_shape: tuple[int, int, int]
     classes: int
-    parameters: int
+    parameters: int | None
     build: Callable[..., keras.Model]
     top1: float | None = None
     top5: float | None = None
@@ -50,7 +51,7 @@ class ModelInfo:
     def weights(self) -> tuple[str, ...]:
         """Tags: `create_model("NAME.TAG")`. "imagenet" are those that Keras hosts."""
         hosted = ("imagenet",) if self.family == "applications" else ()
-        return hosted + zoo_weights.tags(self.name)
+        return hosted + tags(self.name)
 
 
 def register_model(name: str, **info) -> Callable:

@@ -102,7 +102,7 @@ def tags(model_name: str) -> tuple[str, ...]:
     return tuple(tag for name, tag in TAGS if name == model_name)
 
 
-def record(model_name: str, tag: str) -> WeightSet:
+def weight_set(model_name: str, tag: str) -> WeightSet:
     """What is known of a tag.
 
     Raises:
@@ -123,7 +123,7 @@ def verified_file(model_name: str, tag: str) -> pathlib.Path:
         ValueError: the file is not what its sha256 says, or is missing.
     """
     path = DIRECTORY / f"{model_name}.{tag}.weights.h5"
-    expected = record(model_name, tag).sha256
+    expected = weight_set(model_name, tag).sha256
     if not path.is_file():
         raise ValueError(
             f"The weights {model_name}.{tag} must be in {str(path)!r}. "
@@ -138,7 +138,7 @@ def verified_file(model_name: str, tag: str) -> pathlib.Path:
     return path
 
 
-def load(
+def load_weights(
     model: keras.Model, weights: str | os.PathLike | None, head: str = HEAD
 ) -> None:
     """Loads a `.weights.h5` file of the same network; `None` leaves it initialized.

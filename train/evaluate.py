@@ -28,9 +28,9 @@ def main(arguments):
     cli.no_arguments(arguments)
     values = flags.FLAGS
     workdir = pathlib.Path(values.workdir)
-    facts = run_directory.read_facts(workdir)
+    spec = run_directory.read_spec(workdir)
     images = dataset.load_again(
-        facts.recipe.data, facts.fingerprint, values.data_dir, values.data
+        spec.recipe.data, spec.fingerprint, values.data_dir, values.data
     )
     model, _, step = models.load_best(workdir)
     evaluator = trainer.Evaluator(

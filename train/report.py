@@ -38,13 +38,13 @@ def svm_row(
     run: pathlib.Path, data_dir: str | None, place: str | None = None
 ) -> tuple[str, ...]:
     """The line of the support vector machine on a run's data."""
-    facts = run_directory.read_facts(run)
-    images = dataset.load_again(facts.recipe.data, facts.fingerprint, data_dir, place)
+    spec = run_directory.read_spec(run)
+    images = dataset.load_again(spec.recipe.data, spec.fingerprint, data_dir, place)
     train, test = (_pixels(images, split) for split in ("train", "test"))
     # gamma as in scikit-learn's own example, which has pixels of 0 to 16
     machine = sklearn.svm.SVC(gamma=0.001 * 16**2).fit(*train)
     accuracy = f"{machine.score(*test):.4f}"
-    return f"{facts.recipe.data.name} pixels", "SVM (RBF)", "", accuracy, "", ""
+    return f"{spec.recipe.data.name} pixels", "SVM (RBF)", "", accuracy, "", ""
 
 
 def _pixels(images, split):

@@ -28,8 +28,8 @@ def signature(export):
 @pytest.fixture(scope="module")
 def images(short_run, data_dir, tmp_path_factory):
     """Files with three real scans; the last one is a JPEG."""
-    facts = run_directory.read_facts(short_run[0])
-    split = dataset.load(facts.recipe.data, str(data_dir)).splits["test"]
+    spec = run_directory.read_spec(short_run[0])
+    split = dataset.load(spec.recipe.data, str(data_dir)).splits["test"]
     contents = [split.images[i].numpy() for i in range(3)]
     contents[2] = tf.io.encode_jpeg(tf.io.decode_png(contents[2])).numpy()
     directory = tmp_path_factory.mktemp("images")

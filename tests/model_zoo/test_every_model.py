@@ -29,7 +29,8 @@ DEEP = r"densenet(161|169|201)_"
 
 
 def mark(name):
-    is_large = model_zoo.model_info(name).parameters > LARGE or re.match(DEEP, name)
+    parameters = model_zoo.model_info(name).parameters or 0
+    is_large = parameters > LARGE or re.match(DEEP, name)
     return pytest.mark.long if is_large else pytest.mark.slow
 
 

@@ -44,7 +44,7 @@ def assert_equal(a, b):
 @pytest.mark.parametrize(("name", "tag"), TAGS)
 def test_tags_load_and_classify(name, tag):
     model = model_zoo.create_model(f"{name}.{tag}")
-    record = weights.record(name, tag)
+    record = weights.weight_set(name, tag)
     assert model.input_shape == (None, *record.input_shape)
     assert (
         model.output_shape == (None, record.classes) == (None, len(record.class_names))
@@ -59,7 +59,7 @@ def test_metrics_of_a_tag_are_those_of_the_results(name, tag):
     rows = (ROOT / "results/fashion_15_epochs.csv").read_text().splitlines()
     row = next(row.split(",") for row in rows if row.split(",")[1] == name)
     columns = dict(zip(rows[0].split(","), row, strict=True))
-    metrics = weights.record(name, tag).metrics
+    metrics = weights.weight_set(name, tag).metrics
     assert metrics["test_top1"] == pytest.approx(float(columns["top1"]), abs=1e-4)
     assert metrics["test_loss"] == pytest.approx(float(columns["loss"]), abs=1e-4)
 
@@ -70,7 +70,7 @@ def test_trained_weights_are_sure_of_a_trouser():
     name = "resnet20_an.fashion_mnist"
     inputs = model_zoo.preprocess_input(image[None, ..., None], name)
     (probabilities,) = ops.convert_to_numpy(model_zoo.create_model(name)(inputs))
-    record = weights.record("resnet20_an", "fashion_mnist")
+    record = weights.weight_set("resnet20_an", "fashion_mnist")
     assert record.class_names[probabilities.argmax()] == "Trouser"
     assert probabilities.max() > 0.9
 
@@ -185,7 +185,7 @@ def test_layers_at_the_places_of_others_are_refused(file):
             opened.move(f"layers/{old}", f"layers/{new}")
     before = network.get_weights()
     with pytest.raises(ValueError, match="Expected the layers of .* in their order"):
-        weights.load(network, path)
+        weights.load_weights(network, path)
     for old, new in zip(before, network.get_weights(), strict=True):
         np.testing.assert_array_equal(old, new)
 
@@ -372,7 +372,7 @@ def test_arrays_that_the_network_cannot_have_are_refused(
         spoil(file)
         file[HEAD].attrs.update(attributes)
     with pytest.raises(ValueError, match=words) as error:
-        weights.load(small[0], small_copy)
+        weights.load_weights(small[0], small_copy)
     assert len(str(error.value)) < 1000
 
 
@@ -396,5 +396,5 @@ def test_compressed_files_and_other_precisions_load(small, small_copy, options):
     model, expected, _ = small
     for variable in model.weights:
         variable.assign(np.ones(variable.shape))
-    weights.load(model, small_copy)
+    weights.load_weights(model, small_copy)
     assert_equal(model.get_weights(), expected)

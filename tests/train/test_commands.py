@@ -21,7 +21,7 @@ def export(short_run):
 @pytest.fixture(scope="module")
 def digits(short_run, data_dir):
     return dataset.load(
-        run_directory.read_facts(short_run[0]).recipe.data, str(data_dir)
+        run_directory.read_spec(short_run[0]).recipe.data, str(data_dir)
     )
 
 

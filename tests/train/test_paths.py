@@ -11,7 +11,7 @@ from absl import flags
 
 import train.checkpoint
 from benchmarks import __main__ as benchmark
-from tests.train.engine.test_checkpoint import FACTS, build
+from tests.train.engine.test_checkpoint import SPEC, build
 from train import (
     __main__,
     cli,
@@ -178,7 +178,7 @@ def test_what_tensorflow_does_not_read_as_patterns_stays_allowed(tmp_path, monke
     )
     monkeypatch.chdir(root)
     model, optimizer, state = build(step=7)
-    run_directory.claim(pathlib.Path("run"), FACTS)
+    run_directory.claim(pathlib.Path("run"), SPEC)
     checkpoint.Checkpoints("run", model, optimizer, state).save(best=True)
     assert checkpoint.best_checkpoint(pathlib.Path("run"))[1] == 7
     assert sorted(os.listdir("run")) == ["best", "config.json"]

@@ -25,7 +25,7 @@ RESULTS = {
 @pytest.fixture
 def make_run(tmp_path, monkeypatch):
     """Makes the directory of a finished run, as far as the report looks at it."""
-    monkeypatch.setattr(report.run_directory, "read_facts", lambda run: None)
+    monkeypatch.setattr(report.run_directory, "read_spec", lambda run: None)
     monkeypatch.chdir(tmp_path)
 
     def make(name, **changes):

@@ -202,7 +202,7 @@ def has_checkpoint(run: pathlib.Path) -> bool:
 def new_state(identity: int = 0) -> dict[str, tf.Variable]:
     """What a run knows besides its model and optimizer: who it is and how far.
 
-    `identity`: `run_directory.Facts.identity` of the run.
+    `identity`: `run_directory.RunSpec.identity` of the run.
     """
     numbers = {
         "run": identity,
@@ -232,7 +232,7 @@ def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
             "evaluated at least once."
         )
     best = paths[0]
-    own = _require_own(best, run_directory.read_facts(run).identity)
+    own = _require_own(best, run_directory.read_spec(run).identity)
     last = next(checkpoint_files.states(run / "checkpoints"), own)
     # a run that was killed between the two saves has a newer best one
     expected = own if own["step"] > last["step"] else last
@@ -268,7 +268,7 @@ def digest(run: pathlib.Path) -> tuple[int, str]:
     Raises:
         RunError: the directory holds no run, or it has no readable checkpoint.
     """
-    run_directory.read_facts(run)
+    run_directory.read_spec(run)
     paths = checkpoint_files.saved(run / "checkpoints")
     if not paths:
         raise RunError(

@@ -201,7 +201,7 @@ def _test(run):
         "sha256": sha256,
         "steps": run.steps,
         "batch_size": run.recipe.batch_size,
-        "images": run.facts.images["test"],
+        "images": run.spec.images["test"],
         "parameters": models.trainable_parameters(run.model),
         **run.evaluator("test").run(),
         "images_per_second": run.images_per_second,

@@ -13,8 +13,8 @@ def top_k(data: dataset.ImageData) -> int:
     return 5 if len(data.class_names) > 5 else 1
 
 
-class Sums:
-    """Sums over examples of loss and correct answers, over steps and replicas."""
+class RunningMeans:
+    """Means of loss and accuracies over examples, steps and replicas."""
 
     NAMES = ("loss", "top1", "top5", "examples")
 
@@ -34,7 +34,7 @@ class Sums:
         for variable in self._sums.values():
             variable.assign(tf.zeros_like(variable))
 
-    def add(self, losses, logits, labels, weights, k: int) -> None:
+    def update(self, losses, logits, labels, weights, k: int) -> None:
         """Adds the examples of a batch; (N,) losses, (N, classes) logits."""
         # as an export guesses: equal logits are no right answer for every class
         _, guesses = tf.math.top_k(logits, k)
@@ -46,7 +46,7 @@ class Sums:
             value = tf.cast(value, tf.float32)
             self._sums[name].assign_add(tf.reduce_sum(value * weights))
 
-    def means(self, k: int) -> dict:
+    def results(self, k: int) -> dict:
         """Means over the examples; no top5 where it would say nothing."""
         names = ("loss", "top1", "top5") if k > 1 else ("loss", "top1")
         return {name: self._sums[name] / self._sums["examples"] for name in names}

@@ -16,34 +16,36 @@ from train.engine import checkpoint, optimizers, run_directory
 NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*")
 
 
-def create_model(facts: run_directory.Facts, weights: str | None = None) -> keras.Model:
+def create_model(
+    spec: run_directory.RunSpec, weights: str | None = None
+) -> keras.Model:
     """The network of a run; it returns logits.
 
     Args:
-        facts: of the run.
+        spec: of the run.
         weights: tag, file or run as in `config.Model`; `None`: random weights.
 
     Raises:
         UsageError: the zoo has no such network, or not with these options or weights.
         RunError: it does not fit into memory.
     """
-    settings, classes = facts.recipe.model, len(facts.class_names)
+    settings, classes = spec.recipe.model, len(spec.class_names)
     if weights and os.path.isdir(weights):
         source, _, _ = load_best(pathlib.Path(weights))
         with tempfile.TemporaryDirectory() as directory:
             file = os.path.join(directory, "best.weights.h5")
             source.save_weights(file)
             try:
-                return create_model(facts, file)
+                return create_model(spec, file)
             except UsageError as error:
                 raise UsageError(str(error).replace(file, weights)) from error
     options = {**settings.options, **({"weights": weights} if weights else {})}
     before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(facts.recipe.precision)
+    keras.config.set_dtype_policy(spec.recipe.precision)
     try:
         model = model_zoo.create_model(
             settings.name,
-            input_shape=facts.shape,
+            input_shape=spec.shape,
             classes=classes,
             classifier_activation=None,
             **options,
@@ -78,38 +80,38 @@ def require_name_for_graphs(model: keras.Model) -> None:
         )
 
 
-def load_best(workdir: pathlib.Path) -> tuple[keras.Model, run_directory.Facts, int]:
-    """The network of a run with its best weights, the run's facts, and their step.
+def load_best(workdir: pathlib.Path) -> tuple[keras.Model, run_directory.RunSpec, int]:
+    """The network of a run with its best weights, the run's spec, and their step.
 
     Raises:
         RunError: there is no such run, or it has no checkpoint of this network.
     """
-    facts = run_directory.read_facts(workdir)
+    spec = run_directory.read_spec(workdir)
     path, step = checkpoint.best_checkpoint(workdir)
-    model = create_model(facts)
+    model = create_model(spec)
     checkpoint.restore_model(path, model)
-    return model, facts, step
+    return model, spec, step
 
 
 def load_last(
     workdir: pathlib.Path, averaged: bool
-) -> tuple[keras.Model, run_directory.Facts, int]:
+) -> tuple[keras.Model, run_directory.RunSpec, int]:
     """The network of a run with its last weights or their averages, and their step.
 
     Raises:
         UsageError: the run keeps no averages.
         RunError: there is no such run, or it has no checkpoint of this network.
     """
-    facts = run_directory.read_facts(workdir)
-    settings = facts.recipe.optimizer
+    spec = run_directory.read_spec(workdir)
+    settings = spec.recipe.optimizer
     if averaged and not settings.average:
         raise UsageError(
             f"{workdir} keeps no averages. Expected a run with optimizer.average above "
             "0. Received: 0."
         )
-    model, state = create_model(facts), checkpoint.new_state(facts.identity)
+    model, state = create_model(spec), checkpoint.new_state(spec.identity)
     schedule = optimizers.create_schedule(settings, 1, 1.0, 1)  # it is not trained
-    optimizer = optimizers.create_optimizer(facts.recipe, schedule, model)
+    optimizer = optimizers.create_optimizer(spec.recipe, schedule, model)
     if not checkpoint.Checkpoints(workdir, model, optimizer, state).restore_last():
         raise RunError(f"{workdir} holds no checkpoint. Expected a run that has begun.")
     if averaged:
@@ -118,7 +120,7 @@ def load_last(
             model.trainable_variables, own.averages, strict=True
         ):
             variable.assign(average)
-    return model, facts, int(state["step"].numpy())
+    return model, spec, int(state["step"].numpy())
 
 
 def trainable_parameters(model: keras.Model) -> int:

@@ -76,10 +76,10 @@ def initial_weights(model: config.Model) -> str | None:
 def _source(model, channels, workdir) -> tuple[Preprocessing | config.Data, str]:
     """Who knows, and the words for it if nobody may contradict it."""
     if (workdir / "config.json").is_file():  # its settings are compared later
-        return run_directory.read_facts(workdir).recipe.data, ""
+        return run_directory.read_spec(workdir).recipe.data, ""
     if model.weights and os.path.isdir(model.weights):
-        facts = run_directory.read_facts(pathlib.Path(model.weights))
-        return facts.recipe.data, f"the run {model.weights}, whose weights it takes"
+        spec = run_directory.read_spec(pathlib.Path(model.weights))
+        return spec.recipe.data, f"the run {model.weights}, whose weights it takes"
     network, _ = split_name(model.name)
     weights = initial_weights(model)
     try:

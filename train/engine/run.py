@@ -34,7 +34,7 @@ class Run:
         stop_signal: What ends it early.
         data_dir: Where tensorflow-datasets keeps its files; `None`: its default.
         data: The data set.
-        facts: What the run is, its recipe among it.
+        spec: What the run is, its recipe among it.
         schedule: The learning rate as a function of the step.
         model: The network; returns logits.
         optimizer: Built for the network.
@@ -50,7 +50,7 @@ class Run:
     stop_signal: preemption.StopSignal
     data_dir: str | None
     data: dataset.ImageData
-    facts: run_directory.Facts
+    spec: run_directory.RunSpec
     schedule: Callable
     model: keras.Model
     optimizer: keras.Optimizer
@@ -93,7 +93,7 @@ class Run:
         data = dataset.load(recipe.data, data_dir)
         recipe = pixels.settle(recipe, data.shape[-1], workdir)
         data = dataclasses.replace(data, settings=recipe.data)
-        facts = run_directory.Facts(
+        spec = run_directory.RunSpec(
             recipe,
             replicas,
             data.shape,
@@ -101,30 +101,30 @@ class Run:
             {name: len(split) for name, split in data.splits.items()},
             data.fingerprint,
         )
-        run_directory.require_agreement(facts, strategy)
+        run_directory.require_agreement(spec, strategy)
 
         schedule = optimizers.create_schedule(
-            recipe.optimizer, recipe.batch_size, *_length(facts)
+            recipe.optimizer, recipe.batch_size, *_length(spec)
         )
         is_new = not strategies.of_chief(strategy, checkpoint.has_checkpoint(workdir))
         keras.utils.set_random_seed(recipe.seed)
         with strategy.scope():
             weights = recipe.model.weights if is_new else None
-            model = models.create_model(facts, weights)
+            model = models.create_model(spec, weights)
             optimizer = optimizers.create_optimizer(recipe, schedule, model)
 
-        facts = run_directory.claim(workdir, facts, strategy)
+        spec = run_directory.claim(workdir, spec, strategy)
         is_chief = strategies.is_chief(strategy)
         lock = cli.lock(workdir, "trains in") if is_chief else None
         with strategy.scope():
-            state = checkpoint.new_state(facts.identity)
+            state = checkpoint.new_state(spec.identity)
         run = cls(
             workdir=workdir,
             strategy=strategy,
             stop_signal=stop_signal,
             data_dir=data_dir,
             data=data,
-            facts=facts,
+            spec=spec,
             schedule=schedule,
             model=model,
             optimizer=optimizer,
@@ -152,7 +152,7 @@ class Run:
 
     @property
     def recipe(self) -> config.Recipe:
-        return self.facts.recipe
+        return self.spec.recipe
 
     @property
     def is_chief(self) -> bool:
@@ -161,12 +161,12 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> float:
-        return _length(self.facts)[0]
+        return _length(self.spec)[0]
 
     @property
     def steps(self) -> int:
         """The length of the run."""
-        return _length(self.facts)[1]
+        return _length(self.spec)[1]
 
     @property
     def step(self) -> int:
@@ -174,11 +174,11 @@ class Run:
 
     def describe(self) -> str:
         """What is about to happen, in a few lines."""
-        recipe, replicas = self.recipe, self.facts.replicas
+        recipe, replicas = self.recipe, self.spec.replicas
         settings = recipe.optimizer
         decayed = optimizers.decayed_variables(settings, self.model)
         devices = ", ".join(self.strategy.extended.worker_devices)
-        counts = ", ".join(f"{n} {name}" for name, n in self.facts.images.items())
+        counts = ", ".join(f"{n} {name}" for name, n in self.spec.images.items())
         shape = "x".join(map(str, self.data.shape))
         images = recipe.data
         seen = describe(images.mean, images.std, images.reverse_channels)
@@ -258,8 +258,8 @@ def _require_divisible_batches(recipe, replicas):
         )
 
 
-def _length(facts):
+def _length(spec):
     """Steps of an epoch, which need not be whole, and of the run."""
-    recipe = facts.recipe
-    steps_per_epoch = facts.images["train"] / recipe.batch_size
+    recipe = spec.recipe
+    steps_per_epoch = spec.images["train"] / recipe.batch_size
     return steps_per_epoch, recipe.steps or math.ceil(recipe.epochs * steps_per_epoch)

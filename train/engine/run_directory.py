@@ -35,7 +35,7 @@ def write_json(path: pathlib.Path, values: dict) -> None:
 
 
 @dataclasses.dataclass(frozen=True)
-class Facts:
+class RunSpec:
     """The fingerprint of a run, and enough to build its model again.
 
     Attributes:
@@ -71,7 +71,7 @@ class Facts:
         return int.from_bytes(hashlib.sha256(text).digest()[:7])
 
 
-def read_facts(run: pathlib.Path) -> Facts:
+def read_spec(run: pathlib.Path) -> RunSpec:
     """The fingerprint of an existing run.
 
     Raises:
@@ -80,7 +80,7 @@ def read_facts(run: pathlib.Path) -> Facts:
     path = run / "config.json"
     paths.require_regular(path)
     try:
-        return config.from_dict(Facts, json.loads(path.read_text(encoding="utf-8")))
+        return config.from_dict(RunSpec, json.loads(path.read_text(encoding="utf-8")))
     except (OSError, *WRONG, UsageError) as error:
         raise RunError(
             f"{run} is not the directory of a run. Expected a readable config.json in "
@@ -88,13 +88,13 @@ def read_facts(run: pathlib.Path) -> Facts:
         ) from error
 
 
-def require_agreement(facts: Facts, strategy) -> None:
+def require_agreement(spec: RunSpec, strategy) -> None:
     """Before the processes of a run share anything.
 
     Raises:
         RunError: they have different recipes or data.
     """
-    numbers = strategies.gather(strategy, facts.digest())
+    numbers = strategies.gather(strategy, spec.digest())
     if len({*numbers}) > 1:
         raise RunError(
             "The workers are not of one run. Expected equal recipes and data. Received "
@@ -102,14 +102,14 @@ def require_agreement(facts: Facts, strategy) -> None:
         )
 
 
-def claim(run: pathlib.Path, facts: Facts, strategy=None) -> Facts:
+def claim(run: pathlib.Path, spec: RunSpec, strategy=None) -> RunSpec:
     """Makes `run` the directory of the run with this fingerprint.
 
     All processes of the run must see it; the chief alone writes. Data that has moved is
     looked for at its new place from now on.
 
     Returns:
-        The facts with the identity of the run.
+        The spec with the identity of the run.
 
     Raises:
         RunError: the directory belongs to another run, or holds something else, or
@@ -124,25 +124,25 @@ def claim(run: pathlib.Path, facts: Facts, strategy=None) -> Facts:
     is_new = not run.exists() or all(
         path.name.endswith(WRITING) for path in run.iterdir()
     )
-    old = None if is_new else _require_equal_facts(run, facts)
-    identity = old.identity if old else facts.digest()
-    facts = dataclasses.replace(facts, identity=identity)
-    is_elsewhere = not old or old.recipe.data.name != facts.recipe.data.name
+    old = None if is_new else _require_equal_specs(run, spec)
+    identity = old.identity if old else spec.digest()
+    spec = dataclasses.replace(spec, identity=identity)
+    is_elsewhere = not old or old.recipe.data.name != spec.recipe.data.name
     strategies.gather(strategy, is_new)  # everyone has looked
     if is_elsewhere and strategies.is_chief(strategy):
         run.mkdir(parents=True, exist_ok=True)
-        write_json(run / "config.json", dataclasses.asdict(facts))
+        write_json(run / "config.json", dataclasses.asdict(spec))
     strategies.gather(strategy, is_new)  # now it is there for everyone
-    _require_equal_facts(run, facts)
-    return facts
+    _require_equal_specs(run, spec)
+    return spec
 
 
-def _require_equal_facts(run, facts):
-    """The facts in the directory, if they are of the same run."""
-    old = read_facts(run)
+def _require_equal_specs(run, spec):
+    """The spec in the directory, if they are of the same run."""
+    old = read_spec(run)
     differing = [
         f"{name}: expected {before!r}, received {after!r}"
-        for name, before, after in differences(old.essence(), facts.essence())
+        for name, before, after in differences(old.essence(), spec.essence())
     ]
     if differing:
         raise RunError(
@@ -162,7 +162,7 @@ def read_results(run: pathlib.Path, **expected) -> dict:
     Raises:
         RunError: the run is not finished, or the file is damaged or of other weights.
     """
-    read_facts(run)
+    read_spec(run)
     path = run / "results.json"
     paths.require_regular(path)
     if not path.exists():

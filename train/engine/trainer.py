@@ -6,7 +6,7 @@ import os
 import orbit
 import tensorflow as tf
 
-from train.engine.metrics import Sums, cross_entropy, top_k
+from train.engine.metrics import RunningMeans, cross_entropy, top_k
 from train.input import pipeline
 
 
@@ -46,11 +46,11 @@ class Trainer(orbit.StandardTrainer):
             )
         )
         with strategy.scope():
-            self._sums = Sums()
+            self._means = RunningMeans()
         super().__init__(batches, orbit.StandardTrainerOptions(use_tf_while_loop=True))
 
     def train_loop_begin(self):
-        self._sums.reset()
+        self._means.reset()
 
     def train_step(self, iterator):
         self._strategy.run(self._replica_step, args=next(iterator))
@@ -67,7 +67,7 @@ class Trainer(orbit.StandardTrainer):
             if gradients:
                 more = [a + b for a, b in zip(gradients, more, strict=True)]
             gradients = more
-            self._sums.add(
+            self._means.update(
                 losses, logits, part[1], tf.ones_like(losses, tf.float32), self._k
             )
         context = tf.distribute.get_replica_context()
@@ -94,7 +94,7 @@ class Trainer(orbit.StandardTrainer):
         rate = self._schedule(self._step - 1)
         variables = [v.value for v in self._model.trainable_variables]
         return {
-            **self._sums.means(self._k),
+            **self._means.results(self._k),
             "learning_rate": rate,
             "weight_norm": tf.linalg.global_norm(variables),
         }
@@ -125,24 +125,26 @@ class Evaluator(orbit.StandardEvaluator):
             )
         )
         with strategy.scope():
-            self._sums = Sums()
+            self._means = RunningMeans()
         super().__init__(batches)
 
     def eval_begin(self):
-        self._sums.reset()
+        self._means.reset()
 
     def eval_step(self, iterator):
         self._strategy.run(self._replica_step, args=next(iterator))
 
     def _replica_step(self, images, labels, weights):
         logits = self._model(images, training=False)
-        self._sums.add(cross_entropy(labels, logits), logits, labels, weights, self._k)
+        self._means.update(
+            cross_entropy(labels, logits), logits, labels, weights, self._k
+        )
 
     def eval_reduce(self, state=None, step_outputs=None):
         self._after_step()
 
     def eval_end(self):
-        return self._sums.means(self._k)
+        return self._means.results(self._k)
 
     def run(self) -> dict[str, float]:
         """Evaluates the whole split."""

@@ -72,9 +72,9 @@ def main(arguments):
         exported = image_classifier.of_run(workdir, values.checkpoint)
         out = out or workdir / "export"
         if values.quantize in write.WITH_IMAGES:
-            facts = run_directory.read_facts(workdir)
+            spec = run_directory.read_spec(workdir)
             data_set = dataset.load_again(
-                facts.recipe.data, facts.fingerprint, values.data_dir, values.data
+                spec.recipe.data, spec.fingerprint, values.data_dir, values.data
             )
     version = write.export(
         exported, out, values.fold, others, values.quantize, data_set

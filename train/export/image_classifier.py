@@ -16,7 +16,7 @@ import model_zoo
 from an_keras import fold_for_inference, graph
 from an_keras.inference import attentive_layers
 from model_zoo import preprocessing
-from model_zoo import weights as zoo_weights
+from model_zoo.weights import classes_in, tags, verified_file, weight_set
 from train.cli import RunError, UsageError
 from train.engine import checkpoint, models, run_directory
 from train.input import augment
@@ -173,28 +173,28 @@ def of_run(workdir: pathlib.Path, which: str = "best") -> ImageClassifier:
     Raises:
         UsageError, RunError: the run has no such weights.
     """
-    model, facts, step = CHECKPOINTS[which](workdir)
-    settings = facts.recipe.data
+    model, spec, step = CHECKPOINTS[which](workdir)
+    settings = spec.recipe.data
     card = {
-        "model": facts.recipe.model.name,
-        "options": facts.recipe.model.options,
+        "model": spec.recipe.model.name,
+        "options": spec.recipe.model.options,
         "data": settings.name,
         "weights": which,
         "step": step,
         "sha256": checkpoint.network_digest(model),
         "data_settings": vars(settings),
-        "data_fingerprint": facts.fingerprint,
+        "data_fingerprint": spec.fingerprint,
         "test": _test_results(workdir, step) if which == "best" else None,
     }
     return ImageClassifier(
         model,
         version=step,
-        shape=facts.shape,
+        shape=spec.shape,
         shorter_side=None,
         mean=settings.mean,
         std=settings.std,
         reverse_channels=settings.reverse_channels,
-        class_names=facts.class_names,
+        class_names=spec.class_names,
         card=card,
     )
 
@@ -233,10 +233,10 @@ def of_network(
             f"Expected --options without {', '.join(sorted(RESERVED))}, which an "
             f"export sets. Received: {', '.join(sorted(reserved))}."
         )
-    is_tag = weights in zoo_weights.tags(name)
-    record = zoo_weights.record(name, weights) if is_tag else None
+    is_tag = weights in tags(name)
+    record = weight_set(name, weights) if is_tag else None
     try:
-        path = zoo_weights.verified_file(name, weights) if is_tag else weights
+        path = verified_file(name, weights) if is_tag else weights
         if record:
             options = {"input_shape": record.input_shape, **options}
         model = _with_weights(name, path, options)
@@ -299,7 +299,7 @@ def of_network(
 def _with_weights(name, path, options):
     """The network for as many classes as the file has, returning logits."""
     head_name = head(model_zoo.create_model(name, **options)).name
-    classes = zoo_weights.classes_in(path, head_name)
+    classes = classes_in(path, head_name)
     if not classes:
         raise ValueError(f"an export needs a classifier. Received: none in {path}.")
     return model_zoo.create_model(

@@ -10,7 +10,7 @@ import pytest
 import tensorflow as tf
 
 import an_keras
-from tests.train.engine.test_run_directory import FACTS
+from tests.train.engine.test_run_directory import SPEC
 from train import config
 from train.cli import RunError
 from train.engine import checkpoint, checkpoint_files, optimizers, run_directory
@@ -27,7 +27,7 @@ def build(norm=an_keras.AttentiveNormalization, step=0):
     model = keras.Model(image, keras.layers.Dense(2, name="classifier")(x))
     optimizer = optimizers.PublishedSGD(0.1)
     optimizer.build(model.trainable_variables)
-    state = checkpoint.new_state(FACTS.digest())
+    state = checkpoint.new_state(SPEC.digest())
     state["step"].assign(step)
     return model, optimizer, state
 
@@ -52,10 +52,10 @@ def test_checkpoint_restores_every_variable(tmp_path):
 def test_options_that_json_changes_are_still_the_same_run(tmp_path):
     options = {"num_components": (4, 4, 8), "norm_options": {1: 2}}
     model = config.Model("resnet20_an", options)
-    recipe = dataclasses.replace(FACTS.recipe, model=model)
-    facts = dataclasses.replace(FACTS, recipe=recipe)
-    run_directory.claim(tmp_path, facts)
-    run_directory.claim(tmp_path, facts)
+    recipe = dataclasses.replace(SPEC.recipe, model=model)
+    spec = dataclasses.replace(SPEC, recipe=recipe)
+    run_directory.claim(tmp_path, spec)
+    run_directory.claim(tmp_path, spec)
 
 
 @pytest.mark.parametrize("size", [0, 100])
@@ -84,7 +84,7 @@ def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, part,
 
 
 def test_digest_changes_with_every_variable(tmp_path):
-    run_directory.claim(tmp_path, FACTS)
+    run_directory.claim(tmp_path, SPEC)
     with pytest.raises(RunError, match="holds no checkpoint"):
         checkpoint.digest(tmp_path)
     model, optimizer, state = build(step=4)
@@ -138,7 +138,7 @@ def test_seeds_of_dropout_are_restored_into_another_model_of_the_process(tmp_pat
 
 
 def test_best_checkpoint_is_apart_and_has_its_step(tmp_path):
-    run_directory.claim(tmp_path, FACTS)
+    run_directory.claim(tmp_path, SPEC)
     model, optimizer, state = build(step=5)
     saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
     with pytest.raises(RunError, match="holds no checkpoint"):
@@ -187,7 +187,7 @@ def test_noise_in_tensorflows_list_is_not_used(tmp_path, caplog):
 @pytest.fixture
 def evaluated(tmp_path):
     """A run of 9 steps that was best at 6, with averages; and its checkpoints."""
-    run_directory.claim(tmp_path, FACTS)
+    run_directory.claim(tmp_path, SPEC)
     model, _, state = build()
     optimizer = optimizers.PublishedSGD(0.1, average=0.9)
     optimizer.build(model.trainable_variables)
@@ -261,14 +261,14 @@ def test_lost_best_weights_of_a_reported_run_are_an_error(evaluated):
 def test_best_checkpoint_of_another_run_is_refused(evaluated, tmp_path_factory):
     run, *_ = evaluated
     other = tmp_path_factory.mktemp("other")
-    recipe = dataclasses.replace(FACTS.recipe, seed=1)
-    run_directory.claim(other, dataclasses.replace(FACTS, recipe=recipe))
+    recipe = dataclasses.replace(SPEC.recipe, seed=1)
+    run_directory.claim(other, dataclasses.replace(SPEC, recipe=recipe))
     shutil.copytree(run / "best", other / "best")
     with pytest.raises(RunError, match="is a checkpoint of another run"):
         checkpoint.best_checkpoint(other)
     shutil.copytree(run / "checkpoints", other / "checkpoints")
     model, optimizer, _ = build()
-    state = checkpoint.new_state(run_directory.read_facts(other).identity)
+    state = checkpoint.new_state(run_directory.read_spec(other).identity)
     with pytest.raises(RunError, match="another"):
         checkpoint.Checkpoints(other, model, optimizer, state).restore_last()
 

@@ -184,9 +184,9 @@ def test_weights_of_another_number_of_channels_are_refused(tmp_path):
 
 
 def claimed(directory, recipe):
-    facts = run_directory.Facts(recipe, 1, (8, 8, 1), ("0", "1"), {"train": 10}, "")
-    run_directory.claim(directory, facts)
-    return facts
+    spec = run_directory.RunSpec(recipe, 1, (8, 8, 1), ("0", "1"), {"train": 10}, "")
+    run_directory.claim(directory, spec)
+    return spec
 
 
 def test_a_run_sees_images_as_the_run_that_its_weights_are_from(tmp_path):
@@ -204,14 +204,14 @@ def test_a_run_goes_on_as_it_began(tmp_path):
     """Also one of a version that had a mean and a deviation in every recipe."""
     name = "applications.ANEfficientNetB0"
     recipe = recipe_of(name, mean=(0.5,), std=(0.25,))
-    facts = claimed(tmp_path / "run", recipe)
+    spec = claimed(tmp_path / "run", recipe)
     path = tmp_path / "run" / "config.json"
     written = json.loads(path.read_text())
     del written["recipe"]["data"]["reverse_channels"]
     path.write_text(json.dumps(written))
     again = pixels.settle(recipe_of(name), 1, tmp_path / "run")
     assert again == recipe
-    run_directory.claim(tmp_path / "run", dataclasses.replace(facts, recipe=again))
+    run_directory.claim(tmp_path / "run", dataclasses.replace(spec, recipe=again))
 
 
 @pytest.mark.parametrize(

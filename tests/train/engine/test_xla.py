@@ -31,8 +31,8 @@ def train_step(name, precision):
     train = order.IndexedSplit(tf.stack(encoded), np.arange(20) % 10)
     names = tuple("0123456789")
     images = dataset.ImageData((SIZE, SIZE, 3), names, {"train": train}, recipe.data)
-    facts = run_directory.Facts(recipe, 1, images.shape, names, {"train": 20}, "")
-    model = models.create_model(facts)
+    spec = run_directory.RunSpec(recipe, 1, images.shape, names, {"train": 20}, "")
+    model = models.create_model(spec)
     schedule = optimizers.create_schedule(recipe.optimizer, BATCH, 2.5, 10)
     trainer = Trainer(
         tf.distribute.get_strategy(),

@@ -1,0 +1,34 @@
+"""How many parameters each network has; tests build all of them and count.
+
+Trainable parameters with the default classes and input: BN, AN. The authors' code gives
+the same numbers where it can build the network; where it cannot, they are ours.
+"""
+
+COUNTS = {
+    "resnet20": (269_722, 285_130),
+    "resnet32": (464_154, 489_834),
+    "resnet44": (658_586, 694_538),
+    "resnet56": (853_018, 899_242),
+    "resnet18": (11_689_512, 11_789_592),
+    "resnet34": (21_797_672, 21_996_060),
+    "resnet50": (25_557_032, 25_755_420),
+    "resnet50d": (25_576_264, 25_774_652),
+    "resnet101": (44_549_160, 45_000_644),
+    "resnet101d": (44_568_392, 45_019_876),
+    "resnet152": (60_192_808, 60_852_252),
+    "resnet152d": (60_212_040, 60_871_484),
+    "resnext50_32x4d": (25_028_904, 25_425_180),
+    "resnext101_32x8d": (88_791_336, 90_593_732),
+    "resnext101_64x4d": (83_455_272, 85_257_668),
+    "mobilenetv2": (3_504_872, 3_672_760),
+    "densenet121": (7_978_856, 8_342_288),
+    "densenet161": (28_681_000, 29_448_688),
+    "densenet169": (14_149_480, 14_692_048),
+    "densenet201": (20_013_928, 20_675_920),
+}
+
+
+def parameter_count(name: str) -> int | None:
+    """The count of `NAME_bn` or `NAME_an`; `None` where the table has no line."""
+    network, _, kind = name.rpartition("_")
+    return dict(zip(("bn", "an"), COUNTS.get(network, ()), strict=False)).get(kind)
