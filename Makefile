@@ -1,5 +1,5 @@
-# Everything runs in .venv, which each target creates and fills when it is missing, of
-# another Python, or older than setup.cfg and pyproject.toml.
+# Everything runs in .venv. Each target creates and fills it if it is missing, has another
+# Python version, or is older than setup.cfg and pyproject.toml.
 
 SUPPORTED := 3.11
 VENV := .venv
@@ -18,7 +18,7 @@ EXTRAS_backends := train,export,test,backends
 
 .PHONY: train test test-slow test-long test-backends test-kills conversion serving litert lint fashion clean python venv
 
-train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans of digits.
+train: $(VENV)/train.stamp  ## Train on real scans of digits, evaluate, export and check the export.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
 	@echo; echo "Its twin with batch normalization:"
 	$(VENV)/bin/python -m train --recipe=digits_bn --workdir=$(RUNS)/digits_bn
@@ -26,15 +26,15 @@ train: $(VENV)/train.stamp  ## Train, evaluate, export and check on real scans o
 	$(VENV)/bin/python -m train.report $(RUNS)/digits $(RUNS)/digits_bn --svm \
 	    --csv=$(RUNS)/digits.csv
 
-test: lint  ## Tests of at most ten minutes.
+test: lint  ## Tests that take at most ten minutes in all.
 	$(PYTEST) -m "not slow and not long"
 
-test-slow: $(VENV)/backends.stamp  ## The others; reaches PyPI to install the wheel.
+test-slow: $(VENV)/backends.stamp  ## The slow tests; needs PyPI to install the wheel.
 	$(PYTEST) -m slow --durations=10 --ignore=tests/train
 	$(PYTEST) -m slow --durations=10 --dist worksteal tests/train  # fresh processes
 	$(MAKE) test-backends
 
-test-long: $(VENV)/backends.stamp  ## The largest networks, and more of the same: before a release.
+test-long: $(VENV)/backends.stamp  ## The largest networks and more cases, before a release.
 	$(PYTEST) -m long --durations=10 --dist worksteal
 
 test-backends: $(VENV)/backends.stamp  ## The layer's tests on JAX and PyTorch.
@@ -44,19 +44,19 @@ test-backends: $(VENV)/backends.stamp  ## The layer's tests on JAX and PyTorch.
 	done
 	KERAS_BACKEND=jax $(PYTEST) -o addopts=--import-mode=importlib tests/an_keras_on_jax
 
-test-kills: $(VENV)/test.stamp  ## Twenty kills of runs and exports at random moments.
+test-kills: $(VENV)/test.stamp  ## Kills runs and exports twenty times at random moments.
 	$(PYTEST) -s -m "slow or long" tests/train/test_main.py tests/train/export/test_write.py \
 	    -k killed --kills=20
 
-conversion: $(VENV)/test.stamp  ## All 38 networks of Keras Applications: a table.
+conversion: $(VENV)/test.stamp  ## Converts all 38 networks of Keras Applications; writes a table.
 	PYTHONPATH=. $(VENV)/bin/python tests/model_zoo/conversion.py $(RUNS)/conversion.csv
 
-serving: $(VENV)/test.stamp  ## Exports of five networks in every runtime: two tables, a plot.
+serving: $(VENV)/test.stamp  ## Exports of five networks in every runtime; writes two tables and a plot.
 	PYTHONPATH=. $(VENV)/bin/python tests/consumers.py $(RUNS)/serving $(RUNS)/consumers.csv
 	$(VENV)/bin/python -m train.benchmark serve $(RUNS)/serving/*/float32/1 --rounds=100 \
 	    --csv=$(RUNS)/serve.csv --plot=$(RUNS)/serve.png
 
-litert: $(VENV)/test.stamp  ## MobileNetV2-AN on Fashion-MNIST, in LiteRT with fewer bits.
+litert: $(VENV)/test.stamp  ## MobileNetV2-AN on Fashion-MNIST, in LiteRT at lower precision.
 	$(VENV)/bin/python -m train --recipe=fashion_mnist_resnet20_an --data=idx:$(FASHION) \
 	    --set=model.name=mobilenetv2_an --set="model.options={'width_multiplier': 0.5}" \
 	    --set=data.image_size=32 --set=data.shift=2 --set=epochs=10 \
@@ -74,7 +74,7 @@ lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 
-fashion: $(VENV)/train.stamp  ## Fashion-MNIST, AN and BN: ten minutes on two cores.
+fashion: $(VENV)/train.stamp  ## Fashion-MNIST with AN and BN; takes ten minutes on two cores.
 	$(VENV)/bin/python -m train --recipe=fashion_mnist_resnet20_an \
 	    --data=idx:$(FASHION) --workdir=$(RUNS)/fashion_an
 	$(VENV)/bin/python -m train --recipe=fashion_mnist_resnet20_bn \

@@ -1,4 +1,4 @@
-"""Attentive Normalization for Keras. Importing registers every serializable class."""
+"""Attentive Normalization for Keras. Importing registers all serializable classes."""
 
 from an_keras.attentive_normalization import AttentiveNormalization
 from an_keras.batch_normalization import BatchNormalization

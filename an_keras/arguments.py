@@ -1,4 +1,4 @@
-"""Checks of arguments: what is wrong, what was expected, what was received."""
+"""Argument checks. Messages state what is wrong, expected and received."""
 
 import numbers
 
@@ -6,7 +6,7 @@ import keras
 import numpy as np
 from keras import ops
 
-MOST = 2**20  # components, groups, units: far more than anybody has use for
+MOST = 2**20  # components, groups, units: far more than anyone needs
 LEAST, LARGEST = (float(getattr(np.finfo("float32"), n)) for n in ("tiny", "max"))
 
 
@@ -65,8 +65,11 @@ def require_member(name, value, members):
 
 
 def require_activation(name, activation, units):
-    """A function of logits (N, K) that is one of each sample; K = `units`."""
-    units = max(units, 2)  # Keras warns of a softmax over one
+    """Checks that `activation` maps logits to weights, each sample independently.
+
+    Logits and weights have shape (N, K), with K = `units`.
+    """
+    units = max(units, 2)  # Keras warns about a softmax over one
     logits = np.zeros((4, units), "float32")
     logits[1, 0] = 10.0
     logits[2:] = np.linspace(0.5, 0.2, units), np.linspace(-3.0, 3.0, units)
@@ -74,8 +77,9 @@ def require_activation(name, activation, units):
     def refuse(received, error=None):
         raise ValueError(
             f"`{name}` must map logits (N, K) to weights (N, K) of a floating point "
-            "type, and each sample by itself. All of them must be finite; if they add "
-            f"up to 1, then for all logits. Received: {name}={activation!r}, {received}"
+            "type, each sample independently. All weights must be finite. If they add "
+            "up to 1 for some logits, they must do so for all logits. "
+            f"Received: {name}={activation!r}, {received}"
         ) from error
 
     try:
@@ -85,16 +89,22 @@ def require_activation(name, activation, units):
         refuse(f"which fails for K={units}: {error}", error)
     dtype = keras.backend.standardize_dtype(together.dtype)
     if tuple(together.shape) != logits.shape or "float" not in dtype:
-        refuse(f"weights {tuple(together.shape)} of type {dtype} for {logits.shape}.")
+        refuse(
+            f"which returns weights {tuple(together.shape)} of type {dtype} for logits "
+            f"{logits.shape}."
+        )
     try:
         weights = ops.convert_to_numpy(together)
         alone = np.concatenate([ops.convert_to_numpy(each) for each in alone])
     except (NotImplementedError, TypeError):
-        return  # made while a function is traced, where nothing has a value
+        return  # tensors of a function that is being traced have no values
     if not np.isfinite(weights).all():
-        refuse(f"which is not for {logits[~np.isfinite(weights).all(axis=1)][0]}.")
+        refuse(
+            "which returns weights that are not finite for logits "
+            f"{logits[~np.isfinite(weights).all(axis=1)][0]}."
+        )
     if not np.allclose(weights, alone, atol=1e-5):
-        refuse("whose weights for one sample change with the other samples.")
+        refuse("whose weights for one sample depend on the other samples.")
     sums = weights.sum(axis=1)
     is_one = np.abs(sums - 1.0) < 1e-3
     if is_one[:2].all() and not is_one.all():
@@ -102,5 +112,5 @@ def require_activation(name, activation, units):
         refuse(
             f"whose weights add up to 1 for some logits and to {sums[row]:.3g} for "
             f"{logits[row].round(2).tolist()}. (`keras.activations.sparsemax` of Keras "
-            '3.15 has this fault; "softmax" has not.)'
+            '3.15 has this bug; "softmax" does not.)'
         )

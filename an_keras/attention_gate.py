@@ -1,4 +1,4 @@
-"""The attention gate: an instance's descriptor -> the weights of the K components."""
+"""The attention gate: maps an instance's descriptor to weights of the K components."""
 
 import keras
 from keras import ops
@@ -7,17 +7,18 @@ from an_keras import functional
 
 
 class AttentionGate(keras.layers.Layer):
-    """activation(norm(descriptor @ kernel [+ bias])), (N, C) -> (N, K).
+    """Computes activation(norm(descriptor @ kernel [+ bias])), (N, C) -> (N, K).
 
-    With `hidden_units` a first projection of the same form, with ReLU, comes before it.
-    A projection has a bias exactly when no norm follows it. The norm is over the batch
-    axis only (`"batch"`, with moving statistics), over the K logits of each sample
-    (`"group"`) or absent (`None`).
+    With `hidden_units`, a first projection of the same form, with ReLU, precedes it.
+    A projection has a bias if and only if no norm follows it. The norm is over the
+    batch axis only (`"batch"`, with moving statistics), over the K logits of each
+    sample (`"group"`) or absent (`None`).
 
     Variables: `kernel` (C, K) and, where they exist, `bias`, `gamma`, `beta`,
-    `moving_mean`, `moving_variance` (K,); the same with the prefix `hidden_`.
+    `moving_mean` and `moving_variance` (K,). Those of the first projection have the
+    prefix `hidden_`.
 
-    It is a part of `AttentiveNormalization`, which validates its arguments.
+    The gate is a part of `AttentiveNormalization`, which validates its arguments.
     """
 
     def __init__(
@@ -63,7 +64,7 @@ class AttentionGate(keras.layers.Layer):
             setattr(self, name, variable)
 
         kernel_initializer = self.kernel_initializer
-        # An initializer without a seed draws the same numbers each time it is called.
+        # An initializer without a seed draws the same numbers on every call.
         if prefix and isinstance(kernel_initializer, keras.initializers.Initializer):
             kernel_initializer = kernel_initializer.clone()
         add(
@@ -87,10 +88,10 @@ class AttentionGate(keras.layers.Layer):
         return self.attend(descriptor, training, sample_weight, update=True)
 
     def attend(self, descriptor, training, sample_weight, update):
-        """`call`; with `update=False` the moving statistics stay as they are.
+        """Same as `call`, but `update=False` leaves moving statistics unchanged.
 
         `sample_weight`, (N, 1), is 1 for the samples that count in the batch norm and 0
-        for the others; `None` counts all of them.
+        for the others. `None` counts all samples.
         """
         if self.hidden_units:
             hidden = self._project(

@@ -11,43 +11,51 @@ from an_keras.attention_gate import AttentionGate
 NORMALIZATIONS = ("batch", "group", "instance", "layer", None)
 DESCRIPTORS = ("mean_over_std", "mean", "mean_plus_max")
 GATE_NORMALIZATIONS = ("auto", "batch", "group", None)
-# Functions (layer, attention), which hear of every call in every thread.
+# Functions (layer, attention) that are called on every call of a layer, in any thread.
 OBSERVERS = []
 
 
 @keras.saving.register_keras_serializable(package="an_keras")
 class AttentiveNormalization(keras.layers.Layer):
-    """Normalizes without affine, then applies each instance's own mixture of K affines.
+    """Attentive normalization layer.
+
+    The layer normalizes its inputs without an affine transform, then applies to each
+    instance (sample) its own mixture of K learned affine transforms:
 
     ```
     s[n, c]      = mean(x) / sqrt(var(x) + 1e-3)        over positions of x[n, ..., c]
-    a[n, :]      = hard_sigmoid(BN(s[n, :] @ kernel))   K weights, no sum to one
+    a[n, :]      = hard_sigmoid(BN(s[n, :] @ kernel))   K weights, need not sum to 1
     x_hat        = (x - mu) / sqrt(sigma^2 + epsilon)   the backbone normalization
     y[n, ..., c] = sum_k a[n, k] * (gamma[k, c] * x_hat[n, ..., c] + beta[k, c])
     ```
 
-    x, y: (N, positions..., C), floating point; s: (N, C); a: (N, K); gamma, beta:
-    (K, C). The variance in `s` is the unbiased one (divisor positions - 1; one position
-    has variance 0), that of the backbone the biased one.
+    The input `x` and the output `y` have shape `(N, positions..., C)` and a floating
+    point type, the descriptor `s` has shape `(N, C)`, the weights `a` `(N, K)`, and the
+    tables `gamma` and `beta` `(K, C)`. The variance in `s` is unbiased (its divisor is
+    `positions - 1`; a single position has variance 0). The variance of the backbone is
+    biased.
 
-    In training the backbone and the gate's batch norm use the statistics of the batch
-    and update the moving ones; in inference, and with `trainable=False` in any mode,
-    they use the moving ones. The moving variances are the biased ones, as in
-    `keras.layers.BatchNormalization` (PyTorch stores n/(n-1) times as much, n = N *
-    positions, and n = N in the gate). Statistics, gate and mixture are computed in
-    float32 or wider. Under `tf.distribute` every update of the moving statistics is
-    averaged over the replicas, so that all of them agree.
+    In training, the backbone and the gate's batch norm use the statistics of the batch
+    and update the moving statistics. In inference, and with `trainable=False` in any
+    mode, they use the moving statistics. Moving variances are biased, as in
+    `keras.layers.BatchNormalization` (PyTorch stores n/(n-1) times as much, with
+    n = N * positions, and n = N in the gate). Statistics, gate and mixture are computed
+    in float32 or wider. Under `tf.distribute`, every update of the moving statistics is
+    averaged over the replicas, so that all replicas agree.
 
-    Where the mean of a channel is r times sqrt(sigma^2 + epsilon), float32 leaves the
-    outputs about 1e-7 * r of the largest one, compiled or not: 1e-3 at r = 10,000. The
-    norm of the gate enlarges the rounding of logits that hardly differ in a batch.
+    If the mean of a channel is r times sqrt(sigma^2 + epsilon), rounding in float32
+    causes errors of about 1e-7 * r of the largest output, compiled or not: 1e-3 at
+    r = 10,000. The norm of the gate amplifies the rounding errors of logits that hardly
+    differ within a batch.
 
-    At the published initialization the weights are about 1/2 and the mixture's gain
-    is about K/2; the next convolution and its norm absorb it. To start at gain 1, pass
-    `gamma_initializer=keras.initializers.RandomNormal(2 / K, 0.2 / K)` and
+    With the published initialization, the weights are about 1/2 and the gain of the
+    mixture is about K/2, which the next convolution and its norm absorb. To start at
+    gain 1, pass `gamma_initializer=keras.initializers.RandomNormal(2 / K, 0.2 / K)` and
     `beta_initializer=keras.initializers.RandomNormal(0.0, 0.2 / K)`.
 
-    | published mode | gate_hidden_units | gate_normalization | gate_activation |
+    The published attention modes correspond to these arguments:
+
+    | Mode | gate_hidden_units | gate_normalization | gate_activation |
     |---|---|---|---|
     | 0 | `None` | `None` | `"sigmoid"` |
     | 1 | `2 * K` | `None` | `"sigmoid"` |
@@ -57,71 +65,99 @@ class AttentiveNormalization(keras.layers.Layer):
     | 5 | `None` | `"batch"` | `"sigmoid"` |
     | 6 | `None` | `"batch"` | `"softmax"` |
 
-    | refactored release (iVMCL) | arguments |
+    The options of the refactored release (iVMCL) correspond to these arguments:
+
+    | Option | Arguments |
     |---|---|
     | `AttnBN2d`, `attn_mode=0`, `use_rsd=True` | the defaults |
     | `use_rsd=False` | `descriptor="mean"` |
     | `use_rsd=False, use_maxpool=True` | `descriptor="mean_plus_max"` |
     | `eps_var` | `descriptor_epsilon` |
     | `attn_mode=1`, one group | `gate_normalization="group"` |
-    | `attn_mode=1`, no group | `gate_normalization="batch"` |
+    | `attn_mode=1`, no groups | `gate_normalization="batch"` |
     | `AttnGN` | `normalization="group"`, `gate_normalization="group"` or `"batch"` |
-    | detection heads' `AttnGN` | `normalization="group"`, no gate norm |
+    | `AttnGN` of detection heads | `normalization="group"`, `gate_normalization=None` |
 
     Args:
-        num_components: K, the number of affine transforms that are mixed, >= 1.
-            Published: 10 in the first two stages of a network, 20 in the others.
-        normalization: the backbone. `"batch"`; `"group"`: each sample over positions
-            and the channels of a group; `"instance"`: each channel of a sample over
-            positions; `"layer"`: each position over channels, as
-            `keras.layers.LayerNormalization` (the gate stays per sample; nobody has
-            published this variant); `None`: no standardization, x_hat = x.
-        groups: number of groups of `"group"`; must divide C.
-        axis: the channel axis, the last one or 1.
-        momentum: of the moving statistics, in [0, 1]:
-            moving = momentum * moving + (1 - momentum) * batch.
-        epsilon: added to the variances of the backbone and of the gate's norm.
-        descriptor: what the gate sees of an instance: `"mean_over_std"`, `"mean"` or
-            `"mean_plus_max"`.
-        descriptor_epsilon: added to the variance in `"mean_over_std"`.
-        gate_hidden_units: `None`, or the width of a hidden layer with ReLU.
-        gate_normalization: `"batch"` over the batch axis, `"group"` (one group over K),
-            `None`, or `"auto"`: `"batch"` for a batch backbone, else `None`. A gate
-            projection has a bias exactly when no norm follows it.
-        gate_activation: any Keras activation, or a pure function of the logits, (N, K)
-            -> (N, K), that treats each sample by itself; `"softmax"` is over K. Each
-            is tried on a few logits: `keras.activations.sparsemax` of Keras 3.15, whose
-            weights do not add up to 1, is refused.
-        synchronized: batch statistics of backbone and gate over all replicas
-            (TensorFlow; on JAX they are global anyway).
-        gamma_initializer: of the (K, C) scales; `None` is `RandomNormal(1.0, 0.1)`.
-        beta_initializer: of the (K, C) offsets; `None` is `RandomNormal(0.0, 0.1)`.
-        gate_initializer: of the gate's kernels; `None` is
+        num_components: Integer, at least 1. The number K of affine transforms in the
+            mixture. The published networks use 10 in the first two stages and 20 in the
+            others. Defaults to `10`.
+        normalization: The backbone normalization. `None` disables it (`x_hat = x`).
+            Defaults to `"batch"`.
+            - `"batch"`: Batch normalization.
+            - `"group"`: Normalizes each sample over its positions and the channels of a
+                group.
+            - `"instance"`: Normalizes each channel of a sample over its positions.
+            - `"layer"`: Normalizes each position over its channels, as in
+                `keras.layers.LayerNormalization`. The gate still works per sample. This
+                variant is unpublished.
+        groups: Integer. The number of groups for `normalization="group"`. Must divide
+            C. Defaults to `32`.
+        axis: Integer. The channel axis, either the last axis or 1. Defaults to `-1`.
+        momentum: Momentum of the moving statistics, in [0, 1]:
+            `moving = momentum * moving + (1 - momentum) * batch`. Defaults to `0.9`.
+        epsilon: Small float added to the variances of the backbone and of the gate's
+            norm. Defaults to `1e-5`.
+        descriptor: The descriptor of an instance that the gate receives:
+            `"mean_over_std"`, `"mean"` or `"mean_plus_max"`. Defaults to
+            `"mean_over_std"`.
+        descriptor_epsilon: Small float added to the variance in `"mean_over_std"`.
+            Defaults to `1e-3`.
+        gate_hidden_units: Width of a hidden layer with ReLU in the gate, or `None` for
+            no hidden layer. Defaults to `None`.
+        gate_normalization: Normalization in the gate: `"batch"` (over the batch axis),
+            `"group"` (one group over K), `None`, or `"auto"`, which selects `"batch"`
+            for a batch backbone and `None` otherwise. A gate projection has a bias if
+            and only if no norm follows it. Defaults to `"auto"`.
+        gate_activation: A Keras activation, or a pure function that maps logits (N, K)
+            to weights (N, K), each sample independently. `"softmax"` is over K. Every
+            activation is tested on a few logits: `keras.activations.sparsemax` of
+            Keras 3.15, whose weights do not add up to 1, is rejected. Defaults to
+            `"hard_sigmoid"`.
+        synchronized: Boolean. Whether to compute the batch statistics of the backbone
+            and the gate over all replicas (on TensorFlow; on JAX they are always
+            global). Defaults to `False`.
+        gamma_initializer: Initializer for the (K, C) scales. `None` selects
+            `RandomNormal(1.0, 0.1)`.
+        beta_initializer: Initializer for the (K, C) offsets. `None` selects
+            `RandomNormal(0.0, 0.1)`.
+        gate_initializer: Initializer for the kernels of the gate. `None` selects
             `VarianceScaling(2.0, "fan_out", "untruncated_normal")`.
-        moving_mean_initializer, moving_variance_initializer: of the backbone's.
-        gamma_regularizer, beta_regularizer, gate_regularizer: of the same weights.
-        gamma_constraint, beta_constraint, gate_constraint: of the same weights.
+        moving_mean_initializer: Initializer for the moving mean of the backbone.
+            Defaults to `"zeros"`.
+        moving_variance_initializer: Initializer for the moving variance of the
+            backbone. Defaults to `"ones"`.
+        gamma_regularizer: Optional regularizer for the scales.
+        beta_regularizer: Optional regularizer for the offsets.
+        gate_regularizer: Optional regularizer for the kernels of the gate.
+        gamma_constraint: Optional constraint for the scales.
+        beta_constraint: Optional constraint for the offsets.
+        gate_constraint: Optional constraint for the kernels of the gate.
 
     Call arguments:
-        inputs: floating point, of rank 2 to 5.
-        training: `True` for batch statistics.
-        mask: `None`, or booleans of the shape of `inputs` without the channel axis (an
-            axis of size 1 stands for all); masked positions count in no statistic, and
-            samples without any other neither. The masks that Keras' own layers pass
-            on are of that shape when the channels are last.
+        inputs: Floating point tensor of rank 2 to 5.
+        training: Boolean. Whether to use the statistics of the batch.
+        mask: Boolean tensor with the shape of `inputs` without the channel axis, or
+            `None`. An axis of size 1 is broadcast. Masked positions are excluded from
+            all statistics, and so are samples in which every position is masked. The
+            masks that Keras layers propagate have this shape if the channels are last.
 
-    Input shape: (N, positions..., C), or (N, C, positions...) with `axis=1`. Rank 2 is
+    Input shape:
+        `(N, positions..., C)`, or `(N, C, positions...)` with `axis=1`. Rank 2 means
         one position per sample.
-    Output shape: the input shape.
+
+    Output shape:
+        Same as the input shape.
 
     Raises:
-        TypeError: for arguments of another type.
-        ValueError: for arguments outside of these ranges, and for shapes of inputs
-            or masks that do not fit them.
+        TypeError: If an argument has the wrong type.
+        ValueError: If an argument is out of range, or if the shape of the inputs or of
+            the mask does not match the arguments.
 
     Reference:
-        Li, Sun and Wu, Attentive Normalization, ECCV 2020,
-        https://arxiv.org/abs/1908.01259
+
+    - [Li, Sun and Wu, Attentive Normalization, ECCV 2020](
+        https://arxiv.org/abs/1908.01259)
 
     Example:
 
@@ -341,7 +377,7 @@ class AttentiveNormalization(keras.layers.Layer):
         return kernels_tf.apply_here(inputs, training and self.trainable)
 
     def _call_kernels(self, inputs, training):
-        """`call` with the large passes of `kernels_tf`; the rest is the same code."""
+        """Same as `call`, with `kernels_tf` for large passes; the rest is shared."""
         from an_keras import kernels_tf
 
         trained = self.trainable_variables
@@ -364,7 +400,7 @@ class AttentiveNormalization(keras.layers.Layer):
                     shift = mean if centre is None else mean - centre
                     beta = beta + gamma * shift
             new = [scope.get_current_value(variable) for variable in fixed]
-            # The scope keeps assignments from the variables; here they come out.
+            # The scope withholds assignments from the variables; collect them here.
             changed[:] = [i for i, value in enumerate(values) if new[i] is not value]
             return gamma, beta, [new[i] for i in changed]
 
@@ -378,10 +414,11 @@ class AttentiveNormalization(keras.layers.Layer):
         return ops.cast(outputs, self.compute_dtype)
 
     def _affine(self, descriptor, moments, training):
-        """gamma, centre, beta of y = gamma * (x - centre) + beta, (N, C) or (C,).
+        """Returns gamma, centre, beta of y = gamma * (x - centre) + beta.
 
-        The mixture and, but for `"layer"` and `None`, the standardization in one; the
-        centre of these two is `None`.
+        Each is (N, C) or (C,). They combine the mixture with the standardization,
+        except for `"layer"` and `None`, for which they are the mixture only and centre
+        is `None`.
         """
         attention = self.gate(
             descriptor, training=training, sample_weight=self._sample_weight(moments)
@@ -398,9 +435,10 @@ class AttentiveNormalization(keras.layers.Layer):
         return gamma * ops.rsqrt(variance + self.epsilon), centre, beta
 
     def attention(self, inputs, training=False, mask=None):
-        """Weights of the K components for each sample, (N, K); updates no statistics.
+        """Returns the weights of the K components for each sample, (N, K).
 
-        With `training=True` the gate's batch norm uses the statistics of this batch.
+        It does not update the moving statistics. With `training=True`, the gate's batch
+        norm uses the statistics of this batch.
         """
         inputs = ops.convert_to_tensor(inputs, dtype=self.compute_dtype)
         if not self.built:
@@ -418,7 +456,7 @@ class AttentiveNormalization(keras.layers.Layer):
         )
 
     def _prepare(self, inputs, mask):
-        """Inputs in float32 or wider; the mask as numbers that broadcast on them."""
+        """Returns inputs in float32 or wider, and the mask as broadcastable numbers."""
         is_double = keras.backend.standardize_dtype(inputs.dtype) == "float64"
         dtype = "float64" if is_double else "float32"
         if mask is not None:
@@ -437,11 +475,11 @@ class AttentiveNormalization(keras.layers.Layer):
             mask = ops.expand_dims(ops.cast(mask, "bool"), self.axis)
             mask = ops.cast(mask, dtype)
             every = ops.sum(inputs, axis=self.axis, keepdims=True)
-            mask = mask * ops.cast(ops.ones_like(every), dtype)  # of size 1: for all
+            mask = mask * ops.cast(ops.ones_like(every), dtype)  # expand axes of size 1
         return ops.cast(inputs, dtype), mask
 
     def _sample_weight(self, moments):
-        """1 for samples with a position, 0 for the others, (N, 1); `None`: all have."""
+        """Returns 1 for samples with positions, else 0, (N, 1); `None` for all 1."""
         count = moments[2]
         return ops.cast(count > 0, count.dtype) if len(count.shape) else None
 
@@ -450,7 +488,7 @@ class AttentiveNormalization(keras.layers.Layer):
         return [axis for axis in range(1, len(x.shape)) if axis != channel_axis]
 
     def _broadcast(self, x):
-        """A function that reshapes (N, C) or (C,) to broadcast against `x`."""
+        """Returns a function that reshapes (N, C) or (C,) to broadcast against `x`."""
         shape = [-1] + [1] * (len(x.shape) - 1)
         shape[self.axis] = self.gamma.shape[1]
         return lambda array: ops.reshape(array, shape)
@@ -470,7 +508,7 @@ class AttentiveNormalization(keras.layers.Layer):
         return mean
 
     def _statistics(self, moments, training):
-        """Mean and variance of the backbone, (C,) or (N, C)."""
+        """Returns mean and variance of the backbone, (C,) or (N, C)."""
         mean, variance, count = moments
         if self.normalization == "group":
             return functional.group_moments(mean, variance, self.groups)

@@ -1,4 +1,4 @@
-"""Keras' BatchNormalization, with moving statistics that all replicas agree on."""
+"""Keras' BatchNormalization, with the same moving statistics on all replicas."""
 
 import keras
 from keras import ops
@@ -8,22 +8,24 @@ from an_keras import functional
 
 @keras.saving.register_keras_serializable(package="an_keras")
 class BatchNormalization(keras.layers.BatchNormalization):
-    """`keras.layers.BatchNormalization` whose replicas hold the same statistics.
+    """`keras.layers.BatchNormalization` with the same statistics on all replicas.
 
-    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta, each of them (C,)
+    y = gamma * (x - mean) / sqrt(variance + epsilon) + beta
 
-    Arguments, weights, files and results are those of the Keras layer. Under a
-    `tf.distribute` strategy Keras lets the moving statistics of the replicas drift
-    apart and saves those of the first; here every update is averaged over the replicas,
-    so that a model scores the same before and after saving.
+    `gamma`, `mean`, `variance` and `beta` have shape (C,).
 
-    On TensorFlow compiled training (`fit`, or a gradient tape in a `tf.function`) on
-    images with the channels last takes TensorFlow's fused operation, which is faster on
-    a CPU. Eager calls, inference and exports never do: they may come from several
+    Arguments, weights, files and results are the same as for the Keras layer. Under a
+    `tf.distribute` strategy, Keras lets the moving statistics of the replicas drift
+    apart and saves those of the first replica. This layer averages every update over
+    the replicas, so a model scores the same before and after saving.
+
+    On TensorFlow, compiled training (`fit`, or a gradient tape in a `tf.function`) on
+    channels-last images uses TensorFlow's fused operation, which is faster on a CPU.
+    Eager calls, inference and exports never use it, because they may come from several
     threads at once.
 
-    The moving variance is the biased one, as everywhere in Keras (PyTorch stores the
-    unbiased one).
+    The moving variance is biased, as everywhere in Keras (PyTorch stores the unbiased
+    variance).
 
     Reference: Ioffe and Szegedy, 2015, https://arxiv.org/abs/1502.03167
     """
@@ -66,9 +68,12 @@ class BatchNormalization(keras.layers.BatchNormalization):
         return kernels_tf.has_fused_batch_norm(inputs)
 
     def _moments(self, inputs, mask):
-        """A replica without samples or positions has no say in the average."""
+        """Returns the moments of the batch, or the moving ones if the batch is empty.
+
+        A replica without samples or positions thus keeps its moving statistics.
+        """
         if mask is None and not self.synchronized:
-            # `tf.nn.moments`, which Keras takes, stops gradients of gradients.
+            # `tf.nn.moments`, which Keras uses, blocks second-order gradients.
             axes = tuple(self._reduction_axes)
             mean = ops.mean(inputs, axes, keepdims=True)
             variance = ops.mean(ops.square(inputs - mean), axes)

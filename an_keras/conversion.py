@@ -1,4 +1,4 @@
-"""Attentive normalization in existing models, without changing what they compute."""
+"""Puts attentive normalization into existing models without changing their outputs."""
 
 import re
 from collections.abc import Callable
@@ -19,7 +19,7 @@ KINDS = {
     layers.LayerNormalization: "layer",
 }
 NORMS = (*KINDS, layers.RMSNormalization)
-# What may stand between a convolution and its norm.
+# Layers that may stand between a convolution and its norm.
 BETWEEN = (
     *(getattr(layers, f"ZeroPadding{rank}D") for rank in (1, 2, 3)),
     *(getattr(layers, f"SpatialDropout{rank}D") for rank in (1, 2, 3)),
@@ -31,15 +31,16 @@ ACTIVATIONS += (layers.PReLU, layers.ELU)
 
 
 class ConversionRow(NamedTuple):
-    """What became of a normalization layer.
+    """The outcome of the conversion for a normalization layer.
 
     Attributes:
-        layer: its name, after those of the models that it is nested in, joined by "/".
-        kind: "batch", "group" or "layer"; `None` for other norms, which are never
+        layer: Name of the layer, prefixed with the names of the models that contain it,
+            joined by "/".
+        kind: "batch", "group" or "layer". `None` for other norms, which are never
             converted.
-        num_components: K; `None` if it is not converted.
+        num_components: K, or `None` if the layer is not converted.
         action: "converted", "kept" or "refused".
-        reason: why, in words.
+        reason: The reason for the action, in words.
     """
 
     layer: str
@@ -56,14 +57,14 @@ def convert_normalization(
     noise: float = 0.1,
     report: list | None = None,
 ) -> keras.Model:
-    """A copy of a model with attentive normalization in it, which computes the same.
+    """Returns a copy of a model with attentive normalization and the same outputs.
 
     `keras.layers.BatchNormalization`, `an_keras.BatchNormalization`,
     `GroupNormalization` and `LayerNormalization` over the channels become
-    `AttentiveNormalization` of the same name, with the same backbone normalization,
-    axis, epsilon, momentum, synchronization, regularizers, constraints, dtype,
-    statistics and `trainable`. (Regularizers and constraints then act on K rows.) In a
-    converted layer
+    `AttentiveNormalization` layers of the same name, with the same backbone
+    normalization, axis, epsilon, momentum, synchronization, regularizers, constraints,
+    dtype, statistics and `trainable`. (Regularizers and constraints then apply to K
+    rows.) In a converted layer
 
     ```
     a[n, k]  = hard_sigmoid(s[n, :] @ 0 + 0) = 1/2       no norm in the gate
@@ -71,36 +72,40 @@ def convert_normalization(
     beta[k]  = 2/K * (beta of the norm) + noise[k]
     ```
 
-    so that outputs, in training and in inference, stay as they were within the rounding
-    of the layer's dtype (float16 and bfloat16 round each weight).
-    The noise lets the components separate: equal rows would have equal gradients for
-    ever. The gate has no batch norm, because its logits, all 0, have no variance.
+    so that outputs stay the same in training and in inference, up to the rounding of
+    the layer's dtype (float16 and bfloat16 round each weight). The noise allows the
+    components to separate: equal rows would have equal gradients forever. The gate has
+    no batch norm, because its logits are all 0 and have no variance.
 
     Args:
-        model: a built functional or Sequential model, models inside it included. It
-            stays as it is.
-        where: which norms. `"spatial"`: the published place, the norm after a
-            convolution, depthwise or separable ones included, with a kernel larger than
-            1x1 (padding, dropout or identity may be in between), except the network's
-            first convolution; where no norm follows such convolutions, as in a
-            DenseNet, the norm before them. `"all"`; a regular expression that is
-            searched in the names of layers; or a function layer -> bool.
-        num_components: K; an int, `{stride: K}`, or a function layer -> K. `None`: 10
-            up to stride 8, 20 above, as published.
-        noise: standard deviation of the noise relative to each number of the norm's
-            gamma and beta (to 1 in a norm whose gamma is 0 everywhere); 0 to 10.
-        report: a list that is filled with one `ConversionRow` for each norm, those that
-            are kept included.
+        model: A built functional or Sequential model, which may contain other models.
+            It is not modified.
+        where: Which norms to convert. Defaults to `"spatial"`.
+            - `"spatial"`: The published place, the norm after a convolution (also
+                depthwise or separable) with a kernel larger than 1x1, except the
+                network's first convolution. Padding, dropout or identity may be in
+                between. If no norm follows such convolutions, as in a DenseNet, the
+                norm before them.
+            - `"all"`: All norms.
+            - Any other string: A regular expression to search for in layer names.
+            - A function `layer -> bool`.
+        num_components: K, as an integer, a dictionary `{stride: K}` or a function
+            `layer -> K`. `None` selects 10 up to stride 8 and 20 above, as published.
+        noise: Standard deviation of the noise relative to each number of the norm's
+            gamma and beta (relative to 1 in a norm whose gamma is 0 everywhere), in
+            [0, 10]. Defaults to `0.1`.
+        report: A list to be filled with one `ConversionRow` for each norm, including
+            those that are kept.
 
     Returns:
-        The new model, not compiled. One of a class with another constructor, as
-        KerasHub's backbones, becomes a plain functional model.
+        The new model, not compiled. A model of a class with a different constructor,
+        such as KerasHub's backbones, becomes a plain functional model.
 
     Raises:
-        TypeError: for arguments of another type.
-        ValueError: for a model that is not a graph; where selected norms cannot become
-            AN: subclasses with unknown code, layers inside custom layers, norms over
-            other axes; where `where` selects none. The message names the layers.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the model is not a graph, if selected norms cannot be converted
+            (subclasses with unknown code, layers inside custom layers, norms over other
+            axes), or if `where` selects no norm. The message names the layers.
 
     Example:
 
@@ -150,7 +155,7 @@ def convert_normalization(
 
 
 def _norms(found):
-    """{path: calls} of each norm; one at several places has the path of one of them."""
+    """Returns {path: calls} of each norm; a shared norm has one of its paths."""
     uses = {}
     for call in found:
         if isinstance(call.operation, NORMS):
@@ -164,7 +169,7 @@ def _kind(layer):
 
 
 def _selector(where, found):
-    """Function (layer, its calls, none if it is hidden) -> whether it is selected."""
+    """Returns a function (layer, its calls) -> bool. Hidden layers have no calls."""
     if callable(where):
         return lambda layer, uses: bool(where(layer))
     if not isinstance(where, str):
@@ -187,8 +192,8 @@ def _selector(where, found):
 
 
 def _published_places(found):
-    """Calls of norms after, else before, convolutions that are not the first."""
-    behind = set()  # of another convolution
+    """Returns calls of norms after, or else before, convolutions except the first."""
+    behind = set()  # calls behind a convolution
     for call in found:
         if any(each.is_convolution or each in behind for each in call.before):
             behind.add(call)
@@ -199,7 +204,7 @@ def _published_places(found):
 
 
 def _origin(call, passes):
-    """The first call on the way back that does more than `passes`."""
+    """Returns the nearest preceding call whose operation `passes` does not accept."""
     while len(call.before) == 1:
         call = call.before[0]
         if not passes(call.operation):
@@ -219,7 +224,7 @@ def _may_precede(operation):
 
 
 def _components(num_components, found):
-    """Function of a call -> K."""
+    """Returns a function call -> K."""
     strides = graph.strides(found)
 
     def components(use):
@@ -240,7 +245,7 @@ def _components(num_components, found):
 
 
 def _attentive(path, uses, selected, components):
-    """Row of the report, and the layer to take the place of a norm or `None`."""
+    """Returns the report row of a norm, and its replacement or `None`."""
     layer = uses[0].operation
     kind = _kind(layer)
     if not selected(layer, uses):
@@ -255,20 +260,20 @@ def _attentive(path, uses, selected, components):
             f"shared between {len(uses)} places, of which `where` selects {len(places)}"
         )
     if kind is None:
-        return refuse(f"{type(layer).__name__} subtracts no mean")
+        return refuse(f"{type(layer).__name__} does not subtract the mean")
     if type(layer) not in KINDS:
-        return refuse(f"{type(layer).__name__}, a subclass with code of its own")
+        return refuse(f"{type(layer).__name__} is a subclass with its own code")
     if getattr(layer, "renorm", False):
         return refuse("batch renormalization")
     if kind == "layer" and (layer.rms_scaling or len(layer.axis) != 1):
-        return refuse(f"normalizes otherwise than over the channels, axis={layer.axis}")
+        return refuse(f"does not normalize over the channels alone, axis={layer.axis}")
     if kind == "group" and _has_mask(layer):
         return refuse("its input has a mask, which group normalization ignores")
     num_components = components(uses[0])
     try:
         new = _with_same_backbone(layer, kind, num_components)
     except (TypeError, ValueError) as error:
-        raise type(error)(f"{path} cannot become attentive: {error}") from error
+        raise type(error)(f"{path} cannot be converted: {error}") from error
     try:
         new.compute_output_shape(layer.get_build_config()["input_shape"])
     except ValueError as error:
@@ -312,7 +317,7 @@ def _require_convertible(model, where, rows):
         more = f"; and {len(refused) - 10} more" if len(refused) > 10 else ""
         raise ValueError(
             f"Some of the norms that where={where!r} selects in {model.name!r} cannot "
-            "become attentive; `where` can leave them out. "
+            "be converted. Use `where` to exclude them. "
             f"Received: {listed}{more}."
         )
     if not any(row.action == "converted" for row in rows):
@@ -325,13 +330,13 @@ def _require_convertible(model, where, rows):
 
 
 def _copy_weights(old, new, noise):
-    """Rows that add up to the norm's gamma and beta when every weight is 1/2."""
+    """Sets rows whose mixture with weights 1/2 is the norm's gamma and beta."""
     k, channels = new.gamma.shape
     gamma = _numbers(old.gamma, np.ones(channels))
     beta = _numbers(old.beta, np.zeros(channels))
     for table, row in ((new.gamma, gamma), (new.beta, beta)):
         draws = _numbers(keras.random.normal((k, channels)))
-        draws -= draws.mean(axis=0)  # and the spread that is lost with the mean:
+        draws -= draws.mean(axis=0)  # and restore the spread that this loses:
         draws *= noise * (2 / k) * (k / max(k - 1, 1)) ** 0.5
         relative_to = np.abs(row) if np.any(gamma) else 1.0
         bits = 53 if table.dtype == "float64" else 24
@@ -342,12 +347,12 @@ def _copy_weights(old, new, noise):
 
 
 def _rows(total, noise, bits):
-    """total / K + noise, (K, C), that add up to `total`, (C,), exactly in any order.
+    """Returns rows total / K + noise, (K, C), that add up to `total`, (C,), exactly.
 
-    Every row is a multiple of a power of two that is so large that no partial sum needs
-    more than the bits of the type, 24 in float32: a deep network would amplify the
-    rounding of each layer. `total` is a multiple of it as long as the noise does not
-    change the sign of a row.
+    The sum is exact in any order, because a deep network would amplify the rounding of
+    each layer. Every row is a multiple of a power of two large enough that every
+    partial sum fits into `bits`, 24 in float32. `total` is a multiple of it as long as
+    the noise does not change the sign of a row.
     """
     rows = total / len(noise) + noise
     largest = np.maximum(np.abs(rows).sum(axis=0), np.finfo("float32").tiny)

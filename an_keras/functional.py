@@ -1,7 +1,7 @@
 """The equations of attentive normalization, as pure functions of arrays.
 
-N samples, C channels, K components. `x` has the channels first or last and any number
-of position axes; everything the attention needs of it is of shape (N, C).
+N samples, C channels, K components. `x` has its channels first or last and any number
+of position axes. Everything that attention needs from it has shape (N, C).
 """
 
 import keras
@@ -9,21 +9,21 @@ from keras import ops
 
 
 def instance_moments(x, position_axes, broadcast, mask=None):
-    """Moments of each channel of each sample over its positions.
+    """Computes moments of each channel of each sample over its positions.
 
     Args:
-        x: (N, positions..., C) or (N, C, positions...), floating point.
-        position_axes: the axes of `x` that are positions; may be empty.
-        broadcast: function that reshapes (N, C) to broadcast against `x`.
-        mask: `None`, or an array of 0 and 1 that broadcasts against `x` and has
-            one channel; positions with 0 are left out.
+        x: Floating point array, (N, positions..., C) or (N, C, positions...).
+        position_axes: Axes of `x` that are positions. May be empty.
+        broadcast: Function that reshapes (N, C) to broadcast against `x`.
+        mask: `None`, or an array of 0 and 1 with one channel that broadcasts against
+            `x`. Positions with 0 are excluded.
 
     Returns:
-        mean (N, C), biased variance (N, C), and the number of positions behind them
-        as a scalar or, where it may be 0, (N, 1). A sample without positions has mean
-        and variance 0.
+        The mean (N, C), the biased variance (N, C), and the number of positions behind
+        them, as a scalar or, where it may be 0, (N, 1). A sample without positions has
+        mean and variance 0.
     """
-    if mask is not None:  # before anything else: NaN times 0 is NaN
+    if mask is not None:  # before anything else, as NaN * 0 is NaN
         x = ops.where(mask > 0, x, 0.0)
     if not position_axes:
         count = ops.ones((), x.dtype) if mask is None else mask
@@ -35,7 +35,7 @@ def instance_moments(x, position_axes, broadcast, mask=None):
             count = count * ops.cast(shape[axis], x.dtype)
         mean = ops.mean(x, axis=position_axes)
         if all(x.shape[axis] == 1 for axis in position_axes):
-            # int8 runtimes find no scale for differences that are always 0
+            # int8 runtimes cannot find a scale for differences that are always 0
             return mean, ops.zeros_like(mean), count
         centred = x - broadcast(mean)
         variance = ops.mean(ops.square(centred), axis=position_axes)
@@ -52,30 +52,31 @@ def instance_moments(x, position_axes, broadcast, mask=None):
 
 
 def maximum(x, position_axes, count, mask=None):
-    """Largest value of each channel of each sample, (N, C).
+    """Returns the largest value of each channel of each sample, (N, C).
 
-    `count` is that of `instance_moments`; a sample without positions has 0.
+    `count` comes from `instance_moments`. A sample without positions has maximum 0.
     """
     if mask is not None:
         x = ops.where(mask > 0, x, -float("inf") if position_axes else 0.0)
     if not position_axes:
         return x
-    if 0 in x.shape:  # Keras raises an error for the maximum of nothing
+    if 0 in x.shape:  # Keras raises an error for an empty maximum
         return ops.sum(ops.zeros_like(x), axis=position_axes)
     largest = ops.max(x, axis=position_axes)
     return ops.where(count > 0, largest, 0.0) if len(count.shape) else largest
 
 
 def mean_over_std(mean, variance, count, epsilon):
-    """mean / sqrt(unbiased variance + epsilon); one position has variance 0."""
+    """Returns mean / sqrt(unbiased variance + epsilon); one position has variance 0."""
     unbiased = variance * (count / ops.maximum(count - 1.0, 1.0))
     return mean * ops.rsqrt(unbiased + epsilon)
 
 
 def batch_mean(x, sample_weight=None, synchronized=False):
-    """Mean over the samples, (N, C) -> (C,); over all replicas when synchronized.
+    """Mean over the samples, (N, C) -> (C,); over all replicas if synchronized.
 
-    `sample_weight` (N, 1) counts the positions behind each sample; `None`: all alike.
+    `sample_weight`, (N, 1), counts the positions behind each sample. `None` weights all
+    samples equally.
     """
     if sample_weight is not None:
         total = batch_mean(sample_weight, synchronized=synchronized)
@@ -87,10 +88,10 @@ def batch_mean(x, sample_weight=None, synchronized=False):
 
 
 def batch_moments(mean, variance, sample_weight=None, synchronized=False):
-    """Moments of the batch, (C,), from those of its samples, (N, C).
+    """Computes moments of the batch, (C,), from those of its samples, (N, C).
 
-    The law of total variance keeps both terms centred: E[x^2] - E[x]^2 would lose
-    all digits where the mean is large against the standard deviation.
+    The law of total variance keeps both terms centred. E[x^2] - E[x]^2 would lose
+    all digits where the mean is large relative to the standard deviation.
     """
     batch = batch_mean(mean, sample_weight, synchronized)
     spread = variance + ops.square(mean - batch)
@@ -98,10 +99,10 @@ def batch_moments(mean, variance, sample_weight=None, synchronized=False):
 
 
 def update_moving(variable, batch, momentum, count):
-    """variable = momentum * variable + (1 - momentum) * batch.
+    """Sets variable = momentum * variable + (1 - momentum) * batch.
 
-    It stays where `count`, of the positions or samples behind `batch`, is 0: a short
-    last batch leaves replicas that get none.
+    The variable is unchanged if `count`, the number of positions or samples behind
+    `batch`, is 0: a short last batch leaves some replicas without samples.
     """
     old = ops.cast(variable, batch.dtype)
     batch = ops.where(count > 0, batch, old)
@@ -109,7 +110,7 @@ def update_moving(variable, batch, momentum, count):
 
 
 def group_moments(mean, variance, groups):
-    """Moments over the channels of each group, (N, C), from those of each channel."""
+    """Computes moments of each channel's group, (N, C), from those of the channels."""
     channels = mean.shape[-1]
     shape = (-1, groups, channels // groups)
     mean, variance = ops.reshape(mean, shape), ops.reshape(variance, shape)
@@ -124,5 +125,5 @@ def group_moments(mean, variance, groups):
 
 
 def mix(attention, gamma, beta):
-    """Each sample's own affine transform, (N, K) x (K, C) -> two of (N, C)."""
+    """Mixes the affine transform of each sample: (N, K) x (K, C) -> two of (N, C)."""
     return ops.matmul(attention, gamma), ops.matmul(attention, beta)

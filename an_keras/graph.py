@@ -1,4 +1,4 @@
-"""Functional and Sequential models as graphs: the uses of their layers, and copies."""
+"""Functional and Sequential models as graphs: calls of their layers, and copies."""
 
 import contextlib
 import dataclasses
@@ -11,14 +11,14 @@ import keras
 
 @dataclasses.dataclass(eq=False)
 class Call:
-    """One use of an operation in a model, those of nested models included.
+    """One call of an operation in a model or in a model that is nested in it.
 
     Attributes:
-        operation: the layer or other operation; `None` for an input of the model.
-        path: names of the nested models and of the operation, joined by "/".
-        before: the calls that its inputs come from.
-        training: what it gets for `training` where the model is called without it, as
-            `model(x)` and exports do; `None`: nothing.
+        operation: The layer or other operation. `None` for an input of the model.
+        path: Names of the nested models and of the operation, joined by "/".
+        before: The calls that produce its inputs.
+        training: The `training` argument that it receives if the model is called
+            without one, as in `model(x)` and in exports. `None` if it receives none.
     """
 
     operation: keras.Operation | None = None
@@ -32,14 +32,14 @@ class Call:
 
     @property
     def is_spatial(self) -> bool:
-        """Whether it is a convolution with a kernel larger than 1x1."""
+        """Whether the operation is a convolution with a kernel larger than 1x1."""
         return self.is_convolution and max(_tuple(self.operation.kernel_size)) > 1
 
 
 def is_graph(model) -> bool:
-    """Whether a model is its graph: functional or Sequential, built, with no own call.
+    """Returns whether a model is functional or Sequential, built, with no custom call.
 
-    A class of its own is fine if it only makes the graph, as backbones of KerasHub do.
+    A custom class is accepted if it only builds the graph, as KerasHub's backbones do.
     """
     own = (c for c in type(model).__mro__ if not c.__module__.startswith("keras."))
     return (
@@ -50,11 +50,11 @@ def is_graph(model) -> bool:
 
 
 def require_graph(model) -> None:
-    """Raises a ValueError that says what the model is instead."""
+    """Raises a ValueError that describes the model, unless it is a graph."""
     if is_graph(model):
         return
     if isinstance(model, keras.Sequential) and not model.built:
-        what = "a Sequential model that is not built: give it a keras.Input first"
+        what = "a Sequential model that is not built; add a keras.Input first"
     else:
         what = (
             f"{model.name!r} of class {type(model).__name__}, whose layers are called "
@@ -63,15 +63,15 @@ def require_graph(model) -> None:
             else repr(model)
         )
     raise ValueError(
-        "`model` must be a built functional or Sequential model (a subclassed one "
-        f"cannot be taken apart). Received: {what}."
+        "`model` must be a built functional or Sequential model (the layers of a "
+        f"subclassed model cannot be replaced). Received: {what}."
     )
 
 
 def calls(model: keras.Model) -> list[Call]:
-    """Every use of an operation, in the order of computation."""
+    """Returns all calls of operations, in the order of computation."""
     found = []
-    latest = None  # Keras hands `training` of one layer on to those after it
+    latest = None  # Keras passes `training` of one layer on to the next
 
     def run(model, sources, prefix, training):
         graph = model._functional if isinstance(model, keras.Sequential) else model
@@ -84,7 +84,7 @@ def calls(model: keras.Model) -> list[Call]:
                 each for each in keras.tree.flatten(inputs) if isinstance(each, Call)
             ]
             if isinstance(operation, keras.Layer):
-                if training is not None:  # that of the whole model goes before
+                if training is not None:  # the model's own value has priority
                     latest = training
                 elif "training" in kwargs:
                     latest = kwargs["training"]
@@ -103,10 +103,10 @@ def calls(model: keras.Model) -> list[Call]:
 
 
 def strides(found: list[Call]) -> dict[Call, float]:
-    """Stride of the output of each call against the inputs of the model.
+    """Returns the stride of each call's output relative to the inputs of the model.
 
-    Those that layers name count: `strides` of convolutions and pooling, the `size` of
-    upsampling.
+    It is computed from the `strides` of convolutions and pooling layers and the `size`
+    of upsampling layers.
     """
     result = {}
     for call in found:
@@ -120,7 +120,7 @@ TRANSPOSED = tuple(getattr(keras.layers, f"Conv{rank}DTranspose") for rank in (1
 
 
 def stride(operation) -> float:
-    """Stride of the output of a layer against its input; below 1 if it is larger."""
+    """Returns the stride of a layer: below 1 if the output is larger than the input."""
     if isinstance(operation, UPSAMPLING):
         return 1 / max(_tuple(operation.size))
     longest = max(_tuple(getattr(operation, "strides", 1)))
@@ -132,10 +132,10 @@ def _tuple(value):
 
 
 def hidden(found: list[Call], types) -> Iterator[tuple]:
-    """(path of the layer that hides it, that layer, hidden layer) for each of `types`.
+    """Yields (path of the outer layer, outer layer, hidden layer) for each of `types`.
 
-    Hidden are layers that another layer calls in its own code: they are not part of
-    the graph.
+    A hidden layer is called by another layer in its own code and is not part of the
+    graph.
     """
     owners = {id(call.operation): call for call in found}.values()
     for call in owners:
@@ -148,19 +148,19 @@ def hidden(found: list[Call], types) -> Iterator[tuple]:
 
 
 def rebuild(model: keras.Model, replace: Callable) -> keras.Model:
-    """A copy with its own weights, in which some layers are others.
+    """Returns a copy with its own weights, in which some layers are replaced.
 
     Args:
-        model: a functional or Sequential model.
-        replace: function of a layer or operation; returns the layer to take its place,
-            of the same name, or `None` to copy it with its weights.
+        model: A functional or Sequential model.
+        replace: Function of a layer or operation. Returns its replacement, of the same
+            name, or `None` to copy the layer with its weights.
 
     Returns:
-        The copy, with the old `trainable` of every layer and weight; not compiled.
+        The copy, not compiled, with the original `trainable` of every layer and weight.
 
     Raises:
-        ValueError: a layer that cannot be made from its config, or whose copy has
-            other weights, or shares them with fewer layers.
+        ValueError: If a layer cannot be recreated from its config, or if its copy has
+            different weights or shares them with fewer layers.
     """
     replaced, inputs = {}, None
 
@@ -187,17 +187,18 @@ def rebuild(model: keras.Model, replace: Callable) -> keras.Model:
             copied += _copy_state(old, new)
     if len({id(old) for old, _ in copied}) != len({id(new) for _, new in copied}):
         raise ValueError(
-            f"Layers of {model.name!r} share single weights, which their configs do "
-            "not say: a copy would have more of them. Expected layers with their own "
-            "weights, or the same layer at several places."
+            f"Layers of {model.name!r} share individual weights. Their configs do not "
+            "describe this, so a copy would have more weights. Expected layers with "
+            "their own weights, or the same layer in several places."
         )
     return copy
 
 
 def rebuild_on(model: keras.Model, input_tensor) -> keras.Model:
-    """A copy, with its weights, on a tensor that other layers may have computed.
+    """Returns a copy, with its weights, applied to a tensor.
 
-    The layers before the tensor are part of the result, as they are.
+    Other layers may have computed the tensor. They become part of the result without
+    being copied.
     """
     made = {}
 
@@ -223,15 +224,15 @@ def rebuild_on(model: keras.Model, input_tensor) -> keras.Model:
 def _made_again(layer):
     try:
         return layer.__class__.from_config(layer.get_config())
-    except Exception as error:  # of other people's code
+    except Exception as error:  # user code may raise anything
         raise ValueError(
-            f"Layer {layer.name!r} of class {type(layer).__name__} must be one that "
-            f"can be made again from its config. Received: {error}"
+            f"Layer {layer.name!r} of class {type(layer).__name__} must be a layer "
+            f"that can be recreated from its config. Received: {error}"
         ) from error
 
 
 def _freeze_as(old, new):
-    """Weights of a layer in place of another that have a frozen one's name."""
+    """Freezes the weights of a replacement that have the name of a frozen weight."""
     trainable = {v.path.removeprefix(old.path): v.trainable for v in old.weights}
     for variable in new.weights:
         name = variable.path.removeprefix(new.path)
@@ -252,7 +253,7 @@ def _same_input(tensor):
 
 @contextlib.contextmanager
 def _not_compiled(model):
-    """Keras would compile the copy, which fails for losses that it cannot name."""
+    """Keeps Keras from compiling the copy, which fails for unregistered losses."""
     compiled = [
         each for each in model._flatten_layers() if getattr(each, "compiled", False)
     ]
@@ -266,7 +267,7 @@ def _not_compiled(model):
 
 
 def _pairs(old, new):
-    """Layers and nested models of both, a model before what is in it."""
+    """Yields pairs of layers and nested models, a model before its contents."""
     yield old, new
     if is_graph(old):
         for pair in zip(old.layers, new.layers, strict=True):
@@ -274,7 +275,7 @@ def _pairs(old, new):
 
 
 def copy_values(old, new) -> None:
-    """The values of all variables of a layer, and what it derives from them."""
+    """Copies the values of all variables of a layer, and state derived from them."""
     for source, target in zip(old.variables, new.variables, strict=True):
         target.assign(source)
     for source, target in zip(
@@ -289,12 +290,12 @@ def copy_values(old, new) -> None:
 
 
 def _copy_state(old, new):
-    """Values and `trainable`; returns the pairs of variables."""
+    """Copies values and `trainable`. Returns the pairs of variables."""
     shapes = [[tuple(each.shape) for each in layer.variables] for layer in (old, new)]
     if shapes[0] != shapes[1]:
         raise ValueError(
             f"Layer {old.name!r} of class {type(old).__name__} must have the same "
-            f"weights when it is made again from its config, {shapes[0]}. "
+            f"weight shapes when it is recreated from its config, {shapes[0]}. "
             f"Received: {shapes[1]}."
         )
     copy_values(old, new)

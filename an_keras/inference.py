@@ -1,4 +1,4 @@
-"""Models in use: their attention, folded for inference, frozen for fine-tuning."""
+"""Collects attention, folds models for inference, freezes them for fine-tuning."""
 
 import collections
 import contextvars
@@ -11,11 +11,11 @@ from an_keras import conversion, graph
 from an_keras.attentive_normalization import OBSERVERS, AttentiveNormalization
 
 NORMS = (AttentiveNormalization, *conversion.NORMS)
-_collecting = contextvars.ContextVar("_collecting", default=None)  # of this thread
+_collecting = contextvars.ContextVar("_collecting", default=None)  # per thread
 
 
 def attentive_layers(model: keras.Layer) -> list[AttentiveNormalization]:
-    """Every `AttentiveNormalization` in a model, however deep, in order of creation."""
+    """Returns every `AttentiveNormalization` at any depth, in order of creation."""
     return [
         layer
         for layer in model._flatten_layers()
@@ -24,27 +24,28 @@ def attentive_layers(model: keras.Layer) -> list[AttentiveNormalization]:
 
 
 def collect_attention(model: keras.Layer, inputs) -> dict:
-    """What weights each layer gives its K components for each sample, in inference.
+    """Returns the attention weights of each layer for each sample, in inference.
 
     Args:
-        model: any built model or layer with `AttentiveNormalization` in it: functional,
-            Sequential, subclassed, nested.
-        inputs: what the model is called with, N samples.
+        model: Any built model or layer that contains `AttentiveNormalization`:
+            functional, Sequential, subclassed or nested.
+        inputs: The inputs to call the model with, N samples.
 
     Returns:
-        {path of the layer: (N, K)}, in the order of the layers' calls. A layer that the
-        model uses several times has entries `path`, `path:1`, `path:2`, ...; layers of
-        the same path, as in an ensemble, have the names of the models around them
-        before their own instead. Layers that are not called in inference have none. Of
-        a layer that is called in a compiled function, too, the other calls have
-        entries; `keras.ops.map` calls once more than there are rows on TensorFlow. The
-        model is called as it is: where its own code calls a layer with
-        `training=True`, the weights are those of training, and statistics move.
+        A dictionary {path of the layer: weights (N, K)}, in the order of the calls. A
+        layer that the model calls several times has entries `path`, `path:1`, `path:2`,
+        ... Layers with the same path, as in an ensemble, are listed by their name,
+        prefixed with the names of the models that contain them. Layers that are not
+        called in inference have no entry. If a layer is also called in a compiled
+        function, only its other calls have entries. On TensorFlow, `keras.ops.map`
+        makes one call more than there are rows. The model is called as it is: if its
+        own code calls a layer with `training=True`, the weights are those of training,
+        and moving statistics are updated.
 
     Raises:
-        ValueError: the model has no `AttentiveNormalization`; or one is called where it
-            cannot be observed: in a `tf.function` or another compiled function, in
-            the loop of an RNN, or in another thread. The message names it.
+        ValueError: If the model has no `AttentiveNormalization`, or if one is called
+            where it cannot be observed: in a `tf.function` or another compiled
+            function, in the loop of an RNN, or in another thread. The message names it.
     """
     layers = attentive_layers(_require_layer(model))
     if not layers:
@@ -53,7 +54,7 @@ def collect_attention(model: keras.Layer, inputs) -> dict:
         )
     if any(map(keras.utils.is_keras_tensor, keras.tree.flatten(inputs))):
         raise ValueError(
-            "`inputs` must be arrays, of which attention can be computed. Received a "
+            "`inputs` must be arrays, so that attention can be computed. Received a "
             f"symbolic tensor: {inputs!r}."
         )
     _require_no_loop(model)
@@ -62,11 +63,12 @@ def collect_attention(model: keras.Layer, inputs) -> dict:
     calls = [call for call in calls if id(call[0]) in known]
     hidden = _unobserved(model, inputs, layers, calls, elsewhere)
     if hidden or not calls:
-        names = ", ".join(layer.path for layer in hidden) or "no call of any"
+        names = ", ".join(layer.path for layer in hidden) or "no call at all"
         raise ValueError(
-            "Every AttentiveNormalization must be called by Python code of this thread "
-            "to be observed, not inside of a compiled function (tf.function, jax.jit). "
-            f"layer.attention(x) tells the attention there. Received: {names}."
+            "Every AttentiveNormalization must be called by Python code in this thread "
+            "to be observed, not inside a compiled function (tf.function, jax.jit). "
+            "Call layer.attention(x) to compute the attention there. "
+            f"Received: {names}."
         )
     paths, collected = _paths(model, [layer for layer, _ in calls]), {}
     for layer, attention in calls:
@@ -79,7 +81,7 @@ def collect_attention(model: keras.Layer, inputs) -> dict:
 
 
 def _observed(function):
-    """Calls of layers in a function, and ids of layers that other threads call then."""
+    """Returns calls of layers in a function, and ids of layers other threads call."""
     calls, elsewhere, this = [], set(), object()
 
     def observe(layer, attention):
@@ -99,19 +101,22 @@ def _observed(function):
 
 
 def _require_no_loop(model):
-    """RNNs call their cell in a compiled loop, or once more than there are steps."""
+    """Raises a ValueError if an RNN with attention is not unrolled.
+
+    It would call its cell in a compiled loop, or once more than there are steps.
+    """
     for layer in model._flatten_layers():
         if isinstance(layer, keras.layers.RNN) and not layer.unroll:
             for each in attentive_layers(layer):
                 raise ValueError(
                     "An AttentiveNormalization in the cell of an RNN can be observed "
-                    "only where the RNN is made with unroll=True. Received: "
+                    "only if the RNN is created with unroll=True. Received: "
                     f"{each.path} in {layer.name}."
                 )
 
 
 def _unobserved(model, inputs, layers, calls, elsewhere):
-    """Layers that were called, but are not in `calls` or without values there."""
+    """Returns called layers that are missing from `calls` or have no values there."""
     seen = {id(layer) for layer, _ in calls}
     missing = [layer for layer in layers if id(layer) not in seen and layer.built]
     hidden = [layer for layer in missing if id(layer) in elsewhere]
@@ -125,7 +130,7 @@ def _unobserved(model, inputs, layers, calls, elsewhere):
 
 
 def _are_called(function, layers):
-    """Whether a function calls them, also where it was compiled before."""
+    """Returns for each layer whether a function calls it, even if compiled before."""
     if keras.backend.backend() == "tensorflow":
         from an_keras import kernels_tf
 
@@ -141,9 +146,10 @@ def _are_called(function, layers):
 
 
 def _has_values(array):
-    """Whether it is no tensor of a function that is traced.
+    """Returns whether an array has values, unlike tensors of a traced function.
 
-    TensorFlow raises NotImplementedError there, JAX a TypeError, PyTorch RuntimeError.
+    For such tensors, TensorFlow raises NotImplementedError, JAX TypeError and PyTorch
+    RuntimeError.
     """
     try:
         ops.convert_to_numpy(array)
@@ -153,7 +159,7 @@ def _has_values(array):
 
 
 def _paths(model, layers):
-    """{id of the layer: its path}, with the models around it where others have it."""
+    """Returns {id of layer: path}, with the names of outer models for equal paths."""
     layers = list({id(layer): layer for layer in layers}.values())
     count = collections.Counter(layer.path for layer in layers)
     places = {}
@@ -172,43 +178,44 @@ def _paths(model, layers):
     same = [path for path, n in collections.Counter(paths.values()).items() if n > 1]
     if same:
         raise ValueError(
-            "Every AttentiveNormalization must have a name of its own, or be in a "
-            f"model that has. Received: several of the name {same[0]}."
+            "Every AttentiveNormalization must have a unique name, or be in a model "
+            f"with a unique name. Received: several layers named {same[0]}."
         )
     return paths
 
 
 def fold_for_inference(model: keras.Model) -> keras.Model:
-    """A copy of a model whose attentive normalization has no statistics to look up.
+    """Returns a copy of a model without the statistics of attentive normalization.
 
-    With a batch backbone, moving mean m and standard deviation d = sqrt(v + epsilon)
+    For a batch backbone with moving mean m and standard deviation d = sqrt(v + epsilon)
 
     ```
     gamma'[k, c] = gamma[k, c] / d[c]
     beta'[k, c]  = beta[k, c] - gamma[k, c] * m[c] / d[c]        normalization=None
     ```
 
-    and a batch norm of the gate goes into its kernel and a bias in the same way; other
-    backbones, which standardize each sample, keep theirs. Outputs in inference stay as
-    they were within rounding. Other layers, `BatchNormalization` among them, stay as
-    they are: converters and runtimes fold it into convolutions. Where a mean is large
-    against its standard deviation, scale and offset cancel each other and digits are
-    lost: 2e-4 at a ratio of 1000.
+    and a batch norm in the gate is folded into its kernel and a bias in the same way.
+    Other backbones, which standardize each sample, are kept. Outputs in inference stay
+    the same up to rounding. Other layers, including `BatchNormalization`, are not
+    changed, because converters and runtimes fold it into convolutions. If a mean is
+    large relative to its standard deviation, scale and offset cancel each other and
+    digits are lost: 2e-4 at a ratio of 1000.
 
-    A layer that the graph calls with `training=True`, itself or with a model around it,
-    uses the statistics of the batch in `model(x)` and in exports: it stays as it is.
+    A layer that the graph calls with `training=True`, directly or through a model that
+    contains it, uses the statistics of the batch in `model(x)` and in exports. It is
+    not folded.
 
     Args:
-        model: a built functional or Sequential model; it stays as it is.
+        model: A built functional or Sequential model. It is not modified.
 
     Returns:
-        A normal, serializable model. It can be trained, but nothing standardizes any
-        more where the backbone was a batch norm.
+        A normal, serializable model. It can be trained, but a layer whose backbone was
+        a batch norm no longer standardizes its inputs.
 
     Raises:
-        ValueError: the model is not a graph, has no `AttentiveNormalization`, or has
-            some inside a custom layer or of a class of their own, or weights whose
-            folded values are too large for float16. The message names them.
+        ValueError: If the model is not a graph, has no `AttentiveNormalization`, has
+            one inside a custom layer or one of a subclass, or has weights whose folded
+            values are too large for float16. The message names them.
     """
     graph.require_graph(model)
     if not attentive_layers(model):
@@ -228,8 +235,8 @@ def fold_for_inference(model: keras.Model) -> keras.Model:
     ]
     if inside:
         raise ValueError(
-            "Every AttentiveNormalization must be a layer of the graph itself and no "
-            f"subclass. Received: {', '.join(inside)}."
+            "Every AttentiveNormalization must be a layer of the graph itself and not "
+            f"a subclass. Received: {', '.join(inside)}."
         )
     in_training = {
         id(call.operation) for call in found if call.training not in (None, False)
@@ -272,14 +279,14 @@ def _assign(layer, variable, value):
     stored = ops.cast(value, variable.dtype)
     if not ops.all(ops.isfinite(stored) | ~ops.isfinite(value)):
         raise ValueError(
-            "The folded weights of a layer must fit into its type. Received: "
+            "The folded weights of a layer must fit into its dtype. Received: "
             f"{layer.path} in {variable.dtype}."
         )
     variable.assign(stored)
 
 
 def _wide(variable):
-    """In float32 or wider."""
+    """Casts a variable to float32 or wider."""
     return ops.cast(variable, keras.backend.result_type(variable.dtype, "float32"))
 
 
@@ -306,30 +313,30 @@ def _fold_projection(prefix, old, new):
 
 
 def freeze_normalization(model: keras.Layer) -> None:
-    """Fixes statistics and tables of every norm of a model, for tiny batches.
+    """Freezes the statistics and tables of every norm of a model, for tiny batches.
 
-    Sets `trainable=False` on every batch, group, layer, RMS and attentive
-    normalization, however deep: they work as in inference, in training too. Compile the
+    Sets `trainable=False` on every batch, group, layer, RMS and attentive normalization
+    at any depth, so that they work as in inference even during training. Compile the
     model again afterwards.
 
     Raises:
-        ValueError: the model has no norm.
+        ValueError: If the model has no norm.
     """
     for layer in _norms(model):
         layer.trainable = False
 
 
 def freeze_all_but_normalization(model: keras.Layer) -> None:
-    """Leaves only the norms of a model trainable, for cheap fine-tuning.
+    """Freezes everything but the norms of a model, for cheap fine-tuning.
 
-    The tables, gates and statistics of its norms go on learning: with attentive
-    normalization 1 % of the weights of a ResNet-50, 6 to 12 % of a DenseNet, MobileNet
-    or EfficientNet. A new head has to be told apart:
+    The tables, gates and statistics of the norms remain trainable. With attentive
+    normalization, these are 1 % of the weights of a ResNet-50 and 6 to 12 % of a
+    DenseNet, MobileNet or EfficientNet. Make a new head trainable separately:
     `model.get_layer("predictions").trainable = True`. Compile the model again
     afterwards.
 
     Raises:
-        ValueError: the model has no norm.
+        ValueError: If the model has no norm.
     """
     _norms(model)
     _freeze_others(model)
@@ -352,7 +359,10 @@ def _norms(model):
 
 
 def _freeze_others(layer):
-    """`trainable=False` of a layer hides what is inside, so it has to be more exact."""
+    """Freezes all weights of a layer and its sublayers except those of norms.
+
+    `trainable=False` on a layer would also freeze the norms inside it.
+    """
     inside = list(layer._flatten_layers(include_self=False))
     if isinstance(layer, NORMS):
         layer.trainable = True

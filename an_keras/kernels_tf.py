@@ -1,7 +1,7 @@
 """The large passes of attentive normalization on TensorFlow, compiled, in closed form.
 
-x: (N, P, C), P positions. All that attention and normalization need of it is of shape
-(N, C), written (N, 1, C) here:
+x: (N, P, C), P positions. Everything that attention and normalization need from it has
+shape (N, C), written (N, 1, C) here:
 
     m, v = mean and variance of x over positions                        one pass
     y    = a * (x - m) + b        a, b = f(m, v, parameters)            one pass
@@ -9,12 +9,12 @@ x: (N, P, C), P positions. All that attention and normalization need of it is of
     dx   = a * dy + p * (x - m) + q                                     one pass
            p = 2/P * df/dv,  q = 1/P * (df/dm - a * S)
 
-With "layer" normalization z = (x - mean) / std over the channels of a position is in
-the place of x - m. f is differentiated by TensorFlow, from db = S and da = T. Of the
-size of x only x itself is kept for the gradient. Sums are in float32, of values centred
-in groups of up to 16 positions. XLA's own reductions are slow on a CPU when something
-is computed on the way: the terms of a group are added one by one, and a product with
-ones adds the groups.
+With "layer" normalization, z = (x - mean) / std over the channels of a position
+replaces x - m. TensorFlow differentiates f, from db = S and da = T. The only tensor of
+the size of x that is kept for the gradient is x itself. Sums are in float32, of values
+centred in groups of up to 16 positions. XLA's own reductions are slow on a CPU if they
+are fused with other computations. Instead, the terms of a group are added one by one,
+and a product with ones adds the groups.
 """
 
 import contextlib
@@ -26,29 +26,33 @@ from tensorflow.python.eager import record
 
 MODES = ("training", "always", "never")
 GROUP = 16
-# Numbers in an input from where on the compiled passes are faster on two CPU cores, and
-# the batch that stands for an unknown one.
+# Input size, in elements, from which the compiled passes are faster on two CPU cores,
+# and the batch size assumed if it is unknown.
 SMALLEST, USUAL_BATCH = 100_000, 16
 _mode = MODES[0]
-_open, _lock = {}, threading.Lock()  # modes of the contexts that are open, latest last
+_open, _lock = {}, threading.Lock()  # modes of the open contexts, latest last
 
 
 @contextlib.contextmanager
 def kernels(mode: str):
-    """Where layers that are called (or traced) inside use the compiled passes.
+    """Sets when layers that are called (or traced) inside use the compiled passes.
+
+    The mode applies to all threads, because the replicas of a strategy are traced in
+    their own threads. If several contexts are open, the latest one applies.
 
     Args:
-        mode: `"training"` (the default outside): in training mode only, under a
-            gradient tape, so that no export holds a compiled function, which TensorFlow
-            Serving refuses, not even of a layer that is called with `training=True`;
-            and where the input is large enough to pay for their launch; `"always"`: for
-            inputs of any size, in inference too (do not export inside); `"never"`:
-            nowhere. A batch of unknown size counts as one of 16. It holds for all
-            threads, because the replicas of a strategy are traced in their own; of
-            several that are open the latest counts.
+        mode: `"training"`, `"always"` or `"never"`.
+            - `"training"` (the default outside of any context): Only in training mode
+                under a gradient tape, and only for inputs large enough to pay for the
+                launch. No export then contains a compiled function, which TensorFlow
+                Serving rejects, even if a layer is called with `training=True`. A batch
+                of unknown size counts as 16.
+            - `"always"`: For inputs of any size, also in inference. Do not export
+                inside.
+            - `"never"`: Nowhere.
 
     Raises:
-        ValueError: another mode.
+        ValueError: If `mode` is unknown.
     """
     global _mode
     if mode not in MODES:
@@ -65,8 +69,8 @@ def kernels(mode: str):
 
 
 def apply_here(x, training) -> bool:
-    """Whether the compiled passes are for this call of a layer on (N, positions, C)."""
-    trains = training and record.could_possibly_record()  # on a tape
+    """Returns whether a layer call on x (N, positions, C) uses the compiled passes."""
+    trains = training and record.could_possibly_record()  # under a tape
     if _mode == "never" or not (trains or _mode == "always"):
         return False
     if (
@@ -83,12 +87,12 @@ def apply_here(x, training) -> bool:
 
 
 def has_fused_batch_norm(x) -> bool:
-    """Whether TensorFlow's fused operation is for training on (N, H, W, C) like this.
+    """Returns whether training on x (N, H, W, C) uses TensorFlow's fused operation.
 
-    Never outside of a graph: on a CPU its kernel of oneDNN keeps what belongs to one
-    call in members (TensorFlow up to 2.20), and eager calls share kernels. Two threads
-    with layers of different width then corrupt memory. Requests share the graph of an
-    export, so only a graph under a gradient tape has it.
+    It is never used outside of a graph: on a CPU, its oneDNN kernel stores the state of
+    a call in members (TensorFlow up to 2.20), and eager calls share kernels. Two
+    threads with layers of different width then corrupt memory. Requests share the graph
+    of an export, so only graphs under a gradient tape use it.
     """
     return (
         _mode != "never"
@@ -101,15 +105,16 @@ def has_fused_batch_norm(x) -> bool:
 
 
 def fused_batch_norm(x, gamma, beta, epsilon):
-    """TensorFlow's fused batch normalization in training; no compiled function.
+    """Applies TensorFlow's fused batch normalization in training, without compilation.
 
     Args:
-        x: (N, H, W, C).
-        gamma, beta: (C,), float32.
+        x: Tensor of shape (N, H, W, C).
+        gamma: Scale of shape (C,), float32.
+        beta: Offset of shape (C,), float32.
 
     Returns:
-        y, and the moments of the batch, (C,), with the biased variance (the operation's
-        own is n/(n-1) times as much).
+        y, and the moments of the batch, (C,), with the biased variance (the operation
+        returns n/(n-1) times as much).
     """
     nothing = tf.zeros((0,))
     y, mean, variance, *_ = tf.raw_ops.FusedBatchNormV3(
@@ -126,7 +131,7 @@ def fused_batch_norm(x, gamma, beta, epsilon):
 
 
 def are_read(function, variables) -> list[bool]:
-    """Which Keras variables it reads, also in functions that were traced before."""
+    """Returns which Keras variables a function reads, even if it was traced before."""
     with tf.GradientTape() as tape:
         function()
     handles = {id(variable.handle) for variable in tape.watched_variables()}
@@ -134,31 +139,34 @@ def are_read(function, variables) -> list[bool]:
 
 
 def read(variables) -> list:
-    """Values of Keras variables, as tensors."""
+    """Returns the values of Keras variables as tensors."""
     return [tf.convert_to_tensor(variable.value) for variable in variables]
 
 
 def normalize(x, affine, parameters: list, layer_epsilon: float | None = None):
-    """y = a * z + b; a and b from the moments m and v of each channel of each sample.
+    """Computes y = a * z + b, with a, b from moments m, v of each sample and channel.
 
     z is x - m, or, with `layer_epsilon`, each position standardized over its channels.
 
     Args:
-        x: (N, positions..., C), float32 or half precision, static positions.
-        affine: function (m, v, *parameters) -> a, b, others; m, v, a, b are of shape
-            (N, C), `others` a list of tensors. It reads no variable that is trained.
-        parameters: tensors that `affine` is differentiated for.
-        layer_epsilon: added to the variance over the channels of a position.
+        x: Tensor of shape (N, positions..., C), in float32 or half precision, with
+            static positions.
+        affine: Function (m, v, *parameters) -> a, b, others. m, v, a and b have shape
+            (N, C), and `others` is a list of tensors. It must not read trained
+            variables.
+        parameters: Tensors to differentiate `affine` with respect to.
+        layer_epsilon: Small float added to the variance over the channels of a
+            position.
 
     Returns:
-        y, of the shape and type of x, and the others, without gradients.
+        y, with the shape and dtype of x, and `others`, without gradients.
     """
     positions = math.prod(x.shape[1:-1])
     over_channels = layer_epsilon is not None
 
     @tf.custom_gradient
     def function(x, *parameters):
-        # Persistent: its gradient is asked for again by a gradient of the gradient.
+        # Persistent, because a second-order gradient needs its gradient again.
         with tf.GradientTape(persistent=True) as tape:
             mean, variance = _moments(x)
             tape.watch([mean, variance, *parameters])
@@ -173,7 +181,7 @@ def normalize(x, affine, parameters: list, layer_epsilon: float | None = None):
         kept = (x, mean, scale, *statistics)
 
         def gradient(dy, *_):
-            # Compiled functions take no tensor of a branch of tf.cond from outside.
+            # Compiled functions cannot take a tensor of a tf.cond branch from outside.
             x, centre_of, factor, *statistics = map(tf.identity, kept)
             if over_channels:
                 total, moment = _layer_sums(x, dy, *statistics)
@@ -203,10 +211,10 @@ def normalize(x, affine, parameters: list, layer_epsilon: float | None = None):
 
 
 def _groups(x):
-    """Positions in groups: lists of up to 16 terms (N, positions / 16, C), float32."""
+    """Yields groups: lists of up to 16 terms (N, positions / 16, C) in float32."""
     positions = x.shape[1]
     size = max(d for d in range(1, GROUP + 1) if positions % d == 0)
-    if size < 4 < positions:  # a number with large factors: groups of 16 and a rest
+    if size < 4 < positions:  # large factors: groups of 16 and a remainder
         size = min(GROUP, positions)
     whole = positions - positions % size
     parts = [(x[:, :whole], size), (x[:, whole:], positions - whole)]
@@ -217,7 +225,7 @@ def _groups(x):
 
 
 def _add(terms):
-    """Sum by pairs: less rounding, and independent additions for the processor."""
+    """Sums in pairs, for less rounding and independent additions on the processor."""
     while len(terms) > 1:
         pairs = zip(terms[::2], terms[1::2], strict=False)
         rest = terms[-1:] if len(terms) % 2 else []
@@ -226,7 +234,7 @@ def _add(terms):
 
 
 def _sum(x, like):
-    """Over the middle axis, as a product with ones that XLA does not know to be 1."""
+    """Sums over the middle axis as a product with ones that are opaque to XLA."""
     positive = tf.reduce_max(tf.cast(like[:1, :1, :1], tf.float32)) > 0.0
     one = tf.cast(positive, tf.float32) + tf.cast(tf.logical_not(positive), tf.float32)
     return tf.matmul(tf.fill((tf.shape(x)[0], 1, x.shape[1]), one), x)
@@ -263,7 +271,7 @@ def _transform(x, mean, scale, offset):
 
 
 def _sums_with(x, dy, z):
-    """Sums of dy and of dy * z over positions, (N, 1, C); z in groups as `_groups`."""
+    """Returns sums of dy and dy * z over positions, (N, 1, C); z as in `_groups`."""
     total, moment = [], []
     for terms, gradients in zip(z, _groups(dy), strict=True):
         total.append(_sum(_add(list(gradients)), x))
@@ -285,7 +293,7 @@ def _input_gradient(x, dy, mean, scale, slope, shift):
 
 
 def _over_channels(x):
-    """Mean over the last axis, kept."""
+    """Returns the mean over the last axis, with `keepdims`."""
     return tf.reduce_mean(x, axis=-1, keepdims=True)
 
 

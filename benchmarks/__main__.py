@@ -1,20 +1,20 @@
-"""python -m train.benchmark KIND: what attention costs, side by side.
+"""python -m train.benchmark KIND: what attention costs, compared side by side.
 
 layer    one layer on four shapes of a ResNet-50: forward and backward, and inference
 network  training step and inference of networks: AN, BN, and BN by Keras' own layer;
-         their parameters, and how far a training step raises the peak of memory;
-         with --backend=jax or torch where TensorFlow need not be, on a GPU, too
-passes   where the time of a layer goes: each compiled pass alone, beside the simplest
+         their parameters, and how far a training step raises the peak memory; with
+         --backend=jax or torch, which do not need TensorFlow, also on a GPU
+passes   where the time of a layer goes: each compiled pass alone, next to the simplest
          operations that read and write as much
 size     compiled and plain operations side by side, by the size of the input
 memory   what one layer keeps for the gradient, in arrays of the size of its input
 scaling  how the time of a layer grows with N, H x W, C and K: exponents of a power law
-input    images a second of the training pipeline, beside bare JPEG decoding
-serve    DIR...: exports in every runtime that their formats are for, AN beside BN:
-         percentiles of the latency, images a second, size, time to load
+input    images per second of the training pipeline, compared with bare JPEG decoding
+serve    DIR...: exports in every runtime that supports their formats, AN against BN:
+         percentiles of the latency, images per second, size, loading time
 startup  seconds to import, to build a ResNet-20, to its first step, and to a new shape
 
-All variants run in one process, in shuffled order, after a warm-up; their median over
+All variants run in one process, in shuffled order, after a warm-up. Their median over
 the rounds is one measurement, and `--processes` fresh processes give the median and the
 range in the table. Only ratios within a process are compared: machines are shared.
 """
@@ -31,7 +31,7 @@ from train.cli import RunError, UsageError
 
 BACKENDS = ("tensorflow", "jax", "torch")
 POLICIES = ("float32", "mixed_bfloat16", "mixed_float16")
-NETWORKS = {  # pixels, images; other than --pixels and --batch
+NETWORKS = {  # pixels, images; --pixels and --batch override them
     "resnet50": (128, 16),
     "mobilenetv2": (128, 16),
     "densenet121": (128, 8),
@@ -54,21 +54,27 @@ def _picture(text, name):
 def _batches(texts):
     if not texts or not all(BATCH.fullmatch(text) for text in texts):
         raise UsageError(
-            f"Expected --batches=1,16 or the like. Received: {','.join(texts)}."
+            f"Expected --batches such as 1,16. Received: {','.join(texts)}."
         )
     return [int(text) for text in texts]
 
 
 def define_flags():
-    flags.DEFINE_integer("processes", 3, "Fresh processes.", 1, 2**10)
-    flags.DEFINE_integer("rounds", 20, "Calls of each variant.", 1, 2**20)
-    flags.DEFINE_integer("threads", os.cpu_count(), "Of the kernels.", 1, 2**10)
-    flags.DEFINE_integer("batch", None, "Images; 16 for layer and memory.", 2, 2**20)
-    flags.DEFINE_integer("pixels", None, "Height and width, for network.", 32, 2**12)
-    flags.DEFINE_enum("backend", "tensorflow", BACKENDS, "For network.")
-    flags.DEFINE_enum("policy", "float32", POLICIES, "Of types, for network.")
-    flags.DEFINE_list("networks", list(NETWORKS), "For network.")
-    flags.DEFINE_list("batches", ["1", "16"], "Images of a request, for serve.")
+    flags.DEFINE_integer("processes", 3, "Number of fresh processes.", 1, 2**10)
+    flags.DEFINE_integer("rounds", 20, "Calls of each variant in a process.", 1, 2**20)
+    flags.DEFINE_integer("threads", os.cpu_count(), "Threads of the kernels.", 1, 2**10)
+    flags.DEFINE_integer(
+        "batch", None, "Images in a batch; 16, or the default of the network.", 2, 2**20
+    )
+    flags.DEFINE_integer(
+        "pixels", None, "Height and width of the images, for network.", 32, 2**12
+    )
+    flags.DEFINE_enum(
+        "backend", "tensorflow", BACKENDS, "Backend of Keras, for network."
+    )
+    flags.DEFINE_enum("policy", "float32", POLICIES, "Dtype policy, for network.")
+    flags.DEFINE_list("networks", list(NETWORKS), "Networks to time, for network.")
+    flags.DEFINE_list("batches", ["1", "16"], "Images per request, for serve.")
     paths.DEFINE_path("csv", "Table to write.", paths.output)
     paths.DEFINE_path("plot", "Picture to write, .png, .svg or .pdf.", _picture)
 
@@ -95,7 +101,7 @@ def main(arguments):
 
 
 def _settings(arguments):
-    """Flags and arguments as `benchmarks.process` takes them."""
+    """Returns flags and arguments in the form that `benchmarks.process` takes."""
     kind, *directories = arguments or [None]
     if kind not in summary.REFERENCE or bool(directories) != (kind == "serve"):
         raise UsageError(
@@ -106,19 +112,20 @@ def _settings(arguments):
     for directory in directories:
         if not os.path.isfile(os.path.join(directory, "assets", "model.json")):
             raise RunError(
-                f"{directory} is no export of train.export. Expected a saved_model.pb "
-                "and assets/model.json in it. Received: not these."
+                f"{directory} is not an export of train.export. Expected "
+                "saved_model.pb and assets/model.json in it. Received: no "
+                "assets/model.json."
             )
     for name in ("backend", "policy", "pixels") if kind != "network" else ():
         if flags.FLAGS[name].present:
             raise UsageError(
-                f"--{name} is for network. Received: {kind} --{name}="
+                f"--{name} applies to network only. Received: {kind} --{name}="
                 f"{flags.FLAGS[name].value}."
             )
     unknown = set(flags.FLAGS.networks) - set(NETWORKS)
     if unknown or not flags.FLAGS.networks:
         raise UsageError(
-            f"--networks must be some of {', '.join(NETWORKS)}. "
+            f"Expected --networks to be among {', '.join(NETWORKS)}. "
             f"Received: {', '.join(sorted(unknown)) or 'none'}."
         )
     networks = {

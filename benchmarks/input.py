@@ -1,7 +1,7 @@
-"""What `train.benchmark input` measures: images a second of the input pipeline.
+"""What `train.benchmark input` measures: images per second of the input pipeline.
 
-The two photographs that scikit-learn ships (640 x 427 pixels), cropped, mirrored and
-resized as ImageNet is in training, from memory; no network takes them.
+The two photographs that scikit-learn ships (640 x 427 pixels) are cropped, mirrored and
+resized like ImageNet in training, from memory. No network processes them.
 """
 
 import dataclasses
@@ -28,7 +28,7 @@ PUBLISHED = config.Data(
 
 
 def cases():
-    """The pipeline of training with other settings, beside bare decoding.
+    """The training pipeline with various settings, and bare decoding.
 
     Yields (case, {variant: call}); a call reads `IMAGES` images.
     """
@@ -80,7 +80,7 @@ def _batches(split, function, shuffled=False):
 
 
 def _stateful(encoded):
-    """What "no antialias" does, from TensorFlow's global generator."""
+    """Does what "no antialias" does, with TensorFlow's global generator."""
     begin, extent, _ = tf.image.sample_distorted_bounding_box(
         tf.io.extract_jpeg_shape(encoded),
         bounding_boxes=tf.zeros((1, 0, 4)),

@@ -18,12 +18,12 @@ from an_keras import AttentiveNormalization, BatchNormalization, kernels_tf
 from an_keras.kernels_tf import kernels
 from benchmarks import networks
 
-# (height and width, channels) of the 3x3 convolutions of a ResNet-50, and K there.
+# (height and width, channels) of the 3x3 convolutions of a ResNet-50 -> K.
 SHAPES = {(56, 64): 10, (28, 128): 10, (14, 256): 20, (7, 512): 20}
 
 
 class Composite(keras.layers.Layer):
-    """Attentive normalization as its equations read, in TensorFlow's operations."""
+    """Attentive normalization written as its equations, in TensorFlow operations."""
 
     def __init__(self, num_components):
         super().__init__()
@@ -53,7 +53,7 @@ class Composite(keras.layers.Layer):
 
 
 def layer(settings):
-    """One normalization layer, forward and backward, and inference."""
+    """One normalization layer: forward and backward, and inference."""
     for (size, channels), components in SHAPES.items():
         shape = (settings["batch"], size, size, channels)
         rng = np.random.default_rng(0)
@@ -102,7 +102,7 @@ def _tensorflow_calls(name, each, mode, x, dy):
 
 
 def _pytorch_calls(x, dy, components, threads):
-    """The same layers in eager PyTorch, channels first as its users have them."""
+    """The same layers in eager PyTorch, channels first as usual there."""
     import torch
     from torch.nn import functional
 
@@ -152,7 +152,7 @@ def _pytorch_calls(x, dy, components, threads):
 
 
 def passes(settings):
-    """The compiled passes of a layer beside TensorFlow's simplest operations."""
+    """The compiled passes of a layer and TensorFlow's simplest operations."""
     for (size, channels), components in SHAPES.items():
         x, dy = (
             tf.random.normal((settings["batch"], size * size, channels))
@@ -161,9 +161,9 @@ def passes(settings):
         small = [tf.random.normal((settings["batch"], 1, channels)) for _ in range(4)]
         functions = {
             "empty call": lambda x, dy: x,
-            "one sum": lambda x, dy: tf.reduce_sum(x, axis=1),  # least of one read,
-            "one negation": lambda x, dy: -x,  # of one read and one write,
-            "one addition": lambda x, dy: x + dy,  # of two reads and one write
+            "one sum": lambda x, dy: tf.reduce_sum(x, axis=1),  # the least for one read
+            "one negation": lambda x, dy: -x,  # for one read and one write,
+            "one addition": lambda x, dy: x + dy,  # for two reads and one write
             "moments": lambda x, dy: kernels_tf._moments(x),
             "transform": lambda x, dy, s=small: kernels_tf._transform(x, *s[:3]),
             "sums": lambda x, dy, s=small: kernels_tf._sums(x, dy, s[0]),
@@ -187,7 +187,7 @@ def passes(settings):
 
 
 def size(settings):
-    """Compiled and plain operations on 7 x 7 positions of more and more channels."""
+    """Compiled and plain operations on 7 x 7 positions with a growing channel count."""
     for channels in (32, 64, 128, 256, 512):
         shape = (settings["batch"], 7, 7, channels)
         x, dy = (tf.random.normal(shape) for _ in range(2))
@@ -199,7 +199,7 @@ def size(settings):
 
 
 def scaling(settings):
-    """A layer of 16 images of 28 x 28 x 128, K = 10, and one of these at a time."""
+    """A layer on 16 images of 28 x 28 x 128, K = 10, with one size varied at a time."""
     base = {"N": 16, "H W": 28 * 28, "C": 128, "K": 10}
     steps = {
         "N": (4, 8, 16, 32),
@@ -222,7 +222,7 @@ def scaling(settings):
 
 
 def startup(settings):
-    """Seconds to build a ResNet-20 for 32 images, to its first steps, and of a step."""
+    """Seconds to build a ResNet-20, for its first steps, and for a later step."""
     clock = [time.perf_counter()]
 
     def lap():
@@ -250,7 +250,7 @@ def startup(settings):
 
 
 def peak(settings):
-    """Peak memory of the process after one training step of a chain of layers."""
+    """The peak memory of the process after one training step of a chain of layers."""
     size, channels = 56, 64
     x = tf.random.normal((settings["batch"], size, size, channels))
     make, mode = {

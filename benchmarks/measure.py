@@ -1,4 +1,4 @@
-"""Fresh processes that measure, and what is computed from their rows."""
+"""Runs fresh processes that measure, and evaluates their rows."""
 
 import datetime
 import importlib
@@ -15,15 +15,15 @@ from train.cli import RunError
 
 NETWORK_VARIANTS = ("BN", "AN", "Keras BN")
 CHAINS = ("BN", "Keras BN", "AN", "AN plain", "AN composite")
-# PyTorch's threads would spin for a while after each call, in the time of the next one.
+# PyTorch's threads would spin for a while after each call, which slows the next one.
 QUIET_THREADS = {"OMP_WAIT_POLICY": "PASSIVE", "KMP_BLOCKTIME": "0"}
 
 
 def spawn(settings: dict) -> list[dict]:
-    """The rows of a fresh process.
+    """Returns the rows of a fresh process.
 
     Raises:
-        RunError: it failed.
+        RunError: If the process fails.
     """
     done = subprocess.run(
         [sys.executable, "-m", "benchmarks.process", json.dumps(settings)],
@@ -38,7 +38,7 @@ def spawn(settings: dict) -> list[dict]:
 
 
 def kept_arrays(settings: dict) -> list[dict]:
-    """Growth of the peak of memory with the depth of a chain, in arrays of x's size."""
+    """Growth of peak memory with the depth of a chain, in arrays of the size of x."""
     few, many, rows = 4, 24, []
     for variant in CHAINS:
         shallow, deep = (
@@ -52,7 +52,7 @@ def kept_arrays(settings: dict) -> list[dict]:
 
 
 def exponents(settings: dict) -> list[dict]:
-    """Slopes of log(time) over log(size), one for each axis."""
+    """Slopes of log(time) over log(size), one per axis."""
     times = {}
     for row in spawn(settings):
         key = row["case"], row["phase"], row["variant"]
@@ -70,7 +70,7 @@ def exponents(settings: dict) -> list[dict]:
 
 
 def first_steps(settings: dict) -> list[dict]:
-    """Rows of one fresh process for each variant."""
+    """Rows of one fresh process per variant."""
     return [
         row
         for variant in ("BN", "AN", "AN plain")
@@ -79,7 +79,7 @@ def first_steps(settings: dict) -> list[dict]:
 
 
 def networks(settings: dict) -> list[dict]:
-    """Times in one process, parameters and memory in one for each variant."""
+    """Times from one process, parameters and memory from one process per variant."""
     rows = spawn(settings)
     for name in settings["networks"]:
         for variant in NETWORK_VARIANTS:
@@ -97,7 +97,7 @@ ONCE = {
 
 
 def environment(settings: dict) -> dict:
-    """What a number depends on, as columns."""
+    """Columns with everything that a number depends on."""
     packages = {}
     for name in ("keras", "tensorflow", "jax", "torch"):
         try:

@@ -1,7 +1,7 @@
 """Training step and inference of whole networks, on every backend of Keras.
 
-`network` yields (case, {(variant, phase): call}); each call ends when its device has.
-TensorFlow's and JAX's functions are compiled once, PyTorch's run eagerly. Only the
+`network` yields (case, {(variant, phase): call}); each call returns when its device has
+finished. TensorFlow and JAX functions are compiled once, PyTorch runs eagerly. Only the
 backend in use has to be installed.
 """
 
@@ -31,9 +31,9 @@ def network(settings):
 
 
 def footprint(settings):
-    """Parameters of a network, and how far two training steps raise the peak of memory.
+    """Parameters of a network, and how far two training steps raise the peak memory.
 
-    On a GPU it is its memory, otherwise that of the process above that of the imports.
+    On a GPU this is GPU memory, otherwise memory of the process beyond the imports.
     """
     keras.config.set_dtype_policy(settings["policy"])
     name, variant = settings["network"], settings["variant"]
@@ -74,14 +74,14 @@ def _network(name, size, variant):
 
 
 def _stock(each):
-    """The same layer, our BatchNormalization as Keras' own."""
+    """Copies a layer, with Keras' own layer in place of our BatchNormalization."""
     if isinstance(each, BatchNormalization):
         return keras.layers.BatchNormalization.from_config(each.get_config())
     return each.__class__.from_config(each.get_config())
 
 
 def functions(model):
-    """train(images, labels), one step of SGD with momentum, and infer(images)."""
+    """Returns train(images, labels), one SGD step with momentum, and infer(images)."""
     optimizer = keras.optimizers.SGD(0.01, momentum=0.9)
     optimizer.build(model.trainable_variables)
     return _FUNCTIONS[keras.backend.backend()](model, optimizer)
@@ -140,7 +140,7 @@ def _jax(model, optimizer):
     def predict(weights, images):
         return model.stateless_call(*weights, images, training=False)[0]
 
-    state = jax.tree.map(jax.numpy.copy, (weights, slots))  # `step` takes its buffers
+    state = jax.tree.map(jax.numpy.copy, (weights, slots))  # `step` donates its buffers
 
     def train(images, labels):
         nonlocal state
@@ -179,7 +179,7 @@ _FUNCTIONS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
 
 
 def device():
-    """The GPU's name, or "no GPU"."""
+    """Returns the name of the GPU, or "no GPU"."""
     backend, none = keras.backend.backend(), "no GPU"
     if backend == "jax":
         import jax
@@ -198,7 +198,7 @@ def device():
 
 
 def peak_of_memory():
-    """Bytes that the GPU, or this process, has had in memory at most."""
+    """The peak memory of the GPU, or else of this process, in bytes."""
     if device() == "no GPU":
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
     if keras.backend.backend() == "jax":

@@ -1,4 +1,4 @@
-"""python -m benchmarks.process SETTINGS: what a fresh process measures, as JSON."""
+"""python -m benchmarks.process SETTINGS: measures in a fresh process, prints JSON."""
 
 import importlib
 import importlib.metadata
@@ -12,13 +12,13 @@ from benchmarks import timing
 
 
 def measured(settings: dict) -> list[dict]:
-    """What a fresh process measures: rows of case, variant, phase and value."""
+    """Measures in this process; returns rows of case, variant, phase and value."""
     os.environ["KERAS_BACKEND"] = settings["backend"]
     if settings["backend"] == "tensorflow":
         import tensorflow as tf
 
         tf.config.threading.set_intra_op_parallelism_threads(settings["threads"])
-    if settings["kind"] == "serve":  # a server has none of our packages
+    if settings["kind"] == "serve":  # a server does not have our packages
         from benchmarks import serving
 
         return list(serving.rows(settings))
@@ -48,7 +48,7 @@ def measured(settings: dict) -> list[dict]:
 
 
 def timed(cases: Callable, settings: dict) -> list[dict]:
-    """Milliseconds of each call of each case."""
+    """Rows with the milliseconds of each call of each case."""
     rows = []
     for case, calls in cases(settings):
         for (variant, phase), seconds in timing.medians(
@@ -60,7 +60,7 @@ def timed(cases: Callable, settings: dict) -> list[dict]:
 
 
 def rates(settings: dict) -> list[dict]:
-    """Images a second of input pipelines."""
+    """Rows with the images per second of input pipelines."""
     from benchmarks import input
 
     return [

@@ -1,8 +1,8 @@
-"""What `train.benchmark serve` measures: exports in every runtime, AN beside BN.
+"""What `train.benchmark serve` measures: exports in every runtime, AN against BN.
 
-Each export is loaded into the runtimes whose formats it holds; a call sends one batch
+Each export is loaded into the runtimes whose formats it holds. A call sends one batch
 of images and waits for the probabilities. Two exports whose networks are called NAME_an
-and NAME_bn are a pair: their latencies, taken in turns, are compared.
+and NAME_bn form a pair: their latencies, measured in turns, are compared.
 """
 
 import functools
@@ -20,10 +20,10 @@ PERCENTILES = (50, 90, 99)
 
 
 def rows(settings: dict) -> Iterable[dict]:
-    """case, variant, phase, value and unit, pair after pair.
+    """Yields rows of case, variant, phase, value and unit, pair after pair.
 
     Args:
-        settings: `directories` of exports, `batches`, `rounds`, `threads`.
+        settings: The `directories` of exports, `batches`, `rounds` and `threads`.
     """
     pairs = {}
     for directory in map(pathlib.Path, settings["directories"]):
@@ -35,7 +35,7 @@ def rows(settings: dict) -> Iterable[dict]:
         key = network, tuple(card["preprocessing"]["shape"]), card["precision"]
         if variant in pairs.setdefault(key, {}):
             raise RunError(
-                f"Two exports are {card['model']} at equal size and precision. "
+                f"Two exports are {card['model']} of the same size and precision. "
                 f"Expected one. Received: {pairs[key][variant]}, {directory}."
             )
         pairs[key][variant] = directory
@@ -52,7 +52,7 @@ def rows(settings: dict) -> Iterable[dict]:
 
 
 def split_variant(name: str) -> tuple[str, str]:
-    """`"resnet50_an"` -> `"resnet50"`, `"AN"`."""
+    """Splits `"resnet50_an"` into `"resnet50"` and `"AN"`."""
     network, _, kind = name.rpartition("_")
     return (network, kind.upper()) if kind in ("an", "bn") else (name, "")
 

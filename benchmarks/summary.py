@@ -1,11 +1,11 @@
-"""Medians and ratios of what processes have measured, as tables and a picture."""
+"""Medians and ratios of the rows of processes, as tables and a plot."""
 
 import pathlib
 import statistics
 
 from train import tables
 
-# The variant that the others of a kind of benchmark are compared with.
+# The variant that all others are compared with, by kind of benchmark.
 REFERENCE = {
     "layer": "Keras BN",
     "network": "BN",
@@ -17,11 +17,11 @@ REFERENCE = {
     "startup": None,
     "serve": "BN",
 }
-WIDTH = 120  # characters, where the terminal does not say
+WIDTH = 120  # characters, where the terminal does not report its width
 
 
 def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
-    """One row for each case, phase and variant: medians and ranges over processes."""
+    """One row per case, phase and variant: medians and ranges over processes."""
     values, ratios, units, compared = {}, {}, {}, set()
     for rows in runs:
         reference = {
@@ -55,7 +55,7 @@ def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
 
 
 def show(rows: list[dict]) -> None:
-    """A table for each phase: variants by cases, ratios to the reference."""
+    """Prints a table per phase: variants by cases, ratios to the reference."""
     for phase in dict.fromkeys(row["phase"] for row in rows):
         here = [row for row in rows if row["phase"] == phase]
         cases = list(dict.fromkeys(row["case"] for row in here))
@@ -76,7 +76,7 @@ def show(rows: list[dict]) -> None:
 
 
 def show_cases(rows: list[dict]) -> None:
-    """A table for each phase: cases by variants, and ratios to the reference."""
+    """Prints a table per phase: cases by variants, and ratios to the reference."""
     for phase in dict.fromkeys(row["phase"] for row in rows):
         here = [row for row in rows if row["phase"] == phase]
         variants = list(dict.fromkeys(row["variant"] for row in here))
@@ -103,7 +103,7 @@ def _ratio(row):
 
 
 def plot(rows: list[dict], path: pathlib.Path) -> None:
-    """Bars of what `show` prints: variants by cases, with their ranges."""
+    """Plots what `show` prints as bars: variants by cases, with their ranges."""
     import matplotlib.pyplot as plt
 
     phases = list(dict.fromkeys(row["phase"] for row in rows))
@@ -135,17 +135,16 @@ def plot(rows: list[dict], path: pathlib.Path) -> None:
         axis.set_title(phase)
     legend = axes[0][0].legend(fontsize=8)
     for text, variant in zip(legend.get_texts(), variants, strict=True):
-        # matplotlib leaves out labels that begin with "_", and reads "$" as mathematics
+        # matplotlib skips labels that start with "_" and reads "$" as mathematics
         text.set(text=tables.printable(variant), parse_math=False)
     figure.savefig(path, dpi=150)
     plt.close(figure)
 
 
 def overheads(rows: list[dict]) -> list[dict]:
-    """Medians of AN beside BN as `plot` takes them.
+    """Medians of AN against BN in the form that `plot` takes.
 
-    One picture for each batch, a group of bars for each network, a bar for each
-    runtime.
+    One panel per batch size, a group of bars per network, a bar per runtime.
     """
     plotted = []
     for row in rows:

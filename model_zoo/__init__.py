@@ -1,4 +1,4 @@
-"""Networks that carry attentive normalization. Importing registers all of them."""
+"""Networks with attentive normalization. Importing the package registers them all."""
 
 from model_zoo import applications, densenet, mobilenet_v2, resnet
 from model_zoo.multi_scale import multi_scale

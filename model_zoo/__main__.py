@@ -1,6 +1,6 @@
 """python -m model_zoo list [PATTERN] | info NAME | convert CHECKPOINT ...
 
-Exit codes: 0 done, 2 usage, 1 anything else.
+Exit codes: 0 success, 2 usage error, 1 any other error.
 """
 
 import argparse
@@ -18,7 +18,7 @@ from model_zoo.preprocessing import preprocessing
 
 
 class UsageError(ValueError):
-    """What was typed cannot be meant."""
+    """The command line is invalid."""
 
 
 def main(argv: list[str] | None = None) -> int:
@@ -27,7 +27,7 @@ def main(argv: list[str] | None = None) -> int:
         for line in arguments.run(arguments):
             print(line)
         sys.stdout.flush()
-    except BrokenPipeError:  # whoever reads has read enough, as `head` does
+    except BrokenPipeError:  # the reader closed the pipe, as `head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except (ValueError, TypeError, ImportError, OSError) as error:
         print(f"error: {' '.join(str(error).split())}", file=sys.stderr)
@@ -36,16 +36,18 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _parser():
-    parser = argparse.ArgumentParser("python -m model_zoo", description="The networks.")
+    parser = argparse.ArgumentParser(
+        "python -m model_zoo", description="The model zoo."
+    )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="a table of the networks")
-    listing.add_argument("pattern", nargs="?", default="*", help="as 'resnet*_an'")
+    listing = commands.add_parser("list", help="print a table of the networks")
+    listing.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*_an'")
     listing.set_defaults(run=list_table)
-    info = commands.add_parser("info", help="all that is known of a network")
+    info = commands.add_parser("info", help="print all facts about a network")
     info.add_argument("name")
     info.set_defaults(run=info_table)
     conversion = commands.add_parser(
-        "convert", help="a PyTorch checkpoint of the authors to a weights file"
+        "convert", help="convert a PyTorch checkpoint of the authors to a weights file"
     )
     path = os.path.expanduser
     conversion.add_argument(
@@ -60,7 +62,7 @@ def _parser():
         action="append",
         default=[],
         metavar="NAME=VALUE",
-        help="argument of create_model, as position=all or width_multiplier=0.5",
+        help="argument of create_model, such as position=all or width_multiplier=0.5",
     )
     conversion.set_defaults(run=convert_checkpoint)
     return parser
@@ -71,7 +73,7 @@ def _assignment(text):
     if not equals:
         raise UsageError(f"Expected --set=NAME=VALUE. Received: {text!r}.")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of Python's own parser
+        with warnings.catch_warnings(action="ignore"):  # from Python's own parser
             return name, ast.literal_eval(value)
     except (MemoryError, RecursionError, SyntaxError, TypeError, ValueError):
         return name, value
@@ -89,10 +91,10 @@ def _count(parameters):
 
 
 def list_table(arguments):
-    """One line for each network."""
+    """Yields one line for each network."""
     names = model_zoo.list_models(arguments.pattern)
     if not names:
-        raise UsageError(f"No network's name matches {arguments.pattern!r}.")
+        raise UsageError(f"No network matches {arguments.pattern!r}.")
     width = max(map(len, names)) + 2
     row = f"{{:{width}}}{{:>12}}{{:>10}}{{:>8}}{{:>8}}  {{}}"
     yield row.format("network", "parameters", "input", "top-1", "paper", "weights")
@@ -111,7 +113,7 @@ def list_table(arguments):
 
 
 def info_table(arguments):
-    """One line for each fact."""
+    """Yields one line for each fact."""
     info = _info(arguments.name)
 
     def accuracy(top1, top5):
@@ -145,7 +147,7 @@ def info_table(arguments):
 
 
 def convert_checkpoint(arguments):
-    """The verification, one line for each number."""
+    """Converts a checkpoint and yields one line for each result of the check."""
     options = dict(map(_assignment, arguments.set))
     _info(arguments.model)
     result = convert(arguments.checkpoint, arguments.model, arguments.out, **options)

@@ -1,9 +1,9 @@
-"""The networks of Keras Applications with attentive normalization, by conversion.
+"""The networks of Keras Applications, converted to attentive normalization.
 
-One constructor `AN<name>` for each of them that has a normalization layer, with the
+Each network that has a normalization layer gets a constructor `AN<name>`. It takes the
 arguments of the original and three of `an_keras.convert_normalization`. With
-`weights="imagenet"` the weights that Keras hosts are loaded into the original, which is
-then converted: the network predicts what the original predicts.
+`weights="imagenet"`, the weights hosted by Keras are loaded into the original, which is
+then converted: the network makes the same predictions as the original.
 """
 
 import dataclasses
@@ -21,7 +21,7 @@ from model_zoo.registry import register_absence, register_model
 from model_zoo.weights import classes_in, load_weights
 
 CLASSES = 1000
-# K by stride for networks with inverted bottlenecks; the paper's, for MobileNetV2, are
+# K by stride for networks with inverted bottlenecks. For MobileNetV2 the paper gives K
 # by row: 5 in the first four, 10 in the last three.
 MOBILE = {2: 5, 4: 5, 8: 5, 16: 10, 32: 10}
 BY_ANALOGY = (
@@ -31,7 +31,7 @@ OURS = {"where": "spatial", "num_components": None, "noise": 0.1}
 
 
 def mobilenet_v2_components(layer: keras.Layer) -> int:
-    """The published K of MobileNetV2, table 5.2: rows 1-4 end with block 9."""
+    """Returns the published K of MobileNetV2 (table 5.2; rows 1-4 end with block 9)."""
     block = re.match(r"block_(\d+)_", layer.name)
     first = int(block[1]) <= 9 if block else layer.name != "Conv_1_bn"
     return 5 if first else 10
@@ -39,17 +39,17 @@ def mobilenet_v2_components(layer: keras.Layer) -> int:
 
 @dataclasses.dataclass(frozen=True)
 class Family:
-    """Networks of one module of `keras.applications`.
+    """Networks from one module of `keras.applications`.
 
     Attributes:
-        module: its name.
-        mode: how the images are prepared: "caffe", "tf", "torch" as in Keras, "none"
-            where it is a part of the network.
-        mode_without: with "none", how they are prepared where that part is left out,
+        module: Name of the module.
+        mode: How the images are preprocessed: "caffe", "tf" or "torch" as in Keras,
+            "none" if the preprocessing is part of the network.
+        mode_without: With "none", how they are preprocessed if that part is left out,
             as with `include_preprocessing=False`.
         networks: {constructor: (pixels of the default input, trainable parameters)}.
-        num_components: of `convert_normalization`.
-        note: what the docstring adds.
+        num_components: Argument of `convert_normalization`.
+        note: Text added to the docstring.
     """
 
     module: str
@@ -60,7 +60,7 @@ class Family:
     mode_without: str | None = None
 
     def has_preprocessing(self, channels: int, include_preprocessing: bool) -> bool:
-        """Whether a network takes images of 0 to 255; ConvNeXts only those of RGB."""
+        """Whether a network takes images of 0 to 255; ConvNeXts do so only for RGB."""
         rgb_only = self.module == "convnext"
         return (
             self.mode == "none"
@@ -234,25 +234,26 @@ def _docstring(family, name):
     {family.note}
 
     Args:
-        weights: `"imagenet"` (the default, as in Keras): the weights that Keras hosts,
-            converted; the network predicts what the original predicts. `None`: newly
-            initialized. Or the path of a `.weights.h5` file of this network. With
-            other classes than those of the weights the head is new, and one line
-            of the log says so.{unverified if name in WITHOUT_HASH else ""}
-        where, num_components, noise: of `an_keras.convert_normalization`.
-        Others: of the original.
+        weights: `"imagenet"` (the default, as in Keras) for the converted weights
+            hosted by Keras: the network makes the same predictions as the original.
+            `None` for newly initialized weights. Or the path of a `.weights.h5` file
+            of this network. If the weights have other classes, the head is new and a
+            log message says so.{unverified if name in WITHOUT_HASH else ""}
+        where, num_components, noise: Arguments of `an_keras.convert_normalization`.
+        Others: Arguments of the original.
 
     Attributes:
-        preprocess_input, decode_predictions: the original's.
+        preprocess_input, decode_predictions: Functions of the original.
 
     Raises:
-        ConnectionError: the weights cannot be downloaded.
-        ValueError: arguments outside of their ranges; weights of another network.
+        ConnectionError: If the weights cannot be downloaded.
+        ValueError: If an argument is out of range or the weights belong to another
+            network.
     """
 
 
 def _load_imagenet(plain, family, name, arguments):
-    """Keras' weights into the original; with other classes, all but the head's."""
+    """Loads Keras' weights into the original; with other classes, all but the head."""
     if name in WITHOUT_HASH:
         _log().warning("%s: Keras publishes no hash of its weights", name)
     size, _ = family.networks[name]
@@ -264,23 +265,26 @@ def _load_imagenet(plain, family, name, arguments):
     try:
         original = getattr(keras.applications, name)
         trained = original(weights="imagenet", **{**arguments, **as_hosted})
-    except (ValueError, Warning):  # an argument; a file that has another hash
+    except (ValueError, Warning):  # a bad argument, or a file with another hash
         raise
     except Exception as error:
         raise ConnectionError(
             f"The ImageNet weights of {name} could not be loaded: {error}. "
-            "Expected a network, a file in Keras' cache, weights=None or "
+            "Expected network access, a file in Keras' cache, weights=None or "
             "weights=PATH."
         ) from error
     _copy_body(trained, plain)
     _absorb_rescaling(trained, plain)
     if arguments["include_top"] and arguments["classes"] != CLASSES:
-        _log_new_head(plain, CLASSES, "the weights of ImageNet")
+        _log_new_head(plain, CLASSES, "the ImageNet weights")
 
 
 def _absorb_rescaling(trained, plain):
-    """With ImageNet's weights Keras' EfficientNets have a layer more, a scale for each
-    channel after the normalization; here it becomes a part of the variance."""
+    """Folds the channel scales of Keras' EfficientNets into the variance.
+
+    With ImageNet weights, these networks have an additional layer after the
+    normalization that scales each channel.
+    """
     for layer in trained.layers:
         is_scale = isinstance(layer, keras.layers.Rescaling)
         if is_scale and isinstance(layer.scale, (list, tuple)):
@@ -295,18 +299,18 @@ def _absorb_rescaling(trained, plain):
 
 
 def _load(model, path, same_network, arguments):
-    """A weights file into a converted network, whatever its head."""
+    """Loads a weights file into a converted network, whatever its head."""
     with_top = same_network(include_top=True, classes=CLASSES)
     head = _weighted(with_top)[-1].name
     classes = classes_in(path, head)
     if arguments["include_top"] == bool(classes):
         load_weights(model, path, head)
         return
-    # more than the head is missing from some networks without their top
+    # without their top, some networks lack more than the head
     trained = with_top if classes else same_network(include_top=False)
     load_weights(trained, path, head)
     _copy_body(trained, model)
-    if classes in (0, CLASSES):  # otherwise `load` has said so
+    if classes in (0, CLASSES):  # otherwise `load_weights` has logged it
         _log_new_head(model, classes, path)
 
 
@@ -315,7 +319,7 @@ def _weighted(model):
 
 
 def _copy_body(source, target):
-    """Weights of all layers but the head, in the order of the layers."""
+    """Copies the weights of all layers but the head, in the order of the layers."""
     pairs = list(zip(_weighted(source), _weighted(target), strict=False))
     for old, new in pairs:
         shapes = [variable.shape for variable in old.variables]
@@ -324,8 +328,8 @@ def _copy_body(source, target):
         elif (old, new) != pairs[-1]:
             raise ValueError(
                 f"{target.name} must be the same network as {source.name}, with as "
-                f"many channels of its input. Received: {new.name} with other weights "
-                f"than {old.name}."
+                f"many input channels. Received: {new.name}, whose weights differ from "
+                f"those of {old.name}."
             )
 
 

@@ -1,4 +1,4 @@
-"""Pieces that the networks share: input, convolutions with explicit padding, head."""
+"""Blocks shared by the networks: input, convolutions with explicit padding, head."""
 
 import functools
 import numbers
@@ -16,22 +16,23 @@ def channel_axis() -> int:
 
 
 def data_format(shape: tuple) -> tuple:
-    """(height, width, channels) in the order of Keras' image data format."""
+    """Returns (height, width, channels) in the order of Keras' image data format."""
     return shape if channel_axis() == -1 else (shape[2], *shape[:2])
 
 
 def image_input(input_tensor, input_shape, default: tuple, smallest: int):
-    """The input of a network, as in Keras Applications.
+    """Returns the input of a network, as in Keras Applications.
 
     Args:
         input_tensor: `None`, a Keras tensor, or a backend tensor.
         input_shape: `None` for `default`, or (height, width, channels) in the order
             of the image data format; height and width may be `None`.
         default: (height, width, channels).
-        smallest: the least height and width, pixels.
+        smallest: Minimum height and width, in pixels.
 
     Raises:
-        ValueError: another rank, no static channels, or an image that is too small.
+        ValueError: If the rank is wrong, the channels are not static, or the image is
+            too small.
     """
     if input_tensor is not None and not keras.utils.is_keras_tensor(input_tensor):
         input_tensor = layers.Input(tensor=input_tensor)
@@ -64,7 +65,7 @@ def image_input(input_tensor, input_shape, default: tuple, smallest: int):
 
 
 def source(inputs):
-    """What a model with these inputs is called with: the layers before them count."""
+    """Returns the inputs of a model that includes the layers before these tensors."""
     sources = keras.utils.get_source_inputs(inputs)
     return sources[0] if len(sources) == 1 else sources
 
@@ -73,11 +74,12 @@ def source(inputs):
 class GroupedConv2D(layers.Conv2D):
     """`keras.layers.Conv2D` whose groups run in TensorFlow's own convolution.
 
-    Arguments, weights, files and results are those of the Keras layer. On TensorFlow
-    Keras wraps every grouped convolution into a function that XLA must compile: its
-    gradient is many times slower on a CPU, and TensorFlow Serving refuses it. On a CPU
-    TensorFlow's convolution has a gradient of groups with oneDNN only, which it takes
-    on some processors, in float32 and bfloat16; elsewhere each group is a convolution.
+    Arguments, weights, files and results are those of the Keras layer. On TensorFlow,
+    Keras wraps every grouped convolution in a function that XLA must compile: its
+    gradient is many times slower on a CPU, and TensorFlow Serving refuses it. On a CPU,
+    TensorFlow's convolution has a gradient for groups only with oneDNN, which it uses
+    on some processors, in float32 and bfloat16. Elsewhere, each group is a separate
+    convolution.
     """
 
     def convolution_op(self, inputs, kernel):
@@ -102,7 +104,7 @@ class GroupedConv2D(layers.Conv2D):
 
 @functools.cache
 def _has_gradient_of_groups(dtype):
-    """Whether TensorFlow can train a grouped convolution of this type here."""
+    """Whether TensorFlow can train a grouped convolution of this dtype here."""
     import tensorflow as tf
 
     try:
@@ -121,7 +123,7 @@ def _has_gradient_of_groups(dtype):
 
 
 def he_normal(fan_out: int | None = None):
-    """He normal over the fan out, as published: of the kernel, or the given one."""
+    """He normal over the fan-out of the kernel, or the given one, as published."""
     if fan_out is None:
         return keras.initializers.VarianceScaling(2.0, "fan_out", "untruncated_normal")
     return keras.initializers.RandomNormal(stddev=(2 / fan_out) ** 0.5)
@@ -146,7 +148,7 @@ def conv(
 
 
 def depthwise_conv(x, kernel_size: int, stride: int = 1, *, name: str):
-    """One kernel for each channel; its fan out counts all channels, as published."""
+    """Depthwise convolution whose fan-out counts all channels, as published."""
     fan_out = kernel_size**2 * x.shape[channel_axis()]
     x, padding = _pad(x, kernel_size, stride, name)
     return layers.DepthwiseConv2D(
@@ -160,13 +162,16 @@ def depthwise_conv(x, kernel_size: int, stride: int = 1, *, name: str):
 
 
 def max_pool(x, name: str):
-    """Maximum of 3x3 pixels at stride 2, padded by 1; for inputs >= 0."""
+    """3x3 max pooling with stride 2 and padding 1, for inputs >= 0."""
     x, padding = _pad(x, 3, 2, name)
     return layers.MaxPooling2D(3, strides=2, padding=padding, name=name)(x)
 
 
 def _pad(x, kernel_size, stride, name):
-    """Keras' "same" pads unevenly at stride 2; other frameworks' weights mean this."""
+    """Pads evenly, as weights of other frameworks expect.
+
+    Keras' "same" pads unevenly at stride 2.
+    """
     if stride == 1 or kernel_size == 1:
         return x, "same"
     x = layers.ZeroPadding2D((kernel_size - 1) // 2, name=f"{name}_pad")(x)
@@ -182,13 +187,13 @@ def head(
     dropout: float = 0.0,
     initializers: tuple | None = None,
 ):
-    """Global average and classifier, or what `pooling` says, as in Keras Applications.
+    """Adds global average pooling and a classifier, as in Keras Applications.
 
-    Kernel and bias start uniform in +-1/sqrt(features), as published, or with the
-    given pair of initializers.
+    Without the top, `pooling` selects the output. Kernel and bias are initialized
+    uniformly in +-1/sqrt(features), as published, or by the given pair of initializers.
 
     Raises:
-        ValueError: `pooling` is none of `None`, "avg", "max", or `classes` is < 1.
+        ValueError: If `pooling` is not `None`, "avg" or "max", or `classes` is < 1.
     """
     if pooling not in (None, "avg", "max"):
         raise ValueError(

@@ -1,8 +1,8 @@
-"""A checkpoint of the authors -> a weights file, and the proof that it is the same.
+"""Converts the authors' checkpoints to weights files and verifies the result.
 
-Two differences are measured on equal input: of every layer against PyTorch's own
-operations on the checkpoint's arrays, and of the network that reads the new file
-against the one that was converted.
+Two differences are measured on equal input: between every layer and PyTorch's own
+operations on the checkpoint's arrays, and between the converted network and one that
+reads the new file.
 """
 
 import dataclasses
@@ -24,23 +24,24 @@ from model_zoo.torch_checkpoint import (
 from model_zoo.torch_file import read_torch_file, state_dict
 
 SUFFIX = ".weights.h5"
-TOLERANCE = 1e-4  # float32: of the largest output
+TOLERANCE = 1e-4  # float32, relative to the largest output
 
 
 @dataclasses.dataclass(frozen=True)
 class Conversion:
-    """What was converted, and how well.
+    """The result of a conversion and of its verification.
 
     Attributes:
-        report: which variable came from which key.
-        parameters: numbers in the file.
-        classes: of the classifier.
-        layers: how many layers were compared with PyTorch.
-        layer_difference: the largest one of any layer, of its largest output.
-        layer: the layer that has it.
-        file_difference: between the logits of the network and of one that read the
-            file, the largest.
-        logits_std: of these logits.
+        report: Which variable came from which key.
+        parameters: Number of parameters in the file.
+        classes: Number of classes of the classifier.
+        layers: Number of layers compared with PyTorch.
+        layer_difference: Largest difference of any layer, relative to its largest
+            output.
+        layer: Name of the layer with that difference.
+        file_difference: Largest difference between the logits of the network and of
+            one that read the file.
+        logits_std: Standard deviation of these logits.
     """
 
     report: LoadReport
@@ -57,15 +58,15 @@ def convert(checkpoint, name: str, out, **options) -> Conversion:
     """Converts a `.pth` file to a `.weights.h5` file.
 
     Args:
-        checkpoint: path of the `.pth` or `.pth.tar` file; needs the extra `convert`.
-        name: of the network; the classes are those of the checkpoint.
-        out: file to write, `*.weights.h5`; it appears when all is verified.
-        **options: further arguments of `create_model`, as `position="all"`.
+        checkpoint: Path of the `.pth` or `.pth.tar` file. Needs the extra `convert`.
+        name: Name of the network. Its classes are those of the checkpoint.
+        out: File to write, `*.weights.h5`. It appears only after verification.
+        **options: Further arguments of `create_model`, such as `position="all"`.
 
     Raises:
-        ValueError: `out` exists or cannot be, the checkpoint is refused or of another
-            network, or a difference is more than 1e-4.
-        ImportError: no PyTorch.
+        ValueError: If `out` exists or cannot be written, the checkpoint is refused or
+            belongs to another network, or a difference exceeds 1e-4.
+        ImportError: If PyTorch is missing.
     """
     out = pathlib.Path(os.fspath(out))
     if not out.name.endswith(SUFFIX) or out.exists() or not out.parent.is_dir():
@@ -104,7 +105,7 @@ def convert(checkpoint, name: str, out, **options) -> Conversion:
             result.layer_difference <= TOLERANCE and result.file_difference <= limit
         ):
             raise ValueError(
-                "The converted network differs; nothing written. Layer "
+                "The converted network differs; nothing was written. Layer "
                 f"{result.layer}: {result.layer_difference:.1e}; logits of the file: "
                 f"{result.file_difference:.1e}; their standard deviation: "
                 f"{result.logits_std:.1e}."
@@ -114,7 +115,7 @@ def convert(checkpoint, name: str, out, **options) -> Conversion:
 
 
 def layer_differences(model: keras.Model, report: LoadReport, arrays: dict) -> dict:
-    """Largest |Keras - PyTorch| / max |PyTorch| of each layer on equal random input."""
+    """Returns max |Keras - PyTorch| / max |PyTorch| by layer on equal random input."""
     import torch
 
     generator = np.random.default_rng(0)
@@ -140,7 +141,7 @@ def layer_differences(model: keras.Model, report: LoadReport, arrays: dict) -> d
 
 
 def _in_pytorch(layer, x, weights):
-    """A layer in inference by PyTorch's operations, x (N, C, H, W) or (N, C)."""
+    """Runs a layer in inference with PyTorch; `x` is (N, C, H, W) or (N, C)."""
     import torch
     from torch.nn import functional
 

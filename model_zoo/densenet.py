@@ -1,8 +1,8 @@
 """DenseNet as published by the authors of attentive normalization.
 
-Huang et al., Densely Connected Convolutional Networks, CVPR 2017; AN as in the authors'
-iVMCL-Release: the second norm of each dense layer. Unlike in `keras.applications`
-epsilon is 1e-5; the networks are otherwise alike.
+Huang et al., Densely Connected Convolutional Networks, CVPR 2017. As in the authors'
+iVMCL-Release, AN replaces the second norm of each dense layer. Unlike in
+`keras.applications`, epsilon is 1e-5; otherwise the networks are the same.
 """
 
 import dataclasses
@@ -19,9 +19,9 @@ class DenseNetSpec(NetworkSpec):
     """A DenseNet.
 
     Attributes:
-        depths: dense layers of each stage.
-        growth: channels that a dense layer adds.
-        width: channels of the stem.
+        depths: Number of dense layers in each stage.
+        growth: Channels that a dense layer adds.
+        width: Channels of the stem.
     """
 
     depths: tuple[int, ...]
@@ -44,7 +44,7 @@ class DenseNetSpec(NetworkSpec):
 
 
 def dense_layer(x, growth: int, norm: Norms, stage: int, name: str):
-    """`x` and behind it `growth` channels: 1x1 to 4 * growth, 3x3; norms go before."""
+    """Appends `growth` channels to `x`: 1x1 to 4 * growth, 3x3, each after a norm."""
     inputs = x
     x = norm(x, "norm1", stage, name=f"{name}_norm1")
     x = layers.ReLU(name=f"{name}_relu1")(x)
@@ -56,7 +56,7 @@ def dense_layer(x, growth: int, norm: Norms, stage: int, name: str):
 
 
 def transition(x, norm: Norms, stage: int, name: str):
-    """Half the channels, half the size."""
+    """Halves the channels and the size."""
     x = norm(x, "transition", stage, name=f"{name}_norm")
     x = layers.ReLU(name=f"{name}_relu")(x)
     x = conv(x, x.shape[channel_axis()] // 2, 1, name=f"{name}_conv")

@@ -1,9 +1,9 @@
 """MobileNetV2 as published by the authors of attentive normalization.
 
-Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018; AN
-as in Li, Sun and Wu, Attentive Normalization, ECCV 2020: after the depthwise
-convolution. Unlike `keras.applications.MobileNetV2` the padding is symmetric, epsilon
-is 1e-5, and channels are not rounded unless asked for.
+Sandler et al., MobileNetV2: Inverted Residuals and Linear Bottlenecks, CVPR 2018. As
+in Li, Sun and Wu, Attentive Normalization, ECCV 2020, AN follows the depthwise
+convolution. Unlike in `keras.applications.MobileNetV2`, the padding is symmetric,
+epsilon is 1e-5, and channels are rounded only on request.
 """
 
 import dataclasses
@@ -35,10 +35,10 @@ class MobileNetV2Spec(NetworkSpec):
     """MobileNetV2.
 
     Attributes:
-        width_multiplier: of all channels, > 0 and at most 100; the last convolution
-            never has fewer than 1280.
-        round_channels: to multiples of 8, as in the refactored release; the published
-            networks cut the fraction off.
+        width_multiplier: Multiplier of all channels, > 0 and at most 100. The last
+            convolution never has fewer than 1280.
+        round_channels: Whether to round channels to multiples of 8, as in the
+            refactored release. The published networks truncate them.
     """
 
     width_multiplier: float = 1.0
@@ -83,7 +83,7 @@ class MobileNetV2Spec(NetworkSpec):
 def inverted_residual(
     x, expansion: int, filters: int, stride: int, norm: Norms, stage: int, name: str
 ):
-    """1x1 to expand, 3x3 depthwise, linear 1x1; plus `x` where the shapes agree."""
+    """1x1 expansion, 3x3 depthwise, linear 1x1; adds `x` if the shapes match."""
     inputs, channels = x, x.shape[channel_axis()]
     if expansion != 1:
         x = conv(x, expansion * channels, 1, name=f"{name}_conv1")

@@ -1,4 +1,4 @@
-"""Feature maps of several sizes out of one network, for detection and segmentation."""
+"""Feature maps of several sizes from one network, for detection and segmentation."""
 
 import math
 from collections.abc import Iterable
@@ -14,37 +14,39 @@ ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
 def multi_scale(
     model: keras.Model, levels: tuple[int, ...] = (2, 3, 4, 5)
 ) -> keras.Model:
-    """The model, returning feature maps at strides 2**level.
+    """Returns the model with feature maps at strides 2**level as outputs.
 
-    Each is the last activation at its stride through which all paths of the network go:
-    the end of a stage of a ResNet, the activation before the pooling of a DenseNet's
-    transition, the expansion before the strided convolution of a MobileNetV2.
+    Each map is the last activation at its stride that all paths of the network pass
+    through: the end of a stage of a ResNet, the activation before the pooling of a
+    DenseNet's transition, the expansion before the strided convolution of a
+    MobileNetV2.
 
-    Strides are those that layers name (`strides`, `UpSampling2D.size`); other ways to
-    change the size, as `Resizing`, are not followed.
+    Strides are read from the layers (`strides`, `UpSampling2D.size`). Other changes of
+    size, such as `Resizing`, are not followed.
 
     Args:
-        model: a functional model of one image input, with or without its head.
-        levels: 2 is a quarter of the image's height and width, 5 a 32nd.
+        model: A functional model with one image input, with or without its head.
+        levels: Levels of the maps. Level 2 has a quarter of the image's height and
+            width, level 5 a 32nd.
 
     Returns:
         A model of the same layers: images -> `{"2": (N, H/4, W/4, C), ...}`, each size
-        rounded as the network does.
+        rounded as in the network.
 
     Raises:
-        TypeError: levels that are no integers.
-        ValueError: a model without a map of some level, with several inputs, or with
-            other models inside.
+        TypeError: If the levels are not integers.
+        ValueError: If the model has no map at some level, has several inputs, or
+            contains other models.
     """
     if not getattr(model, "built", False) or len(getattr(model, "inputs", ())) != 1:
         raise ValueError(
-            f"`model` must be a functional model of one input. Received: {model}."
+            f"`model` must be a functional model with one input. Received: {model}."
         )
     nested = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
     if nested:
         raise ValueError(
-            f"`model` must be one graph of layers. Received: {model.name}, which holds "
-            f"the model {nested[0]}."
+            f"`model` must be a single graph of layers. Received: {model.name}, which "
+            f"contains the model {nested[0]}."
         )
     maps = {}
     for operation, stride in _trunk(model):
@@ -56,7 +58,7 @@ def multi_scale(
         arguments.require_integer("levels", level)
     if not levels or not set(levels) <= set(maps):
         raise ValueError(
-            f"`levels` must be some of {sorted(maps)} in {model.name}. "
+            f"`levels` must be among {sorted(maps)} for {model.name}. "
             f"Received: levels={levels}."
         )
     outputs = {str(level): maps[level] for level in levels}
@@ -64,7 +66,7 @@ def multi_scale(
 
 
 def _trunk(model):
-    """(operation, stride of its output) where all paths from input to output pass."""
+    """Yields (operation, stride of its output) where all paths pass through."""
     if isinstance(model, keras.Sequential):
         model = keras.Model(model.inputs, model.outputs)
     order = [op for op in model.operations if not isinstance(op, layers.InputLayer)]

@@ -1,4 +1,4 @@
-"""What all published networks share: a row of a table and the arguments of Keras."""
+"""Code shared by all published networks: their table rows and Keras' arguments."""
 
 import abc
 import dataclasses
@@ -19,17 +19,16 @@ class NetworkSpec(abc.ABC):
     """A row of a family's table; the family adds its own fields and `features`.
 
     Attributes:
-        lineage: whose network it is, of which paper and section.
-        counterpart: the network of Keras Applications that comes nearest, and what is
-            different there.
+        lineage: Authors of the network, with paper and section.
+        counterpart: The closest network of Keras Applications, and how it differs.
         num_components: K of AN for each stage.
-        position: the norm of a block that is AN.
-        block_norms: how many norms a block has.
-        input_shape: the default input, (height, width, channels), pixels.
-        smallest: least height and width, pixels.
-        classes: default number of classes.
-        dropout: rate before the classifier.
-        options: fields that users may set through `create_model`.
+        position: The norm of a block that is AN.
+        block_norms: Number of norms in a block.
+        input_shape: Default input shape, (height, width, channels), in pixels.
+        smallest: Minimum height and width, in pixels.
+        classes: Default number of classes.
+        dropout: Dropout rate before the classifier.
+        options: Fields that users may set through `create_model`.
     """
 
     lineage: str
@@ -45,10 +44,10 @@ class NetworkSpec(abc.ABC):
 
     @abc.abstractmethod
     def features(self, x, norm: Norms):
-        """From the images to the last activation."""
+        """Maps the images to the last activation."""
 
     def classifier_initializers(self) -> tuple | None:
-        """Of kernel and bias; `None` for those of `blocks.head`."""
+        """Initializers of kernel and bias; `None` for those of `blocks.head`."""
         return None
 
 
@@ -69,7 +68,7 @@ def build_network(
     synchronized: bool = False,
     norm_options: dict | None = None,
 ) -> keras.Model:
-    """The network of a row; arguments and errors as in `model_zoo.create_model`."""
+    """Builds a row's network; arguments and errors as in `model_zoo.create_model`."""
     norm = Norms(
         attentive=attentive,
         position=spec.position if position is None else position,
@@ -98,7 +97,7 @@ def build_network(
 
 
 def register_network(name: str, family: str, spec: NetworkSpec, attentive: bool):
-    """Registers `build_network` of a row, with what was published of it."""
+    """Registers `build_network` for a row, with what was published about it."""
     lineage = f"{spec.lineage}. The other lineage: {spec.counterpart}."
 
     def build(weights=None, **kwargs):

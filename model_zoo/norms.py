@@ -1,4 +1,4 @@
-"""What norm goes where: its kind, K of each stage and its place in the block."""
+"""Which norm goes where: its kind, K of each stage and its place in the block."""
 
 import itertools
 import math
@@ -11,7 +11,7 @@ from model_zoo.blocks import channel_axis
 
 BACKBONES = ("batch", "group")
 OUTSIDE_BLOCKS = ("stem", "shortcut", "transition", "last")
-MOMENTUM, EPSILON = 0.9, 1e-5  # of every published network
+MOMENTUM, EPSILON = 0.9, 1e-5  # in every published network
 ZERO_TABLES = {"gamma_initializer": "zeros", "beta_initializer": "zeros"}
 
 
@@ -19,20 +19,21 @@ class Norms:
     """Creates the norms of one network.
 
     Args:
-        attentive: `True` for AN in the chosen places; `False` for plain norms only.
-        position: the places in a block that get AN, as `"norm1"` or `"norm12"`, or
-            `"all"`: every norm of the network.
-        block_norms: how many norms a block of this network has.
+        attentive: `True` for AN in the chosen places, `False` for plain norms only.
+        position: Places in a block that get AN, such as `"norm1"` or `"norm12"`, or
+            `"all"` for every norm of the network.
+        block_norms: Number of norms in a block of this network.
         num_components: K, one for all stages or one per stage.
-        stages: how many stages the network has.
-        normalization: `"batch"` or `"group"`, with gcd(32, channels) groups.
-        synchronized: batch statistics over all replicas; on TensorFlow.
-        norm_options: further arguments of every `AttentiveNormalization`; a tuple holds
+        stages: Number of stages of the network.
+        normalization: `"batch"`, or `"group"` with gcd(32, channels) groups.
+        synchronized: Whether to compute batch statistics over all replicas; on
+            TensorFlow.
+        norm_options: Further arguments of every `AttentiveNormalization`. A tuple holds
             one value for each stage.
 
     Raises:
-        ValueError: a position that the block does not have, another number of K than
-            stages, an unknown normalization.
+        ValueError: If the block has no such position, the number of K differs from that
+            of the stages, or the normalization is unknown.
     """
 
     def __init__(
@@ -53,7 +54,7 @@ class Norms:
                 f"Received: normalization={normalization!r}."
             )
         if not isinstance(num_components, (tuple, list)):
-            num_components = (num_components,) * stages  # AN checks what it is
+            num_components = (num_components,) * stages  # AN validates the value
         if not all(isinstance(k, numbers.Integral) for k in num_components):
             raise TypeError(
                 "`num_components` must be an int or one int for each stage. "
@@ -83,9 +84,10 @@ class Norms:
         self._norm_options = dict(norm_options or {})
 
     def __call__(self, x, place: str, stage: int, name: str, zero: bool = False):
-        """Applies the norm of `place` ("norm1", "stem", ...) in `stage`, from 0.
+        """Applies the norm at `place` ("norm1", "stem", ...) in `stage`, from 0.
 
-        With `zero` its output starts at 0: the scale, or both tables of an AN.
+        With `zero`, its scale, or both tables of an AN, start at 0, and so does its
+        output.
         """
         shared = {"axis": channel_axis(), "epsilon": EPSILON, "name": name}
         groups = math.gcd(32, x.shape[channel_axis()])

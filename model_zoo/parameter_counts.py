@@ -1,7 +1,7 @@
-"""How many parameters each network has; tests build all of them and count.
+"""Parameter counts of all networks; tests build each network and count.
 
 Trainable parameters with the default classes and input: BN, AN. The authors' code gives
-the same numbers where it can build the network; where it cannot, they are ours.
+the same numbers where it can build the network; the others are our own.
 """
 
 COUNTS = {
@@ -29,6 +29,6 @@ COUNTS = {
 
 
 def parameter_count(name: str) -> int | None:
-    """The count of `NAME_bn` or `NAME_an`; `None` where the table has no line."""
+    """Returns the count of `NAME_bn` or `NAME_an`; `None` if it is not in the table."""
     network, _, kind = name.rpartition("_")
     return dict(zip(("bn", "an"), COUNTS.get(network, ()), strict=False)).get(kind)

@@ -1,7 +1,8 @@
-"""What networks expect of an image, and what their outputs are called.
+"""Preprocessing of the images for a network, and names of its outputs.
 
-The published evaluation on ImageNet: shorter side to 256 pixels (bilinear with
-antialias), centre crop of 224, (image / 255 - mean) / std.
+The published evaluation on ImageNet resizes the shorter side to 256 pixels (bilinear
+with antialiasing), crops the centre to 224 pixels and computes
+(image / 255 - mean) / std.
 """
 
 import dataclasses
@@ -24,15 +25,15 @@ CLASS_NAMES_FILE = pathlib.Path(__file__).parent / "imagenet_classes.tsv"
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How the images of a network are prepared.
+    """How the images of a network are preprocessed.
 
     Attributes:
-        mean, std: of the pixels on a scale of 0 to 1, one for each channel or one for
-            all.
-        crop: height and width after the centre crop, pixels.
-        shorter_side: length that it is resized to before the crop, pixels.
-        reverse_channels: whether the network takes BGR; mean and std are in that order.
-        inside: whether the network takes images of 0 to 255 and rescales them itself.
+        mean, std: Mean and standard deviation of the pixels on a scale of 0 to 1, one
+            for each channel or one for all.
+        crop: Height and width after the centre crop, in pixels.
+        shorter_side: Length of the resized shorter side before the crop, in pixels.
+        reverse_channels: Whether the network takes BGR; mean and std are in that order.
+        inside: Whether the network takes images of 0 to 255 and rescales them itself.
     """
 
     mean: tuple[float, ...]
@@ -43,20 +44,20 @@ class Preprocessing:
     inside: bool = False
 
     def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """Scale and offset of images of 0 to 255, broadcast to their channels."""
+        """Returns scale and offset for images of 0 to 255, broadcast to channels."""
         shape = (-1,) if channel_axis() == -1 else (-1, 1, 1)
         mean, std = (np.reshape(v, shape) for v in (self.mean, self.std))
         return (1 / (255 * std)).astype("float32"), (-mean / std).astype("float32")
 
     def description(self) -> str:
-        """Of what the network sees, in words."""
+        """Describes in words what the network receives."""
         return describe(self.mean, self.std, self.reverse_channels)
 
 
 def describe(
     mean: tuple[float, ...], std: tuple[float, ...], reverse_channels: bool
 ) -> str:
-    """Such a preprocessing of pixels in words."""
+    """Describes a preprocessing of pixels in words."""
     order = ", BGR" if reverse_channels else ""
     if (mean, std) == KERAS_MODES["none"]:
         return f"0 to 255 as they are{order}"
@@ -68,8 +69,8 @@ IMAGENET = Preprocessing(
     mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225), crop=224, shorter_side=256
 )
 SMALL_IMAGES = Preprocessing(mean=(0.5,), std=(0.25,), crop=32, shorter_side=32)
-# Modes of Keras Applications: mean and std on the scale of 0 to 1. "tf128" is the
-# image / 128 - 1 in EfficientNetV2.
+# Modes of Keras Applications: mean and std on the scale of 0 to 1. "tf128" is
+# image / 128 - 1, as in EfficientNetV2.
 KERAS_MODES = {
     "caffe": ((103.939 / 255, 116.779 / 255, 123.68 / 255), (1 / 255,) * 3),
     "tf": ((0.5,), (0.5,)),
@@ -82,16 +83,17 @@ KERAS_MODES = {
 def preprocessing(
     name: str, *, channels: int = 3, include_preprocessing: bool = True
 ) -> Preprocessing:
-    """The preprocessing of a network, or of its weights: `"NAME"` or `"NAME.TAG"`.
+    """Returns the preprocessing of a network `"NAME"` or of its weights `"NAME.TAG"`.
 
     Args:
-        name: of the network or its weights.
-        channels: of its images; ConvNeXts of Keras rescale images of three only.
-        include_preprocessing: the argument of the same name that some networks of
-            Keras Applications are built with.
+        name: Name of the network or of its weights.
+        channels: Channels of the images. Keras' ConvNeXts rescale only images with
+            three.
+        include_preprocessing: The argument of the same name of some networks of Keras
+            Applications.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: If the name is unknown.
     """
     info = model_info(name)
     name, tag = split_name(name)
@@ -111,59 +113,60 @@ def preprocessing(
 
 
 def preprocess_input(images, name: str):
-    """(images / 255 - mean) / std: what the network takes.
+    """Computes the input of a network, (images / 255 - mean) / std.
 
-    For a network of `model_zoo.applications` and RGB images the result is that of the
-    original's `preprocess_input`, which makes them BGR for some.
+    For a network of `model_zoo.applications` and RGB images, the result is that of the
+    original's `preprocess_input`, which converts to BGR for some networks.
 
     Args:
-        images: (..., H, W, channels), or (..., channels, H, W) if that is Keras' image
-            data format; numbers from 0 to 255, any size.
-        name: of the network, `"resnet50_an"`, or of weights,
+        images: Images of any size, numbers from 0 to 255: (..., H, W, channels), or
+            (..., channels, H, W) if that is Keras' image data format.
+        name: Name of the network, `"resnet50_an"`, or of weights,
             `"resnet20_an.fashion_mnist"`.
 
     Returns:
         float32 of the same shape; a NumPy array if `images` is one.
 
     Raises:
-        ValueError: unknown name, images without channels, or another number of them
-            than means, where the network has several.
+        ValueError: If the name is unknown, the images have no channels, or the number
+            of channels differs from that of the means where the network has several.
     """
     images = images if hasattr(images, "shape") else np.asarray(images)
     axis = -1 if channel_axis() == -1 else -3
     channels = images.shape[axis] if len(images.shape) >= 3 else 0
-    how = preprocessing(name, channels=channels)
-    if not channels or len(how.mean) not in (1, channels):
+    expected = preprocessing(name, channels=channels)
+    if not channels or len(expected.mean) not in (1, channels):
         raise ValueError(
-            f"`images` must be (..., H, W, {len(how.mean)}) for {name}. "
+            f"`images` must be (..., H, W, {len(expected.mean)}) for {name}. "
             f"Received: shape {tuple(images.shape)}."
         )
-    scale, offset = how.affine()
+    scale, offset = expected.affine()
     outputs = ops.cast(images, "float32")
-    if how.reverse_channels:
+    if expected.reverse_channels:
         outputs = ops.flip(outputs, axis=axis)
     outputs = outputs * scale + offset
     return ops.convert_to_numpy(outputs) if isinstance(images, np.ndarray) else outputs
 
 
 def resize_and_crop(images, shorter_side: int = 256, crop: int = 224):
-    """Resizes the shorter side, then cuts out the centre, in one interpolation.
+    """Resizes the shorter side and crops the centre, in one interpolation.
 
-    Bilinear with antialias; sizes and offsets are rounded as torchvision does. Values
-    stay on their scale and are not rounded.
+    The interpolation is bilinear with antialiasing. Sizes and offsets are rounded as in
+    torchvision. Values keep their scale and are not rounded.
 
     Args:
-        images: (H, W, C) or (N, H, W, C), in Keras' image data format, numbers.
-        shorter_side: its length before the crop, pixels, from `crop` to 2^20.
-        crop: height and width of the outputs, pixels.
+        images: Numbers, (H, W, C) or (N, H, W, C) in Keras' image data format.
+        shorter_side: Length of the shorter side before the crop, in pixels, from `crop`
+            to 2^20.
+        crop: Height and width of the outputs, in pixels.
 
     Returns:
         float32 (crop, crop, C) or (N, crop, crop, C).
 
     Raises:
-        TypeError: sizes that are no integers.
-        ValueError: another rank, images without pixels, or a crop larger than the image
-            that it is cut out of.
+        TypeError: If the sizes are not integers.
+        ValueError: If the rank is wrong, the images have no pixels, or the crop is
+            larger than the resized image.
     """
     _check_sizes(shorter_side, crop)
     if isinstance(images, keras.KerasTensor):
@@ -172,7 +175,7 @@ def resize_and_crop(images, shorter_side: int = 256, crop: int = 224):
     rank = len(images.shape)
     if rank not in (3, 4):
         raise ValueError(
-            f"`images` must be of rank 3 or 4. Received: shape {tuple(images.shape)}."
+            f"`images` must have rank 3 or 4. Received: shape {tuple(images.shape)}."
         )
     axes = (rank - 3, rank - 2) if channel_axis() == -1 else (rank - 2, rank - 1)
     if 0 in (images.shape[axis] for axis in axes):
@@ -200,10 +203,10 @@ def resize_and_crop(images, shorter_side: int = 256, crop: int = 224):
 
 
 def _windows(sizes, shorter_side, crop):
-    """For each axis: the pixels that the crop needs, their scale and translation.
+    """Yields for each axis the pixels that the crop needs, their scale and translation.
 
-    In whole numbers, which do not overflow: Python's, or int64 for sizes that only a
-    graph of TensorFlow knows.
+    Computes in integers that do not overflow: Python's, or int64 for sizes known only
+    in a TensorFlow graph.
     """
     is_known = all(isinstance(size, int) for size in sizes)
     smallest, largest, half, ratio = _ARITHMETIC[is_known]
@@ -213,7 +216,7 @@ def _windows(sizes, shorter_side, crop):
     for size in sizes:
         resized = shorter_side * size // shortest
         offset = half(resized - crop)
-        margin = size // resized + 2  # of the antialiasing filter
+        margin = size // resized + 2  # for the antialiasing filter
         first = largest(offset * size // resized - margin, 0)
         last = smallest((offset + crop) * size // resized + margin, size)
         scale = ratio(resized, size)
@@ -228,7 +231,7 @@ def _float64(number):
     return ops.cast(number, "float64")
 
 
-_ARITHMETIC = {  # smaller, larger, rounded half, ratio: of known sizes, of a graph's
+_ARITHMETIC = {  # minimum, maximum, rounded half, ratio: known sizes, graphs
     True: (min, max, lambda n: round(n / 2), lambda n, m: n / m),
     False: (
         ops.minimum,
@@ -279,17 +282,20 @@ class ResizeAndCrop(keras.layers.Layer):
 
 
 def preprocessing_layers(name: str) -> keras.Sequential:
-    """Resize, crop and normalization of a network: images of 0 to 255 -> its input.
+    """Returns the resize, crop and normalization of a network as layers.
 
-    (N, H, W, C) of any size -> (N, crop, crop, C), float32.
+    They map images of 0 to 255, (N, H, W, C) of any size, to the input of the network,
+    (N, crop, crop, C), float32.
 
     Raises:
-        ValueError: unknown name.
+        ValueError: If the name is unknown.
     """
-    how = preprocessing(name)
-    scale, offset = (array.tolist() for array in how.affine())
-    layers = [ResizeAndCrop(how.shorter_side, how.crop, name="resize_and_crop")]
-    if how.reverse_channels:
+    expected = preprocessing(name)
+    scale, offset = (array.tolist() for array in expected.affine())
+    layers = [
+        ResizeAndCrop(expected.shorter_side, expected.crop, name="resize_and_crop")
+    ]
+    if expected.reverse_channels:
         images = keras.Input((None, None, None))
         flipped = ops.flip(images, axis=channel_axis())
         layers.append(keras.Model(images, flipped, name="reverse_channels"))
@@ -299,24 +305,24 @@ def preprocessing_layers(name: str) -> keras.Sequential:
 
 @functools.cache
 def imagenet_classes() -> tuple[tuple[str, str], ...]:
-    """(WordNet id, name) of the 1000 classes of ImageNet-1k, in their order."""
+    """Returns (WordNet id, name) of the 1000 classes of ImageNet-1k, in order."""
     lines = CLASS_NAMES_FILE.read_text(encoding="utf-8").splitlines()
     return tuple(tuple(line.split("\t")) for line in lines)
 
 
 def decode_predictions(predictions, top: int = 5) -> list[list[tuple[str, str, float]]]:
-    """The likeliest classes of ImageNet for each image, without a download.
+    """Returns the most likely ImageNet classes of each image, without a download.
 
     Args:
-        predictions: (N, 1000) probabilities or logits.
-        top: how many, 1 to 1000.
+        predictions: Probabilities or logits, (N, 1000).
+        top: Number of classes to return, 1 to 1000.
 
     Returns:
-        For each image `top` times (WordNet id, name, score), the best first.
+        For each image, a list of `top` tuples (WordNet id, name, score), best first.
 
     Raises:
-        TypeError: `top` is no integer.
-        ValueError: another shape, or `top` outside of its range.
+        TypeError: If `top` is not an integer.
+        ValueError: If the shape is wrong or `top` is out of range.
     """
     predictions = ops.convert_to_numpy(predictions)
     classes = imagenet_classes()

@@ -1,7 +1,7 @@
-"""What was published of each network: accuracy and training.
+"""Published accuracy and training of each network.
 
-Accuracies are top-1 and top-5 on the ImageNet-1k validation images, percent, one
-centre crop of 224 pixels.
+Accuracies are top-1 and top-5 on the ImageNet-1k validation images, in percent, with
+one centre crop of 224 pixels.
 """
 
 # iVMCL-Release, classification table.
@@ -21,7 +21,7 @@ RELEASE_ACCURACY = {
     "densenet121_an": (77.4, 93.6),
 }
 
-# AOGNet-v2, the paper's own code; it prints errors, 100 minus these.
+# AOGNet-v2, the paper's own code. It reports errors, 100 minus these.
 PAPER_ACCURACY = {
     "resnet50_bn": (76.99, 93.32),
     "resnet50_an": (78.41, 94.12),
@@ -36,7 +36,8 @@ PAPER_ACCURACY = {
 }
 
 # How the authors trained them, on 8 GPUs: SGD with momentum 0.9, five epochs of
-# warm-up, cosine; random resized crops, mirror images. Rates are for the whole batch.
+# warm-up, cosine decay; random resized crops, horizontal flips. Rates are for the whole
+# batch.
 _120 = "120 epochs, batch 1024, rate 0.4, L2 1e-4"
 _120_LARGE = "120 epochs, batch 2048, rate 0.8, L2 1e-4"
 _200 = "200 epochs, batch 1024, rate 0.4, L2 1e-4, label smoothing 0.1, mixup 0.2"
@@ -53,7 +54,7 @@ RECIPES = {
 
 
 def published(name: str) -> dict:
-    """Fields of `ModelInfo`; `None` where nothing was published."""
+    """Returns fields of `ModelInfo`; `None` where nothing was published."""
     network = name.rpartition("_")[0]
     release = RELEASE_ACCURACY.get(name, (None, None))
     paper = PAPER_ACCURACY.get(name, (None, None))

@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""Registry of networks by name."""
 
 import dataclasses
 import difflib
@@ -15,23 +15,24 @@ _ABSENT: dict[str, str] = {}
 
 @dataclasses.dataclass(frozen=True)
 class ModelInfo:
-    """What is known of a network without building it.
+    """What is known about a network without building it.
 
-    Accuracies are of ImageNet-1k, percent, one centre crop; `None`: not published.
+    Accuracies are in percent on ImageNet-1k with one centre crop; `None` if they were
+    not published.
 
     Attributes:
-        name: what `create_model` takes.
-        family: the table it comes from.
-        lineage: whose network it is, of which paper, and the nearest one of the other
+        name: Name for `create_model`.
+        family: The table that the network comes from.
+        lineage: Authors and paper of the network, and the closest network of the other
             lineage.
-        input_shape: the default input, (height, width, channels) in pixels.
-        classes: the default number of classes.
-        parameters: trainable ones, with the default input and classes; `None`: not
-            counted yet.
-        top1, top5: of the authors' refactored release (iVMCL-Release).
-        paper_top1, paper_top5: of the code of the paper (AOGNet-v2).
-        recipe: how the authors trained it.
-        build: the constructor; takes the keyword arguments of `create_model`.
+        input_shape: Default input shape, (height, width, channels) in pixels.
+        classes: Default number of classes.
+        parameters: Number of trainable parameters with the default input and classes;
+            `None` if they are not counted yet.
+        top1, top5: Accuracies of the authors' refactored release (iVMCL-Release).
+        paper_top1, paper_top5: Accuracies of the code of the paper (AOGNet-v2).
+        recipe: How the authors trained it.
+        build: The constructor. It takes the keyword arguments of `create_model`.
     """
 
     name: str
@@ -49,19 +50,19 @@ class ModelInfo:
 
     @property
     def weights(self) -> tuple[str, ...]:
-        """Tags: `create_model("NAME.TAG")`. "imagenet" are those that Keras hosts."""
+        """Tags for `create_model("NAME.TAG")`. Keras hosts the "imagenet" weights."""
         hosted = ("imagenet",) if self.family == "applications" else ()
         return hosted + tags(self.name)
 
 
 def register_model(name: str, **info) -> Callable:
-    """Decorator: registers a constructor under `name`, with the fields of `ModelInfo`.
+    """Decorator that registers a constructor under `name`, with fields of `ModelInfo`.
 
     Raises:
-        ValueError: the name is taken.
+        ValueError: If the name is taken.
     """
     if name in _MODELS:
-        raise ValueError(f"A model called {name!r} is registered already.")
+        raise ValueError(f"A model called {name!r} is already registered.")
 
     def register(build):
         _MODELS[name] = ModelInfo(name=name, build=build, **info)
@@ -71,30 +72,30 @@ def register_model(name: str, **info) -> Callable:
 
 
 def register_absence(name: str, why: str) -> None:
-    """Says why there is no network of a name that somebody may look for."""
+    """Registers why there is no network of a name that users may look for."""
     _ABSENT[name] = why
 
 
 def split_name(name: str) -> tuple[str, str]:
-    """ "NAME.TAG" -> name of the network, tag of its weights or ""."""
+    """Splits "NAME.TAG" into the name of the network and the tag, "" if none."""
     network, _, tag = name.rpartition(".")
     known = network in _MODELS or network in _ABSENT
     return (network, tag) if tag and known else (name, "")
 
 
 def list_models(pattern: str = "*") -> list[str]:
-    """Names of the registered networks that match a shell-style pattern, sorted."""
+    """Returns the sorted names of the networks that match a shell-style pattern."""
     if not isinstance(pattern, str):
         raise TypeError(f"`pattern` must be a string. Received: pattern={pattern!r}.")
     return sorted(fnmatch.filter(_MODELS, pattern))
 
 
 def model_info(name: str) -> ModelInfo:
-    """The record of a network; of `"NAME.TAG"`, that of the network NAME.
+    """Returns the record of a network; for `"NAME.TAG"`, that of the network NAME.
 
     Raises:
-        TypeError: the name is no string.
-        ValueError: unknown name; the message lists the nearest ones.
+        TypeError: If the name is not a string.
+        ValueError: If the name is unknown. The message lists the closest ones.
     """
     if not isinstance(name, str):
         raise TypeError(f"`name` must be a string. Received: name={name!r}.")
@@ -103,7 +104,7 @@ def model_info(name: str) -> ModelInfo:
         raise ValueError(f"{_ABSENT[name]}. Received: {name!r}.")
     if tag and tag not in _MODELS[name].weights:
         raise ValueError(
-            f"{name} has weights of these tags: "
+            f"{name} has weights with these tags: "
             f"{', '.join(_MODELS[name].weights) or 'none'}. Received: {tag!r}."
         )
     if name not in _MODELS:
@@ -117,41 +118,44 @@ def create_model(name: str, /, **kwargs) -> keras.Model:
     """Builds a network by name.
 
     Args:
-        name: one of `list_models()`, or `"NAME.TAG"`: with the weights of that tag, and
-            its input shape and classes unless others are given.
-        include_top: with the classifier (the default).
-        weights: `None`, the path of a `.weights.h5` file of this network, or a tag of
+        name: A name from `list_models()`, or `"NAME.TAG"` for the weights with that
+            tag, and their input shape and classes unless others are given.
+        include_top: Whether to include the classifier (the default).
+        weights: `None`, the path of a `.weights.h5` file of this network, or a tag from
             `model_info(name).weights`. If the file has another number of classes, all
-            but the head is loaded and one line of the log says so.
+            but the head is loaded and a log message says so.
         input_tensor: `None`, or the tensor to use as the input.
         input_shape: `None` for the default, or (height, width, channels) in the order
             of the image data format; `None` stands for any height or width.
-        pooling: without the top: `None` for the last feature map, `"avg"`, `"max"`.
-        classes: number of classes; `None` for the default, 1000 of ImageNet or 10.
-        classifier_activation: of the classifier; `None` returns logits.
-        position: the norms of a block that are AN, `"norm1"`, `"norm12"`, ..., or
-            `"all"`: every norm of the network; `None` for the published place.
-        num_components: K, one int or one for each stage; `None` as published.
+        pooling: Without the top: `None` for the last feature map, `"avg"` or `"max"`.
+        classes: Number of classes; `None` for the default, 1000 for ImageNet or 10.
+        classifier_activation: Activation of the classifier; `None` returns logits.
+        position: The norms of a block that are AN, `"norm1"`, `"norm12"`, ..., or
+            `"all"` for every norm of the network; `None` for the published place.
+        num_components: K, one int or one for each stage; `None` for the published K.
         normalization: `"batch"`, or `"group"` with gcd(32, C) groups, for all norms.
-        synchronized: batch statistics over all replicas; on TensorFlow.
-        norm_options: further arguments of every `AttentiveNormalization`; a tuple holds
-            one value for each stage, as `{"gate_hidden_units": (20, 20, 40, 40)}`.
-        **kwargs: all of the above; networks of `model_zoo.applications` take those of
-            their constructors. MobileNetV2 takes `width_multiplier=1.0`
-            and `round_channels=False` (to multiples of 8) besides. `name=` is the name
-            of the Keras model, by default that of the network. `position`,
-            `num_components` and `norm_options` change nothing in networks without AN.
+        synchronized: Whether to compute batch statistics over all replicas; on
+            TensorFlow.
+        norm_options: Further arguments of every `AttentiveNormalization`. A tuple holds
+            one value for each stage, as in `{"gate_hidden_units": (20, 20, 40, 40)}`.
+        **kwargs: All of the above. Networks of `model_zoo.applications` take the
+            arguments of their constructors. MobileNetV2 also takes
+            `width_multiplier=1.0` and `round_channels=False` (to multiples of 8).
+            `name=` is the name of the Keras model, by default that of the network.
+            `position`, `num_components` and `norm_options` have no effect on networks
+            without AN.
 
     Raises:
-        ValueError: unknown name (the message lists the nearest ones), arguments outside
-            of these ranges, or weights that are damaged or of another network.
+        ValueError: If the name is unknown (the message lists the closest ones), an
+            argument is out of range, or the weights are damaged or belong to another
+            network.
     """
     info = model_info(name)
     name, tag = split_name(name)
     if tag:
         if "weights" in kwargs:
             raise ValueError(
-                f"Weights must be named once. Received: {name}.{tag} and "
+                f"Weights must be given once. Received: {name}.{tag} and "
                 f"weights={kwargs['weights']!r}."
             )
         kwargs["weights"] = tag

@@ -1,9 +1,9 @@
-"""Residual networks: ResNet and ResNeXt as published, ResNet for small images.
+"""Residual networks: ResNet and ResNeXt as published, and ResNet for small images.
 
 He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016; Xie et
 al., Aggregated Residual Transformations for Deep Neural Networks, CVPR 2017; the AN
-variants are those of Li, Sun and Wu, Attentive Normalization, ECCV 2020. Unlike
-`keras.applications` the stride is in the 3x3 convolution, convolutions have no bias,
+variants are those of Li, Sun and Wu, Attentive Normalization, ECCV 2020. Unlike in
+`keras.applications`, the stride is in the 3x3 convolution, convolutions have no bias,
 and epsilon is 1e-5; the last norm of each block starts at 0.
 """
 
@@ -22,11 +22,12 @@ class ResNetSpec(NetworkSpec):
     """A residual network.
 
     Attributes:
-        depths: blocks of each stage.
-        block, stem, shortcut: the functions below.
-        widths: channels of the 3x3 convolutions of each stage, before ResNeXt widens.
-        groups, width_per_group: of the 3x3 convolutions of ResNeXt.
-        zero_gamma: the last norm of each block starts at 0.
+        depths: Number of blocks in each stage.
+        block, stem, shortcut: Functions that build these parts, defined below.
+        widths: Channels of the 3x3 convolutions in each stage, before ResNeXt widens
+            them.
+        groups, width_per_group: Groups of the 3x3 convolutions of ResNeXt.
+        zero_gamma: Whether the last norm of each block starts at 0.
     """
 
     depths: tuple[int, ...]
@@ -60,13 +61,13 @@ def small_stem(x, width: int, norm: Norms):
 
 
 def stem_7x7(x, width: int, norm: Norms):
-    """7x7 convolution and 3x3 maximum, stride 2 each (stem A, 120 epochs)."""
+    """7x7 convolution and 3x3 max pooling, stride 2 each (stem A, 120 epochs)."""
     x = conv_norm_relu(x, width, 7, 2, norm, name="")
     return max_pool(x, name="stem_pool")
 
 
 def stem_3x3(x, width: int, norm: Norms):
-    """Three 3x3 convolutions and a 2x2 maximum (stem B, 200 epochs)."""
+    """Three 3x3 convolutions and 2x2 max pooling (stem B, 200 epochs)."""
     x = conv_norm_relu(x, width // 2, 3, 2, norm, name="1")
     x = conv_norm_relu(x, width // 2, 3, 1, norm, name="2")
     x = conv_norm_relu(x, width, 3, 1, norm, name="3")
@@ -86,7 +87,7 @@ def basic_block(x, width, stride, spec: ResNetSpec, norm: Norms, stage, name: st
 
 
 def bottleneck(x, width, stride, spec: ResNetSpec, norm: Norms, stage, name: str):
-    """1x1, 3x3 with the stride and the groups, 1x1 to 4 * width; plus the shortcut."""
+    """1x1, 3x3 with the stride and the groups, 1x1 to 4 * width; adds the shortcut."""
     filters, groups = 4 * width, spec.groups
     width = width * spec.width_per_group // 64 * groups
     shortcut = spec.shortcut(x, filters, stride, norm, stage, name=f"{name}_shortcut")
@@ -111,22 +112,22 @@ def projection(x, filters: int, stride: int, norm: Norms, stage: int, name: str)
 
 
 def pooled_projection(x, filters: int, stride: int, norm: Norms, stage, name: str):
-    """`projection` after an average of 2x2 pixels in place of its stride."""
+    """`projection` after 2x2 average pooling, which replaces its stride."""
     if stride > 1:
-        # "same": at the edge of an odd size, the average of the pixels that are there.
+        # "same": at the edge of an odd size, only existing pixels are averaged.
         pool = layers.AveragePooling2D(stride, padding="same", name=f"{name}_pool")
         x = pool(x)
     return projection(x, filters, 1, norm, stage, name)
 
 
 def identity(x, filters: int, stride: int, norm: Norms, stage: int, name: str):
-    """Option A: every `stride`-th pixel, and zeros for the channels `x` lacks."""
+    """Option A: every `stride`-th pixel, and zeros for the missing channels."""
     if stride > 1:
         x = layers.MaxPooling2D(1, strides=stride, name=f"{name}_subsample")(x)
     missing = filters - x.shape[channel_axis()]
     if missing:
         padding = (missing // 2, missing - missing // 2)
-        # Keras pads two neighbouring axes. Named in the other data format, they are
+        # Keras pads two adjacent axes. In the other data format, these are
         # (width, channels) of channels_last, (channels, height) of channels_first.
         if channel_axis() == -1:
             padding, axes = ((0, 0), padding), "channels_first"
@@ -149,8 +150,8 @@ DEPTHS = {
 }
 
 SPECS = {
-    # He et al. 2016, section 4.2: 6n + 2 layers, n = 3, 5, 7, 9. Nobody has published
-    # an AN variant: position and K follow the authors' ResNet-34.
+    # He et al. 2016, section 4.2: 6n + 2 layers, n = 3, 5, 7, 9. No AN variant
+    # was published: position and K follow the authors' ResNet-34.
     f"resnet{6 * n + 2}": ResNetSpec(
         depths=(n, n, n),
         widths=(16, 32, 64),

@@ -1,8 +1,8 @@
-"""The authors' PyTorch checkpoints -> weights of our networks.
+"""Loads the authors' PyTorch checkpoints into our networks.
 
-Both of their code bases are read, AOGNet-v2 and iVMCL-Release. A key of a checkpoint is
-a module and a leaf, `layer1.0.bn2.weight_`: one table turns modules into our layers,
-another one leaves into our variables.
+Both of their code bases are supported, AOGNet-v2 and iVMCL-Release. A key of a
+checkpoint is a module and a leaf, `layer1.0.bn2.weight_`: one table maps modules to our
+layers, another maps leaves to our variables.
 """
 
 import dataclasses
@@ -19,7 +19,7 @@ from model_zoo.torch_file import printable, read_torch_file, state_dict
 from model_zoo.weights import require_usable
 
 # {kind} is "conv" for a kernel and "norm" for the rest, {block} counts from 1. A module
-# may fit several rows; the first layer that the network has is meant.
+# may match several rows; the first layer that the network has is used.
 _NORM = r"(?:bn|gn|AttnBN2d|AttnGN2d|AttnGN)"
 _PART = rf"(?:conv|{_NORM})"
 _BLOCK = r"layer(?P<stage>\d)\.(?P<index>\d+)"
@@ -32,7 +32,7 @@ MODULES = (
     # ResNet, ResNeXt
     (rf"{_BLOCK}\.{_PART}(?P<n>\d)", "stage{stage}_block{block}_{kind}{n}"),
     (rf"{_BLOCK}\.downsample\.\d", "stage{stage}_block{block}_shortcut_{kind}"),
-    # MobileNetV2; without expansion the depthwise convolution comes first
+    # MobileNetV2; without expansion, the depthwise convolution comes first
     (rf"{_BLOCK}\.conv\.0\.\d", "stage{stage}_block{block}_{kind}1"),
     (rf"{_BLOCK}\.conv\.[01]\.\d", "stage{stage}_block{block}_{kind}2"),
     (rf"{_BLOCK}\.conv\.[123]", "stage{stage}_block{block}_{kind}3"),
@@ -44,11 +44,11 @@ MODULES = (
     ),
     (rf"layer(?P<stage>\d)\.1\.{_PART}1?", "transition{stage}_{kind}"),
     (r"layer4\.1", "last_{kind}"),
-    # All
+    # All networks
     (r"fc|classifier(?:\.1)?", HEAD),
 )
 
-# In the gate's stack 0 and 1 are the hidden projection and its norm where there is one.
+# In the gate's stack, 0 and 1 are the hidden projection and its norm, if any.
 LEAVES = (
     (r"weight", ("kernel", "gamma")),
     (r"bias", ("bias", "beta")),
@@ -74,7 +74,7 @@ _KEY = re.compile(
     r"(?P<leaf>(?:(?:attention_weights|attn_weights)\.attention\.\d\.)?[^.]+)"
 )
 
-# AOGNet-v2 counts the blocks of MobileNetV2 through all stages.
+# AOGNet-v2 numbers the blocks of MobileNetV2 across all stages.
 _FEATURES = [
     "stem",
     *(f"layer{i + 1}.{j}" for i, row in enumerate(ROWS) for j in range(row[2])),
@@ -87,10 +87,10 @@ class LoadReport:
     """What `load_torch_checkpoint` did.
 
     Attributes:
-        loaded: path of each variable -> the key of the checkpoint that filled it.
-        skipped: keys that fill nothing: counters of batches and, with `head="new"`,
-            the classifier.
-        new_head: the model kept its own classifier.
+        loaded: Path of each variable -> the checkpoint key that filled it.
+        skipped: Keys that fill no variable: batch counters and, with `head="new"`, the
+            classifier.
+        new_head: Whether the model kept its own classifier.
     """
 
     loaded: dict[str, str]
@@ -103,25 +103,26 @@ def load_torch_checkpoint(
     path_or_dict: str | os.PathLike | Mapping,
     head: str = "strict",
 ) -> LoadReport:
-    """Loads a checkpoint of the authors into a published network, strictly.
+    """Loads a checkpoint of the authors strictly into a published network.
 
     Convolutions (O, I, h, w) become (h, w, I, O), depthwise ones (C, 1, h, w) become
     (h, w, C, 1), linear ones (O, I) become (I, O); mixture tables stay (K, C). Half
-    precision becomes that of the model. The model stays as it is unless all fits.
+    precision is converted to the model's precision. The model is not changed unless
+    everything fits.
 
     Args:
-        model: a network of `create_model`, of the checkpoint's variant.
-        path_or_dict: a `.pth` or `.pth.tar` file, of which tensors and plain values are
-            read and nothing else (needs the extra `convert`), or a dictionary of arrays
-            by key. The dictionaries around the weights (`state_dict`, `model`) and the
-            prefixes `module.` and `network.` are taken off.
-        head: `"strict"`: the classifier is loaded too; `"new"`: the model's own stays.
+        model: A network from `create_model`, of the checkpoint's variant.
+        path_or_dict: A `.pth` or `.pth.tar` file, from which only tensors and plain
+            values are read (needs the extra `convert`), or a dictionary of arrays by
+            key. Dictionaries around the weights (`state_dict`, `model`) and the
+            prefixes `module.` and `network.` are removed.
+        head: `"strict"` loads the classifier too; `"new"` keeps the model's own.
 
     Raises:
-        TypeError: arguments of another type.
-        ValueError: a file that is damaged, is no checkpoint, or holds code; keys that
-            are missing or left over; shapes that differ; numbers that are not finite.
-        ImportError: a file is given, and PyTorch is missing or older than 2.10.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the file is damaged, is not a checkpoint or contains code, keys
+            are missing or left over, shapes differ, or numbers are not finite.
+        ImportError: If a file is given and PyTorch is missing or older than 2.10.
     """
     if head not in ("strict", "new"):
         raise ValueError(f"`head` must be 'strict' or 'new'. Received: head={head!r}.")
@@ -158,7 +159,7 @@ def load_torch_checkpoint(
                 hint = '; head="new" leaves it out'
             problems.append(f"{shown}: the network has no such variable{hint}")
         elif path in loaded:
-            problems.append(f"{shown}: {path} is filled by {loaded[path]} already")
+            problems.append(f"{shown}: {path} is already filled by {loaded[path]}")
         else:
             loaded[path] = key
             try:
@@ -168,7 +169,7 @@ def load_torch_checkpoint(
     problems += [f"{path}: not in the checkpoint" for path in variables.keys() - loaded]
     if problems:
         raise ValueError(
-            f"The checkpoint is not one of {model.name}; nothing was loaded. "
+            f"The checkpoint does not match {model.name}; nothing was loaded. "
             f"{len(problems)} differences: {'; '.join(sorted(problems)[:5])}"
             + (" ..." if len(problems) > 5 else "")
         )
@@ -178,10 +179,10 @@ def load_torch_checkpoint(
 
 
 def number_of_classes(arrays: Mapping) -> int:
-    """Of the classifier in a `state_dict`.
+    """Returns the number of classes of the classifier in a `state_dict`.
 
     Raises:
-        ValueError: there is none, or one of arrays that do not belong together.
+        ValueError: If there is no classifier, or its arrays do not belong together.
     """
     shapes = {
         key: array.shape
@@ -194,17 +195,17 @@ def number_of_classes(arrays: Mapping) -> int:
     if len(classes) > 1 or 0 in classes:
         received = ", ".join(f"{key} {shape}" for key, shape in shapes.items())
         raise ValueError(
-            "A classifier must have arrays of one number of classes, at least 1. "
+            "The arrays of a classifier must agree on the number of classes, >= 1. "
             f"Received: {received}."
         )
     return classes.pop()
 
 
 def to_keras(array: np.ndarray, variable) -> np.ndarray:
-    """A checkpoint's array in the layout of a variable.
+    """Returns a checkpoint's array in the layout of a variable.
 
     Raises:
-        ValueError: it does not fit, holds something else than finite numbers, or
+        ValueError: If the array does not fit, or holds anything but finite numbers, or
             negative variances.
     """
     expected, received = tuple(variable.shape), array.shape
@@ -227,7 +228,7 @@ def to_keras(array: np.ndarray, variable) -> np.ndarray:
 
 
 def _paths(key: str, array: np.ndarray):
-    """Paths of the variables that a key may mean, the likeliest first."""
+    """Yields paths of the variables that a key may refer to, the likeliest first."""
     features = re.match(r"features\.(\d+)\.", key)
     if features and int(features[1]) < len(_FEATURES):
         key = f"{_FEATURES[int(features[1])]}.{key[features.end() :]}"

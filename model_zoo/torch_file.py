@@ -1,6 +1,6 @@
-"""PyTorch files: what may be read of them, and the arrays in it.
+"""Reads PyTorch files safely, and the arrays in them.
 
-Nothing in a file is run, and nothing is made that is larger than what it holds.
+No code in a file is run, and nothing larger than its contents is allocated.
 """
 
 import os
@@ -13,16 +13,16 @@ import numpy as np
 
 CONTAINERS = ("state_dict", "model")
 PREFIXES = ("module.", "network.")
-DEPTH = 8  # of containers; a dictionary may hold itself
+DEPTH = 8  # of nested containers; a dictionary may contain itself
 
 
 def read_torch_file(path: str | os.PathLike) -> Mapping:
-    """What a `.pth` file holds. Nothing in it is run.
+    """Returns the contents of a `.pth` file without running any code in it.
 
     Raises:
-        ValueError: no such file, a damaged one, no checkpoint, or one that holds code.
-        ImportError: PyTorch is missing, or older than 2.10 (its reader could be made
-            to run code, CVE-2025-32434, or to corrupt memory, CVE-2026-24747).
+        ValueError: If the file is missing, damaged, not a checkpoint, or contains code.
+        ImportError: If PyTorch is missing or older than 2.10 (whose reader could be
+            made to run code, CVE-2025-32434, or to corrupt memory, CVE-2026-24747).
     """
     path = os.fspath(path)
     if not os.path.isfile(path):
@@ -36,9 +36,9 @@ def read_torch_file(path: str | os.PathLike) -> Mapping:
         raise ImportError(f"{needed} Received: PyTorch {torch.__version__}.")
     _require_stored_members(path)
     try:
-        with warnings.catch_warnings(action="ignore"):  # one error says it all
+        with warnings.catch_warnings(action="ignore"):  # the error suffices
             checkpoint = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # its kinds are many and undocumented
+    except Exception as error:  # of many undocumented types
         raise ValueError(f"{path!r} is refused: {_reason(str(error))}.") from error
     if not isinstance(checkpoint, Mapping):
         raise ValueError(
@@ -49,7 +49,7 @@ def read_torch_file(path: str | os.PathLike) -> Mapping:
 
 
 def _require_stored_members(path):
-    """PyTorch compresses nothing, but its reader would unpack what others have."""
+    """Refuses compressed members: PyTorch writes none, but its reader unpacks them."""
     try:
         with zipfile.ZipFile(path) as archive:
             declared = sum(member.file_size for member in archive.infolist())
@@ -57,28 +57,28 @@ def _require_stored_members(path):
         return  # an older format, or damaged
     if declared > os.path.getsize(path):
         raise ValueError(
-            f"{path!r} is refused: its members declare {declared} bytes. Expected no "
-            f"more than it has. Received: {os.path.getsize(path)}."
+            f"{path!r} is refused: its members declare {declared} bytes. Expected at "
+            f"most the size of the file. Received: {os.path.getsize(path)}."
         )
 
 
 def _reason(message: str) -> str:
-    """Why PyTorch's reader failed, in a line, without its advice to trust the file."""
+    """Why PyTorch's reader failed, in one line and without advice to trust the file."""
     if code := re.search(r"GLOBAL (\S+)|class (\S+) ", message):
         return (
-            f"it asks for {code[1] or code[2]}, and only tensors and plain values are "
-            "read; whoever made it can save the state_dict alone"
+            f"it refers to {code[1] or code[2]}, but only tensors and plain values are "
+            "read; its author can save just the state_dict"
         )
     message = message.partition("WeightsUnpickler error: ")[2] or message
     line = (message.strip() or "empty").splitlines()[0]
-    return f"it is damaged or no checkpoint ({line[:200]})"
+    return f"it is damaged or not a checkpoint ({line[:200]})"
 
 
 def state_dict(checkpoint: Mapping) -> dict[str, np.ndarray]:
-    """The arrays by key, without what is around them and in front of the keys.
+    """Returns the arrays by key, without containers and prefixes of the keys.
 
     Raises:
-        ValueError: there are none, values that are no arrays, or tensors that hold
+        ValueError: If there are no arrays, some values are not arrays, or tensors hold
             fewer numbers than they have elements.
     """
     for _ in range(DEPTH):
@@ -87,7 +87,9 @@ def state_dict(checkpoint: Mapping) -> dict[str, np.ndarray]:
             break
         checkpoint = checkpoint[inner[0]]
     strange = [
-        printable(key) if isinstance(key, str) else f"a key of {type(key).__name__}"
+        printable(key)
+        if isinstance(key, str)
+        else f"a key of type {type(key).__name__}"
         for key, value in checkpoint.items()
         if not isinstance(key, str) or not _is_array(value)
     ]
@@ -104,12 +106,15 @@ def state_dict(checkpoint: Mapping) -> dict[str, np.ndarray]:
 
 
 def _is_array(value):
-    # PyTorch's nested tensors have no shape, and say so with another error.
+    # The shape of PyTorch's nested tensors does not raise AttributeError.
     return getattr(value, "is_nested", False) or hasattr(value, "shape")
 
 
 def _require_stored_numbers(arrays):
-    """Tensors are views: any number of elements may be one number in the file."""
+    """Refuses tensors with more elements than the file stores.
+
+    Tensors are views: any number of elements may share one number in the file.
+    """
     declared, stored = 0, {}
     for key, value in arrays.items():
         if not hasattr(value, "untyped_storage"):
@@ -122,13 +127,13 @@ def _require_stored_numbers(arrays):
         ):
             raise ValueError(
                 f"A checkpoint must hold plain tensors. Received: {printable(key)}, "
-                f"which is sparse, quantized, nested or without numbers."
+                f"which is sparse, quantized, nested or without data."
             )
         declared += value.numel() * value.element_size()
         stored[value.untyped_storage().data_ptr()] = value.untyped_storage().nbytes()
     if declared > sum(stored.values()):
         raise ValueError(
-            f"A checkpoint must hold the numbers of its tensors, {declared} bytes. "
+            f"A checkpoint must hold all data of its tensors, {declared} bytes. "
             f"Received: {sum(stored.values())}."
         )
 
@@ -139,7 +144,7 @@ def _to_numpy(key, value) -> np.ndarray:
             value = value.detach().cpu()
             value = (value.float() if value.is_floating_point() else value).numpy()
         return np.asarray(value)
-    except Exception as error:  # its kinds are many and undocumented
+    except Exception as error:  # of many undocumented types
         raise ValueError(
             f"A checkpoint must hold plain tensors. Received: {printable(key)}: "
             f"{_reason(str(error))}."
@@ -147,5 +152,5 @@ def _to_numpy(key, value) -> np.ndarray:
 
 
 def printable(key: str) -> str:
-    """A key in an error message."""
+    """Formats a key for an error message."""
     return key if key.isprintable() and len(key) < 100 else repr(key[:100])

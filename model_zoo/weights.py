@@ -18,24 +18,25 @@ import numpy as np
 from model_zoo.blocks import HEAD
 
 DIRECTORY = pathlib.Path(__file__).parent / "pretrained"
-# Trained weights do not get smaller than a hundredth when they are compressed.
+# Compression does not shrink trained weights below a hundredth of their size.
 EXPANSION = 100
-SMALL = 2**20  # bytes of an array that may: zeros
+SMALL = 2**20  # bytes of an array that may be compressed further, such as zeros
 
 
 @dataclasses.dataclass(frozen=True)
 class WeightSet:
-    """Weights that come with the zoo, `NAME.TAG.weights.h5` in `model_zoo/pretrained`.
+    """Weights included in the zoo, `NAME.TAG.weights.h5` in `model_zoo/pretrained`.
 
     Attributes:
-        sha256: of the file; compared every time it is read.
-        input_shape: (height, width, channels) of the images, pixels.
-        classes: number of classes.
-        class_names: one for each of them.
-        mean, std: of the pixels on a scale of 0 to 1, one for each channel.
-        recipe: the command that made them.
-        metrics: what was measured, and on what images.
-        licence: of the weights and of the data they were trained on.
+        sha256: SHA-256 of the file, compared on every read.
+        input_shape: (height, width, channels) of the images, in pixels.
+        classes: Number of classes.
+        class_names: Name of each class.
+        mean, std: Mean and standard deviation of the pixels on a scale of 0 to 1, one
+            for each channel.
+        recipe: The command that trained the weights.
+        metrics: What was measured, and on which images.
+        licence: Licence of the weights and of the data they were trained on.
     """
 
     sha256: str
@@ -98,29 +99,29 @@ TAGS = {
 
 
 def tags(model_name: str) -> tuple[str, ...]:
-    """Tags of the weights that come with the zoo for this network."""
+    """Returns the tags of the weights that the zoo includes for this network."""
     return tuple(tag for name, tag in TAGS if name == model_name)
 
 
 def weight_set(model_name: str, tag: str) -> WeightSet:
-    """What is known of a tag.
+    """Returns the record of a tag.
 
     Raises:
-        ValueError: no such tag.
+        ValueError: If there is no such tag.
     """
     if (model_name, tag) not in TAGS:
         raise ValueError(
-            f"{model_name} has weights of these tags: {tags(model_name) or 'none'}. "
+            f"{model_name} has weights with these tags: {tags(model_name) or 'none'}. "
             f"Received: {tag!r}."
         )
     return TAGS[model_name, tag]
 
 
 def verified_file(model_name: str, tag: str) -> pathlib.Path:
-    """The file of a tag.
+    """Returns the file of a tag after checking its sha256.
 
     Raises:
-        ValueError: the file is not what its sha256 says, or is missing.
+        ValueError: If the file is missing or its sha256 differs.
     """
     path = DIRECTORY / f"{model_name}.{tag}.weights.h5"
     expected = weight_set(model_name, tag).sha256
@@ -141,16 +142,17 @@ def verified_file(model_name: str, tag: str) -> pathlib.Path:
 def load_weights(
     model: keras.Model, weights: str | os.PathLike | None, head: str = HEAD
 ) -> None:
-    """Loads a `.weights.h5` file of the same network; `None` leaves it initialized.
+    """Loads a `.weights.h5` file of the same network; `None` keeps the initial weights.
 
     `head` is the name of the classifier's layer.
 
-    If one of file and model has no head, or one for another number of classes, all
-    other weights are loaded, and one line of the log says so.
+    If the file or the model has no head, or their heads differ in the number of
+    classes, all other weights are loaded and a log message says so.
 
     Raises:
-        ValueError: no such file, not a weights file, one of another network, or one
-            with numbers that are not finite; the model may be half loaded then.
+        ValueError: If the file does not exist, is not a weights file, belongs to
+            another network, or has numbers that are not finite. The model may then be
+            partly loaded.
     """
     if weights is None:
         return
@@ -175,7 +177,7 @@ def load_weights(
     ]
     if differences:
         raise ValueError(
-            f"{path!r} holds the weights of another network than {model.name}: "
+            f"{path!r} holds the weights of a network other than {model.name}: "
             f"{textwrap.shorten('; '.join(differences[:3]), 600)}"
         )
     order = [
@@ -186,10 +188,10 @@ def load_weights(
     if _sequences(order, expected) != _sequences(received_order, expected):
         raise ValueError(
             f"{path!r} is damaged. Expected the layers of {model.name} in their order. "
-            "Received: names of layers at the places of others."
+            "Received: layers in another order."
         )
     try:
-        with warnings.catch_warnings(action="ignore"):  # one error says it all
+        with warnings.catch_warnings(action="ignore"):  # the error suffices
             model.load_weights(path, objects_to_skip=skipped)
     except (ValueError, OSError) as error:
         raise ValueError(
@@ -209,17 +211,18 @@ def load_weights(
 
 
 def classes_in(weights: str | os.PathLike, head: str) -> int:
-    """Classes of the head in a weights file, by the name of its layer; 0: no head.
+    """Returns the number of classes of the layer `head` in a weights file, 0 if none.
 
     Raises:
-        ValueError: no such file, not a weights file, or one with a damaged head.
+        ValueError: If the file does not exist, is not a weights file, or has a damaged
+            head.
     """
     path, arrays, _ = _contents(weights)
     return _classes(arrays, head, path)
 
 
 def require_usable(array: np.ndarray, variable: keras.Variable) -> None:
-    """Raises a ValueError unless a variable may have these values."""
+    """Raises a ValueError if a variable cannot have these values."""
     if not np.isfinite(array).all():
         raise ValueError(f"holds numbers that are not finite in {variable.dtype}")
     if variable.name.endswith("moving_variance") and (array < 0).any():
@@ -227,7 +230,7 @@ def require_usable(array: np.ndarray, variable: keras.Variable) -> None:
 
 
 class Array(NamedTuple):
-    """What is known of an array before it is read."""
+    """What is known about an array before it is read."""
 
     kind: str
     shape: tuple[int, ...]
@@ -239,24 +242,25 @@ def _listed(arrays):
 
 
 def _classes(arrays, head, path):
-    """Classes of a head by its arrays, which all have an element for each; 0: none."""
+    """Returns the classes of a head, the last axis of all its arrays; 0 if none."""
     shapes = [shape for _, shape in arrays.get(_stable_name(head), ())]
     classes = {shape[-1] if shape else 0 for shape in shapes}
     if len(classes) > 1 or 0 in classes:
         raise ValueError(
-            f"{path!r} is damaged. Expected arrays of one number of classes in its "
-            f"classifier {head!r}, at least 1. Received: {', '.join(map(str, shapes))}."
+            f"{path!r} is damaged. Expected the arrays of its classifier {head!r} to "
+            "agree on the number of classes, >= 1. "
+            f"Received: {', '.join(map(str, shapes))}."
         )
     return max(classes, default=0)
 
 
 def _stable_name(name):
-    """Without the counter that Keras adds to the names it makes up in a process."""
+    """Removes the counter that Keras adds to the names it generates in a process."""
     return re.sub(r"_\d+$", "", name)
 
 
 def _sequences(layers, names_to_load):
-    """How often the layers of a kind have these names, in this order."""
+    """Counts how often the layers of a kind have these names, in this order."""
     names = collections.defaultdict(list)
     for kind, name in layers:
         if name in names_to_load:
@@ -265,12 +269,12 @@ def _sequences(layers, names_to_load):
 
 
 def _contents(path) -> tuple[str, dict[str, collections.Counter], list]:
-    """The path of a weights file as text, the arrays of each layer, and their order.
+    """Returns the path of a weights file as text, the arrays by layer, and their order.
 
     Keras finds layers by class and number, not by name. The order is that of the
     numbers: (group without its number, name).
 
-    No number is read: the shapes that a file declares may be far larger than itself.
+    No data is read: the shapes that a file declares may be far larger than the file.
     """
     is_path = isinstance(path, (str, os.PathLike))
     path = os.fsdecode(path) if is_path else path
@@ -282,9 +286,9 @@ def _contents(path) -> tuple[str, dict[str, collections.Counter], list]:
     arrays, names = collections.defaultdict(collections.Counter), {}
     try:
         problem = _read_contents(path, arrays, names)
-    except Exception as error:  # those of HDF5 are many
+    except Exception as error:  # HDF5 raises many types of them
         raise ValueError(
-            f"{path!r} is no .weights.h5 file or is damaged: "
+            f"{path!r} is not a .weights.h5 file or is damaged: "
             f"{textwrap.shorten(str(error), 300)}"
         ) from error
     if problem:
@@ -295,7 +299,7 @@ def _contents(path) -> tuple[str, dict[str, collections.Counter], list]:
 
 
 def _read_contents(path, arrays, names):
-    """Counts the arrays of each layer; returns what is wrong, or `None`."""
+    """Counts the arrays of each layer; returns the problem found, or `None`."""
     import h5py  # comes with Keras
 
     def visit_link(path, link):
@@ -318,8 +322,8 @@ def _read_contents(path, arrays, names):
 
 
 def _kind(item):
-    """Of the numbers of an HDF5 array; "" for what is no variable of a layer."""
-    if item.dtype == "V2" and item.attrs.get("dtype") == "bfloat16":  # as Keras has it
+    """Kind of the numbers of an HDF5 array; "" if it is not a variable of a layer."""
+    if item.dtype == "V2" and item.attrs.get("dtype") == "bfloat16":  # as in Keras
         return "float"
     known = item.dtype.itemsize <= 8
     return {"f": "float", "i": "integer", "u": "integer"}.get(
@@ -328,7 +332,7 @@ def _kind(item):
 
 
 def _dataset_problem(item):
-    """Why an HDF5 array cannot be one that Keras has written, or `None`."""
+    """Returns why Keras cannot have written an HDF5 array, or `None`."""
     if item.shape is None:
         return "has no shape. Expected an array"
     if not _kind(item):
@@ -341,7 +345,7 @@ def _dataset_problem(item):
     )
     if declared and not stored or declared > max(SMALL, EXPANSION * stored):
         return (
-            f"declares {declared} bytes. Expected that many in the file, or compressed "
-            f"ones. Received: {stored}"
+            f"declares {declared} bytes. Expected that many in the file, or fewer with "
+            f"compression. Received: {stored}"
         )
     return None

@@ -1,4 +1,4 @@
-"""What tests need to run the same on every backend of Keras."""
+"""Helpers for tests that run on every backend of Keras."""
 
 import contextlib
 
@@ -15,7 +15,7 @@ PATHS = ("always", "never") if keras.backend.backend() == "tensorflow" else ("pl
 
 
 def path(name):
-    """Context in which layers take one of `PATHS`."""
+    """Returns a context in which layers use the path `name`, one of `PATHS`."""
     if name == "plain":
         return contextlib.nullcontext()
     from an_keras.kernels_tf import kernels
@@ -24,12 +24,12 @@ def path(name):
 
 
 def apply(layer, *args, **kwargs):
-    """The layer's output as a NumPy array."""
+    """Returns the layer's output as a NumPy array."""
     return ops.convert_to_numpy(layer(*args, **kwargs))
 
 
 def run(layer, x, dy, training):
-    """One call of a built layer, with loss = sum(y * dy); moves its statistics.
+    """Calls a built layer with loss = sum(y * dy), and updates its statistics.
 
     Returns:
         y, the gradient of x, and the gradients of the trainable variables by path, all
@@ -86,5 +86,5 @@ _RUNS = {"tensorflow": _tensorflow, "jax": _jax, "torch": _torch}
 
 
 def finite(array):
-    """Whether all of an array of any floating type is finite."""
+    """Returns whether all values of an array of any floating type are finite."""
     return np.isfinite(ops.convert_to_numpy(ops.cast(array, "float32"))).all()

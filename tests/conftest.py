@@ -1,4 +1,4 @@
-"""What all tests share: the backend, seeds, prepared data, commands, a short run."""
+"""Shared by all tests: backend, seeds, prepared data, commands and a short run."""
 
 import os
 import pathlib
@@ -8,7 +8,7 @@ import sys
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
-# GPUs would round the factors of products to TF32: 3e-4 in attention.
+# GPUs would round the factors of products to TF32, which costs 3e-4 in attention.
 os.environ.setdefault("NVIDIA_TF32_OVERRIDE", "0")
 os.environ.setdefault("JAX_DEFAULT_MATMUL_PRECISION", "highest")
 
@@ -21,7 +21,7 @@ ROOT = pathlib.Path(__file__).parent.parent
 
 def pytest_addoption(parser):
     parser.addoption(
-        "--kills", type=int, default=1, help="how often a run is killed at random"
+        "--kills", type=int, default=1, help="number of times a run is killed at random"
     )
 
 
@@ -40,14 +40,14 @@ def _forget_large_models(request):
 
 @pytest.fixture(scope="session")
 def shared_path(tmp_path_factory):
-    """A directory that the processes of pytest-xdist share."""
+    """A directory shared by the processes of pytest-xdist."""
     own = tmp_path_factory.getbasetemp()
     return own.parent if "PYTEST_XDIST_WORKER" in os.environ else own
 
 
 @pytest.fixture(scope="session")
 def data_dir(shared_path):
-    """Where tensorflow-datasets keeps its files in tests; shared, to prepare once."""
+    """The directory of tensorflow-datasets in tests; shared, so it is prepared once."""
     path = shared_path / "tensorflow_datasets"
     path.mkdir(exist_ok=True)
     return path
@@ -57,7 +57,7 @@ def data_dir(shared_path):
 def command():
     """Runs `python ARGUMENTS` from the root; returns exit code, stdout and stderr.
 
-    `largest_file` bytes are all that a file takes, as on a disk that is full.
+    `largest_file` limits the size of files in bytes, which acts like a full disk.
     """
 
     def run(*arguments, env=None, cwd=ROOT, expected=0, largest_file=None):
@@ -72,7 +72,7 @@ def command():
             text=True,
             timeout=900,
             check=False,
-            preexec_fn=limit if largest_file else None,  # JAX warns of a fork
+            preexec_fn=limit if largest_file else None,  # JAX warns about forks
         )
         assert done.returncode == expected, done.stdout + done.stderr
         return done
@@ -105,14 +105,14 @@ def start(monkeypatch, capsys):
 
 @pytest.fixture(scope="session")
 def short_flags(data_dir):
-    """Flags of a run of 60 steps on digits."""
+    """Flags for a run of 60 steps on digits."""
     steps = ("--steps=60", "--set=steps_per_loop=20")
     return "--recipe=digits", *steps, f"--data_dir={data_dir}"
 
 
 @pytest.fixture(scope="session")
 def short_run(shared_path, short_flags, command):
-    """Directory and output of a finished run of 60 steps, made by the command line."""
+    """Directory and output of a finished run of 60 steps, started as a command."""
     workdir, output = shared_path / "short", shared_path / "short.txt"
     with filelock.FileLock(shared_path / "short.lock"):
         if not output.exists():

@@ -1,9 +1,9 @@
-"""Programs that are not ours run exports of five networks.
+"""Runs exports of five networks with third-party programs.
 
-python tests/consumers.py DIR FILE.csv [NAME...] exports them to DIR, without names with
-their BN twins for `python -m train.benchmark serve`, and writes a table: the largest
-difference of a probability between the Keras model and what each program answers. It
-fails where rounding does not explain the difference.
+python tests/consumers.py DIR FILE.csv [NAME...] exports the networks to DIR. Without
+names, it also exports their BN twins for `python -m train.benchmark serve`. It writes a
+table with the largest difference of a probability between the Keras model and the
+answer of each program, and fails if rounding does not explain a difference.
 """
 
 import csv
@@ -49,14 +49,14 @@ numpy.save(sys.argv[2], answer)
 
 
 def make(name: str, precision: str, directory: pathlib.Path, fold=True, others=()):
-    """An export with weights as after training; returns it with its directory."""
+    """Exports a network with weights as after training; returns it and its path."""
     file = directory / f"{name}.weights.h5"
     options = {"input_shape": (NETWORKS.get(name, 64),) * 2 + (3,)}
     if name.startswith("resnet20"):
         options["input_shape"] = (32, 32, 3)
     if name.startswith("applications."):
         name_of_keras = name.removeprefix("applications.AN")
-        plain, _ = conversion.trained_like(name_of_keras, 0, 255)  # as it takes them
+        plain, _ = conversion.trained_like(name_of_keras, 0, 255)  # its input range
         model = convert_normalization(plain)
     else:
         model = model_zoo.create_model(name, classes=CLASSES, **options)
@@ -72,14 +72,15 @@ def make(name: str, precision: str, directory: pathlib.Path, fold=True, others=(
 
 
 def answers(exported, version, program: pathlib.Path):
-    """(consumer, largest difference from the Keras model, what rounding explains).
+    """Yields (consumer, largest difference from the Keras model, tolerance).
 
-    The SavedModel has the precision of the model, the other formats have float32.
+    The SavedModel has the precision of the model, the other formats have float32. The
+    tolerance is what rounding explains.
     """
     images = compare.probe_images(exported.shape)
     model = exported.serving_model(exported.model)
     expected = np.asarray(model(images)["probabilities"])
-    assert np.ptp(expected, axis=0).max() > 1e-3  # it looks at the images
+    assert np.ptp(expected, axis=0).max() > 1e-3  # it depends on the images
     plain = exported.serving_model(exported.network(False, "float32"))
     exact = np.asarray(plain(images)["probabilities"])
 
@@ -124,7 +125,7 @@ def build_program(directory: pathlib.Path, flags: str = "-O2") -> pathlib.Path:
 
 
 def run_program(program: pathlib.Path, *arguments):
-    """Runs the program with nothing of ours: no variables, no Python."""
+    """Runs the program without our environment variables and Python."""
     return subprocess.run(
         [program, *arguments],
         env={"TF_CPP_MIN_LOG_LEVEL": "3"},
@@ -137,7 +138,7 @@ def run_program(program: pathlib.Path, *arguments):
 
 
 def consume(program: pathlib.Path, version, image) -> list[tuple[str, float]]:
-    """Names and scores that the program prints for an image."""
+    """Returns the names and scores that the program prints for an image."""
     done = run_program(program, version, image)
     assert done.returncode == 0, done.stderr
     lines = (line.split("\t") for line in done.stdout.splitlines())

@@ -1,4 +1,4 @@
-"""Functions of our own in the place of an export's."""
+"""Exports with custom functions as signatures, for tests."""
 
 import json
 
@@ -6,7 +6,7 @@ import tensorflow as tf
 
 
 def save(path, signatures):
-    """A SavedModel in the place of an export."""
+    """Replaces the SavedModel of an export."""
     module = tf.Module()
     module.f = [
         tf.function(function, input_signature=[spec])
@@ -49,7 +49,7 @@ def signatures(images=None, encoded=None):
 
 
 def make(path, functions):
-    """An export that no training made, of 8 x 8 pixels and ten classes."""
+    """Writes an export without training, for 8 x 8 pixels and ten classes."""
     card = {
         "version": int(path.name),
         "model": "resnet20_an",

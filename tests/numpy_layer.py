@@ -1,4 +1,4 @@
-"""The whole layer in NumPy and float64, written from its equations."""
+"""The whole layer in NumPy and float64, implemented from its equations."""
 
 import numpy as np
 import scipy.special
@@ -11,7 +11,7 @@ ACTIVATIONS = {
 
 
 def describe(x, kind, mask):
-    """(N, P, C) and mask (N, P) -> (N, C), sample by sample."""
+    """Describes each sample: x (N, P, C) and mask (N, P) -> (N, C)."""
     rows = []
     for sample, keep in zip(x, mask, strict=True):
         positions = sample[keep]
@@ -44,7 +44,7 @@ def gate_norm(logits, weights, prefix, kind, training, epsilon, counting):
 
 
 def standardize(x, config, weights, mask, training):
-    """x_hat for x (N, P, C)."""
+    """Returns x_hat for x (N, P, C)."""
     kind, epsilon = config["normalization"], config["epsilon"]
     if kind is None:
         return x
@@ -67,12 +67,12 @@ def standardize(x, config, weights, mask, training):
 
 
 def layer(x, config, weights, mask=None, training=False):
-    """Output (N, P, C) and attention (N, K) for x (N, P, C) in float64.
+    """Returns output (N, P, C) and attention (N, K) for x (N, P, C) in float64.
 
-    `config` is that of the layer; `weights` are its variables by name.
+    `config` is the config of the layer, and `weights` are its variables by name.
     """
     mask = np.ones(x.shape[:2], bool) if mask is None else mask
-    counting = mask.any(1)  # samples with a position left
+    counting = mask.any(1)  # samples with an unmasked position
     kind = config["gate_normalization"]
     if kind == "auto":
         kind = "batch" if config["normalization"] == "batch" else None

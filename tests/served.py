@@ -1,4 +1,4 @@
-"""What is sent to served models, and what comes back, in the tests of the examples."""
+"""Requests to served models and their answers, for the tests of the examples."""
 
 import base64
 import json
@@ -7,7 +7,7 @@ import numpy as np
 
 
 def guesses(answer):
-    """What the clients are to read, from the arrays of the signature."""
+    """Converts the arrays of the signature to the result expected of clients."""
     return [
         [(name.decode(), float(score)) for name, score in zip(*row, strict=True)]
         for row in zip(answer["classes"], answer["scores"], strict=True)
@@ -27,7 +27,7 @@ def assert_same(received, expected, tolerance=1e-6):
 
 
 def read_lines(text, images):
-    """What a client or train.predict printed: for each image, names and scores."""
+    """Parses the output of a client or train.predict: names and scores per image."""
     rows = []
     for line, image in zip(text.splitlines(), images, strict=True):
         words = line.removeprefix(f"{image}  ").split()
@@ -37,7 +37,7 @@ def read_lines(text, images):
 
 
 def decode_rest(body):
-    """The images in the body of a request, as the server decodes them."""
+    """Returns the images in the body of a request, as the server decodes them."""
     message = json.loads(body)
     assert set(message) == {"signature_name", "instances"}
     assert message["signature_name"] == "image_bytes"

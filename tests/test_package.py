@@ -1,4 +1,4 @@
-"""The wheel: what it holds, and that it works in an environment of its own."""
+"""The wheel: its contents, and that it works in a separate environment."""
 
 import subprocess
 import sys
@@ -18,7 +18,7 @@ def wheel(tmp_path_factory):
     return next(out.glob("*.whl"))
 
 
-def test_wheel_holds_the_two_packages_their_types_and_the_licence(wheel):
+def test_wheel_contains_two_packages_with_types_and_licence(wheel):
     names = zipfile.ZipFile(wheel).namelist()
     top = {name.split("/")[0] for name in names}
     metadata = next(name for name in top if name.endswith(".dist-info"))
@@ -37,7 +37,7 @@ def test_wheel_holds_the_two_packages_their_types_and_the_licence(wheel):
     assert "model_zoo/pretrained/resnet20_an.fashion_mnist.weights.h5" in names
 
 
-def test_wheel_works_where_only_it_and_jax_are_installed(wheel, tmp_path):
+def test_wheel_works_with_only_jax_installed(wheel, tmp_path):
     subprocess.run([sys.executable, "-m", "venv", tmp_path / "bare"], check=True)
     python = tmp_path / "bare" / "bin" / "python"
     install = [python, "-m", "pip", "install", "--quiet", f"{wheel}[jax]"]
@@ -65,7 +65,7 @@ def test_wheel_works_where_only_it_and_jax_are_installed(wheel, tmp_path):
     assert done.stdout.split(maxsplit=1)[1].strip() == "(2, 10)"
 
 
-def test_source_distribution_holds_the_training_scripts(tmp_path):
+def test_source_distribution_contains_the_training_scripts(tmp_path):
     arguments = ["-m", "build", "--sdist", "--outdir", tmp_path, ROOT]
     subprocess.run([sys.executable, *arguments], check=True)
     archive = next(tmp_path.glob("*.tar.gz"))

@@ -1,4 +1,4 @@
-"""The README's programs run, in the order in which a reader meets them."""
+"""The programs, flags and numbers in the README are correct."""
 
 import csv
 import importlib
@@ -12,14 +12,14 @@ README = (ROOT / "README.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
 
 
-def test_programs_of_the_readme_run(tmp_path, monkeypatch):
+def test_readme_programs_run(tmp_path, monkeypatch):
     assert len(PROGRAMS) == 5
     monkeypatch.chdir(tmp_path)
     for program in PROGRAMS:
         exec(compile(program, "README.md", "exec"), {})
 
 
-def test_flags_of_the_readme_exist():
+def test_readme_flags_exist():
     called = re.findall(r"^python -m (train(?:\.\w+)?) (.*)", README, re.MULTILINE)
     assert {name for name, _ in called} >= {"train", "train.evaluate", "train.export"}
     for name, arguments in called:
@@ -32,7 +32,7 @@ def test_flags_of_the_readme_exist():
         assert {*re.findall(r"--(\w+)", arguments)} <= known, name
 
 
-def test_results_are_those_of_the_files():
+def test_readme_results_match_the_files():
     files = sorted((ROOT / "results").glob("*.csv"))
     tables = [csv.DictReader(file.read_text().splitlines()) for file in files]
     rows = [row for table in tables for row in table]
@@ -44,7 +44,7 @@ def test_results_are_those_of_the_files():
         assert cells in README
 
 
-def test_serving_table_is_that_of_the_file():
+def test_readme_serving_table_matches_the_file():
     text = (ROOT / "results/serving/serve.csv").read_text()
     ratios = {
         row["case"]: float(row["ratio"])
@@ -69,7 +69,7 @@ def test_serving_table_is_that_of_the_file():
     assert f"at most {largest['mixed_bfloat16']:.1e} (" in README
 
 
-def test_speed_table_is_that_of_the_files():
+def test_readme_speed_table_matches_the_files():
     def read(name):
         text = (ROOT / f"results/benchmark/{name}.csv").read_text()
         return list(csv.DictReader(text.splitlines()))

@@ -1,11 +1,11 @@
-"""From a data set to a SavedModel: `python -m train` and the commands beside it.
+"""From a data set to a SavedModel: `python -m train` and related commands.
 
-Training is TensorFlow's (tf.distribute, orbit), whatever backend Keras would choose.
+Training uses TensorFlow (tf.distribute, orbit), whatever backend Keras would choose.
 """
 
 import glob
 import os
 
 os.environ["KERAS_BACKEND"] = "tensorflow"
-# No notes about CPU features and, where there is no GPU, no error about CUDA.
+# Hides notes about CPU features and, without a GPU, errors about CUDA.
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2" if glob.glob("/dev/nvidia*") else "3")

@@ -2,7 +2,7 @@
 
     python -m train --recipe=digits --workdir=runs/digits
 
-Started again with the same flags, it goes on where it stopped.
+Started again with the same flags, it resumes where it stopped.
 """
 
 import pathlib
@@ -15,7 +15,7 @@ from train.engine import preemption
 
 if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
-        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of imports
+        signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback during imports
     preemption.STOP_SIGNAL.listen()  # before imports that take seconds
 
 from train import config, paths, recipes
@@ -38,12 +38,12 @@ def define_flags():
         "logical_cpus", 1, "Splits the CPU into this many devices.", 1, 1024
     )
     flags.DEFINE_integer(
-        "seed", None, "Of initialization, order and augmentation.", 0, 2**31 - 1
+        "seed", None, "Seed of initialization, order and augmentation.", 0, 2**31 - 1
     )
     flags.DEFINE_integer(
         "steps", None, "Length of the run; default: the recipe's.", 1, 2**40
     )
-    flags.DEFINE_multi_string("set", [], "FIELD=VALUE, a field of the recipe.")
+    flags.DEFINE_multi_string("set", [], "FIELD=VALUE, sets a field of the recipe.")
 
 
 def main(arguments):
@@ -55,7 +55,7 @@ def main(arguments):
             assignments.append(f"{field}={values[flag].value}")
     recipe = config.override(recipes.create_recipe(values.recipe), assignments)
 
-    # These load TensorFlow: mistakes above are told at once.
+    # These import TensorFlow, so errors above are reported at once.
     from train.engine import loop
     from train.engine.run import Run
     from train.export.finish import export_best

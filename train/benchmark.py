@@ -1,4 +1,4 @@
-"""The door to `benchmarks/`; `--help` prints what is said there."""
+"""Entry point of `benchmarks/`; `--help` prints its documentation."""
 
 from benchmarks.__main__ import __doc__, define_flags, main  # noqa: F401
 from train import cli

@@ -1,9 +1,9 @@
-"""python -m train.checkpoint: what the last checkpoint of a run holds.
+"""python -m train.checkpoint: inspects the last checkpoint of a run.
 
     python -m train.checkpoint digest RUN
 
-Prints the step of the last checkpoint and the sha256 of all its variables: equal for
-runs that are equal to the last bit.
+Prints the step of the last checkpoint and the sha256 of all its variables, which is
+equal for bitwise identical runs.
 """
 
 import pathlib

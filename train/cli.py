@@ -11,7 +11,7 @@ from collections.abc import Callable
 from absl import app, flags, logging
 
 DONE, FAILED, USAGE, PREEMPTED = 0, 1, 2, 75
-LONGEST = 500  # characters of a word of an error
+LONGEST = 500  # characters of a word in an error message
 
 
 class UsageError(Exception):
@@ -19,24 +19,24 @@ class UsageError(Exception):
 
 
 class RunError(Exception):
-    """The command line is right, and the command cannot do it; exit code 1."""
+    """The command line is valid, but the command cannot do it; exit code 1."""
 
 
 class Preempted(Exception):
-    """Asked to stop; everything is saved, start me again; exit code 75."""
+    """The command was told to stop and saved everything; restart it; exit code 75."""
 
 
 def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> None:
     """Parses the flags, calls `main` with the other arguments and exits the process.
 
     Exit codes: 0 done, 2 usage, 75 preempted after saving, 1 anything else. Errors of
-    the three classes above, and those of the operating system, are printed in one line;
+    the three classes above, and those of the operating system, are printed on one line;
     others keep their traceback.
     """
     define_flags()
     if signal.getsignal(signal.SIGINT) is signal.SIG_DFL:
         signal.signal(signal.SIGINT, signal.default_int_handler)
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of any kind
+    sys.stdout.reconfigure(errors="backslashreplace")  # names in any encoding
 
     def guarded(argv):
         if not flags.FLAGS["verbosity"].present:
@@ -52,7 +52,9 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> 
         except OSError as error:
             sys.exit(fail("error", error, FAILED))
         except KeyboardInterrupt:
-            sys.exit(fail("interrupted", "the same command goes on", FAILED))
+            sys.exit(
+                fail("interrupted", "start the same command again to resume", FAILED)
+            )
 
     app.run(guarded, flags_parser=_parse)
 
@@ -61,10 +63,10 @@ def lock(directory: pathlib.Path, work: str) -> int:
     """Keeps other processes of this machine from the same work in a directory.
 
     Returns:
-        An open file; the lock goes when it is closed, at the latest with the process.
+        An open file. Closing it, or the end of the process, releases the lock.
 
     Raises:
-        RunError: another process has the lock.
+        RunError: If another process has the lock.
     """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
@@ -72,15 +74,15 @@ def lock(directory: pathlib.Path, work: str) -> int:
     except BlockingIOError as error:
         os.close(descriptor)
         raise RunError(
-            f"Another process {work} {directory}. Expected: none. Received: its lock "
-            "on the directory."
+            f"Another process {work} {directory}. Expected: no other process. "
+            "Received: its lock on the directory."
         ) from error
     return descriptor
 
 
 @contextlib.contextmanager
 def waiting_lock(directory: pathlib.Path):
-    """Within it other processes of this machine wait for their turn."""
+    """A context that one process of this machine enters at a time; others wait."""
     descriptor = os.open(directory, os.O_RDONLY)
     try:
         fcntl.flock(descriptor, fcntl.LOCK_EX)
@@ -90,10 +92,10 @@ def waiting_lock(directory: pathlib.Path):
 
 
 def no_arguments(arguments: list[str]) -> None:
-    """For commands that take flags only.
+    """Checks that a command that takes only flags has no other arguments.
 
     Raises:
-        UsageError: there is an argument that is no flag.
+        UsageError: If there is an argument that is not a flag.
     """
     if arguments:
         received = " ".join(arguments)
@@ -110,7 +112,7 @@ def _parse(argv):
 
 
 def fail(kind: str, error: Exception | str, code: int) -> int:
-    """Prints an error in one line; returns the exit code."""
+    """Prints an error on one line and returns the exit code."""
     words = (
         word if len(word) <= LONGEST else f"{word[: LONGEST // 2]}...{word[-20:]}"
         for word in str(error).split()

@@ -13,7 +13,7 @@ import warnings
 from train import paths
 from train.cli import UsageError
 
-DIRECTORIES = ("idx:", "folder:")  # begin names of data that lies in a directory
+DIRECTORIES = ("idx:", "folder:")  # prefixes of data sets in a directory
 
 
 @dataclasses.dataclass(frozen=True)
@@ -21,11 +21,11 @@ class Model:
     """A network of the zoo.
 
     Attributes:
-        name: what `model_zoo.create_model` takes.
-        options: further arguments of it, such as `{"position": "norm12"}`.
-        weights: what training starts from, instead of random weights: a tag of the zoo,
-            a `.weights.h5` file or the directory of a run (its best weights). A
-            classifier for other classes is made anew.
+        name: Name of the network, as in `model_zoo.create_model`.
+        options: Further arguments of that function, such as `{"position": "norm12"}`.
+        weights: Initial weights, instead of random ones: a tag of the zoo, a
+            `.weights.h5` file or the directory of a run (its best weights). A
+            classifier for other classes is recreated.
     """
 
     name: str
@@ -35,38 +35,39 @@ class Model:
     def __post_init__(self):
         if self.weights is not None:
             weights = paths.expand(self.weights, "of the recipe field model.weights")
-            if os.path.isdir(weights) or weights.endswith(".h5"):  # no tag
+            if os.path.isdir(weights) or weights.endswith(".h5"):  # not a tag
                 weights = os.path.abspath(weights)
             object.__setattr__(self, "weights", weights)
 
 
 @dataclasses.dataclass(frozen=True)
 class Data:
-    """A data set and what is done to its images.
+    """A data set and the processing of its images.
 
     Attributes:
-        name: `digits`, `idx:DIR`, `folder:DIR`, or a name of tensorflow-datasets.
-        image_size: height and width in pixels after resizing the shorter side and
-            cropping the centre; `None` keeps the images, then all of one size.
-        mean, std: of the pixels on a scale of 0 to 1, one for each channel or one for
-            all; the network sees (image / 255 - mean) / std. `None`: what the weights
-            or the network were made for (`train.engine.pixels`).
-        reverse_channels: the network sees BGR; mean and std are in that order. With
-            `None` for them it follows from the network.
-        class_names: names for data that has only numbers (idx files).
-        validation_fraction: part of each class of the training images that is put
-            aside for validation when the data set has no such split.
-        min_crop_area: smallest part of the image that a random crop keeps; 1: no crop.
-        antialias: of random crops; without it their pipeline is about twice as fast.
-        rand_augment: M of RandAugment, two of its operations in turn; 0: none.
-        shift: random shift, pixels, black outside.
-        flip: mirror half of the images.
-        mixup: a in lambda ~ Beta(a, a), drawn for each batch of a replica, whose images
-            become lambda * image + (1 - lambda) * another image of the batch, and
-            whose losses are mixed alike; 0: no mixup.
-        memory_limit: GiB of encoded images in a split. Below it they are held in
-            memory and shuffled over the whole split; above it they are read from
-            their files (`train.input.order.ShardedSplit`).
+        name: `digits`, `idx:DIR`, `folder:DIR`, or a tensorflow-datasets name.
+        image_size: Height and width in pixels after resizing the shorter side and
+            cropping the centre. `None` keeps the images, which then have one size.
+        mean, std: Statistics of the pixels on a scale of 0 to 1, one for each channel
+            or one for all. The network's input is (image / 255 - mean) / std. `None`
+            selects those of the weights or the network (`train.engine.pixels`).
+        reverse_channels: Whether the network's input is BGR; mean and std are in that
+            order. If they are `None`, this follows from the network.
+        class_names: Class names for data that has only numbers (idx files).
+        validation_fraction: Part of each class of the training images that is set
+            aside for validation if the data set has no such split.
+        min_crop_area: Smallest part of the image that a random crop keeps. 1: no crop.
+        antialias: Whether to antialias random crops. Without it their pipeline is about
+            twice as fast.
+        rand_augment: M of RandAugment, which applies two operations in turn. 0: none.
+        shift: Largest random shift in pixels, filled with black.
+        flip: Whether to mirror half of the images.
+        mixup: a in lambda ~ Beta(a, a), drawn for each batch of a replica. Its images
+            become lambda * image + (1 - lambda) * another image of the batch, and its
+            losses are mixed in the same way. 0: no mixup.
+        memory_limit: Limit for the encoded images of a split in GiB. Below it they are
+            held in memory and shuffled over the whole split. Above it they are read
+            from their files (`train.input.order.ShardedSplit`).
     """
 
     name: str
@@ -97,18 +98,18 @@ class Optimizer:
     """SGD as published: L2 in the gradient, momentum, warm-up and cosine.
 
     Attributes:
-        learning_rate: for a batch of 256 images; scaled with the global batch.
+        learning_rate: Learning rate for 256 images, scaled with the global batch.
         momentum: m in v = m * v + g, w = w - learning_rate * v.
         weight_decay: L2 coefficient.
-        decay_norms_and_biases: on all trainable weights, as published; otherwise not
-            on gamma, beta and bias.
-        warmup_epochs: epochs of linear warm-up from 0.
-        clip_norm: largest norm of the gradient of a step, all weights of all replicas
-            together; `None`: no limit.
-        average: d in average = d * average + (1 - d) * weights, after every step; in
-            the first steps less (`PublishedSGD`). The averaged weights are evaluated,
-            kept as the best and exported, with the moving statistics of the norms as
-            they are; 0: the weights themselves.
+        decay_norms_and_biases: Whether all trainable weights are decayed, as published.
+            If not, gamma, beta and bias are excluded.
+        warmup_epochs: Epochs of linear warm-up from 0.
+        clip_norm: Largest norm of the gradient of a step, over all weights and replicas
+            together. `None`: no limit.
+        average: d in average = d * average + (1 - d) * weights, after every step;
+            smaller in the first steps (`PublishedSGD`). The averaged weights are
+            evaluated, kept as the best and exported, with the moving statistics of the
+            norms unchanged. 0: the weights themselves.
     """
 
     learning_rate: float = 0.1
@@ -151,24 +152,24 @@ PRECISIONS = ("float32", "mixed_bfloat16", "mixed_float16", "float64")
 
 @dataclasses.dataclass(frozen=True)
 class Recipe:
-    """A training run, complete: two runs with equal recipes are equal.
+    """The complete settings of a training run: equal recipes give equal runs.
 
     Attributes:
-        batch_size: images in a step, over all replicas.
-        epochs: passes over the training images.
-        steps: length of the run in steps; `None`: from `epochs`.
-        steps_per_loop: steps between two lines of progress.
-        evaluate_every: epochs between two looks at the validation images, rounded to
-            whole loops.
-        seed: of initialization, shuffling and augmentation.
-        label_smoothing: e; the loss is (1 - e) times the cross entropy with the label
-            and e times the mean of those with all classes.
-        accumulation: parts that the batch of a replica is computed in, one after the
-            other, to save memory; batch norms see a part at a time.
+        batch_size: Images in a step, over all replicas.
+        epochs: Passes over the training images.
+        steps: Length of the run in steps. `None` derives it from `epochs`.
+        steps_per_loop: Steps between two lines of progress.
+        evaluate_every: Epochs between two evaluations of the validation images, rounded
+            to whole loops.
+        seed: Seed of initialization, shuffling and augmentation.
+        label_smoothing: e: the loss is (1 - e) times the cross entropy with the label
+            plus e times the mean cross entropy with all classes.
+        accumulation: Number of parts in which the batch of a replica is computed, one
+            after the other, to save memory. Batch norms see one part at a time.
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` with a scaled
             loss, or `"float64"`, to compare runs beyond rounding.
-        jit_compile: compiles forward and backward passes with XLA; for one replica (a
-            TPU compiles everything without it).
+        jit_compile: Whether to compile forward and backward passes with XLA; for one
+            replica (a TPU compiles everything without it).
     """
 
     model: Model
@@ -201,7 +202,7 @@ class Recipe:
             ) from error
         if not all(isinstance(name, str) for name in options):
             raise UsageError(
-                "Recipe field model.options must have names of arguments for keys. "
+                "Recipe field model.options must have argument names as keys. "
                 f"Received: {options}."
             )
         for name, low, high in LIMITS:
@@ -221,10 +222,10 @@ class Recipe:
 
 
 def override(recipe: Recipe, assignments: list[str]) -> Recipe:
-    """The recipe with assignments such as `optimizer.learning_rate=0.1` applied.
+    """Applies assignments such as `optimizer.learning_rate=0.1` to a recipe.
 
     Raises:
-        UsageError: no such field, or a value that is not of its type.
+        UsageError: If there is no such field, or a value has the wrong type.
     """
     for assignment in assignments:
         path, equals, text = assignment.partition("=")
@@ -256,7 +257,7 @@ def _replace(node, path, names, text):
 
 
 def _parse(path, text, expected):
-    """`text` as a value of the type `expected`, an annotation of a recipe field."""
+    """Parses `text` as the type `expected`, an annotation of a recipe field."""
     choices = _choices(expected)
     if str in choices:
         return None if types.NoneType in choices and text == "None" else text
@@ -264,7 +265,7 @@ def _parse(path, text, expected):
         value = literal(text)
     except ValueError:
         value = text
-    for given in (value, (value,)):  # one number stands for a tuple of it
+    for given in (value, (value,)):  # one number stands for a tuple of one
         with contextlib.suppress(TypeError):
             return _converted(given, expected)
     raise UsageError(
@@ -282,10 +283,10 @@ def _name(annotation):
 
 
 def _converted(value, annotation):
-    """A value of the type of a field.
+    """Converts a value to the type of a field.
 
     Raises:
-        TypeError: it is none and does not stand for one.
+        TypeError: If it is not of this type and cannot be converted.
     """
     for choice in _choices(annotation):
         origin, inner = typing.get_origin(choice), typing.get_args(choice)
@@ -305,15 +306,15 @@ def _converted(value, annotation):
 
 
 def literal(text: str):
-    """A number, string, tuple, list, dict, set, bool or None, as Python writes it.
+    """Parses a Python number, string, tuple, list, dict, set, bool or None.
 
     Raises:
-        ValueError: it is none, or too large to be meant.
+        ValueError: If it is not one of these, or unreasonably large.
     """
     try:
-        with warnings.catch_warnings(action="ignore"):  # of Python's own parser
+        with warnings.catch_warnings(action="ignore"):  # from Python's parser
             value = ast.literal_eval(text)
-        repr(value)  # there is none of numbers of thousands of digits
+        repr(value)  # fails for numbers of thousands of digits
     except (MemoryError, RecursionError, SyntaxError, TypeError) as error:
         raise ValueError(str(error)) from error
     return value
@@ -326,13 +327,13 @@ def _is(value, kind):
 
 
 def from_dict(kind: type, values: dict):
-    """A dataclass from what JSON made of it; the opposite of `dataclasses.asdict`.
+    """Creates a dataclass from a JSON dict; the inverse of `dataclasses.asdict`.
 
     Fields that a later version has added get their defaults.
 
     Raises:
-        TypeError: a field without a default is missing, or one is of another type.
-        ValueError: there is a field that this version does not know.
+        TypeError: If a field without a default is missing, or has the wrong type.
+        ValueError: If there is a field that this version does not have.
     """
     fields = typing.get_type_hints(kind)
     unknown = set(values) - set(fields)

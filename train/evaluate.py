@@ -21,7 +21,7 @@ def define_flags():
         "split", "test", ("train", "validation", "test"), "Images to evaluate on."
     )
     paths.DEFINE_data_place()
-    flags.DEFINE_integer("batch_size", 256, "Images in a step.", 1, 2**24)
+    flags.DEFINE_integer("batch_size", 256, "Images per step.", 1, 2**24)
 
 
 def main(arguments):

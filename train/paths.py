@@ -1,7 +1,7 @@
-"""Paths as commands take them: `~`, and what TensorFlow would read as a pattern.
+"""Path arguments of commands: `~`, and what TensorFlow would read as a pattern.
 
-TensorFlow takes the path of a checkpoint or a SavedModel for a pattern of file names:
-it would not find `runs/lr[1]`, and delete checkpoints of `runs/lr1` in its place.
+TensorFlow reads the path of a checkpoint or a SavedModel as a pattern of file names:
+it would not find `runs/lr[1]`, and would delete checkpoints of `runs/lr1` instead.
 """
 
 import os
@@ -18,40 +18,41 @@ NAME_BYTES, PATH_BYTES = 255, 4095
 
 
 def expand(text: str, name: str) -> str:
-    """A path with `~` and `~user` replaced by the home directory, as shells do it.
+    """Replaces `~` and `~user` in a path with the home directory, as shells do.
 
     Args:
-        text: the path.
-        name: of the flag, field or argument, for the error.
+        text: The path.
+        name: Name of the flag, field or argument, for the error.
 
     Raises:
-        UsageError: no file of this machine can have this path, or no line can show it.
+        UsageError: If no file on this machine can have this path, or it cannot be shown
+            on one line.
     """
     path = os.path.expanduser(text)
     if path.startswith("~"):
-        raise _error(name, "begin with the home directory of somebody", text)
+        raise _error(name, "start with the home directory of an existing user", text)
     return _require_path(path, name)
 
 
 def require_literal(path: str | os.PathLike, name: str) -> None:
-    """That TensorFlow reads and writes this path itself, not others like it.
+    """Checks that TensorFlow reads and writes this path itself, not others like it.
 
     Raises:
-        UsageError: it is a pattern for TensorFlow, or no path at all.
+        UsageError: If it is a pattern for TensorFlow, or not a path at all.
     """
     path = _require_path(os.fspath(path), name)
     if any(character in PATTERN for character in path):
         expected = (
-            f"have none of {' '.join(PATTERN)}, which TensorFlow reads as patterns"
+            f"not contain {' '.join(PATTERN)}, which TensorFlow reads as patterns"
         )
         raise _error(name, expected, path)
 
 
 def literal(text: str, name: str) -> str:
-    """`expand` for paths that TensorFlow must not read as patterns.
+    """Expands a path that TensorFlow must not read as a pattern.
 
     Raises:
-        UsageError: it would, or no file of this machine can have this path.
+        UsageError: If it is a pattern, or no file on this machine can have this path.
     """
     path = expand(text, name)
     require_literal(path, name)
@@ -59,22 +60,23 @@ def literal(text: str, name: str) -> str:
 
 
 def output(text: str, name: str) -> str:
-    """`expand` for a file to be written when the work is done.
+    """Expands the path of a file to be written when the work is done.
 
     Raises:
-        UsageError: it could not be, or no file of this machine can have this path.
+        UsageError: If it could not be written, or no file on this machine can have this
+            path.
     """
     path = expand(text, name)
     if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
-        raise _error(name, "be a file in a directory that exists", text)
+        raise _error(name, "be a file in an existing directory", text)
     return path
 
 
 def require_regular(path: str | os.PathLike) -> None:
-    """That a file, if there is one, can be read to its end: no pipe and no device.
+    """Checks that a file, if it exists, is not a pipe, a device or a directory.
 
     Raises:
-        RunError: it is something else.
+        RunError: If it is not a regular file.
     """
     if os.path.exists(path) and not os.path.isfile(path):
         mode = os.stat(path).st_mode
@@ -87,13 +89,13 @@ def _require_path(path, name):
     encoded = path.encode(errors="surrogatepass")
     for is_wrong, expected in (
         (not path, "not be empty"),
-        ("Cc" in kinds, "have no control characters"),
+        ("Cc" in kinds, "not contain control characters"),
         ("Cs" in kinds, "be UTF-8"),
-        ("://" in path, "be a path of this machine, where others can be mounted"),
+        ("://" in path, "be a path on this machine, where others can be mounted"),
         (
             len(encoded) > PATH_BYTES
             or max(map(len, encoded.split(b"/"))) > NAME_BYTES,
-            f"have at most {NAME_BYTES} bytes in a name and {PATH_BYTES} in all",
+            f"have at most {NAME_BYTES} bytes in a name and {PATH_BYTES} in total",
         ),
     ):
         if is_wrong:
@@ -106,7 +108,7 @@ def _error(name, expected, received):
 
 
 class _Parser(flags.ArgumentParser):
-    """Args: the function that checks a path, and the name of the flag."""
+    """Parses the path flag `name` with the function `check`."""
 
     syntactic_help = "a path"
 
@@ -121,23 +123,25 @@ class _Parser(flags.ArgumentParser):
 
 
 def DEFINE_path(name, description, check=expand, required=False):
-    """A flag that holds a path, as `check` returns it."""
+    """Defines a flag that holds a path, as returned by `check`."""
     parser = _Parser(check, name)
     flags.DEFINE(parser, name, None, description, required=required)
 
 
 def DEFINE_data_place():
-    """--data and --data_dir of commands that look for the data set of a run."""
+    """Defines --data and --data_dir for commands that read the data set of a run."""
     flags.DEFINE_string(
-        "data", None, "Where the data set of the run lies now, if it has moved."
+        "data", None, "Present location of the data set of the run, if it has moved."
     )
     DEFINE_data_dir()
 
 
 def DEFINE_data_dir():
-    """--data_dir, which may lie in a cloud: tensorflow-datasets reads it from there."""
+    """Defines --data_dir, which may be cloud storage: tensorflow-datasets reads it."""
 
     def check(text, name):
         return text if "://" in text else expand(text, name)
 
-    DEFINE_path("data_dir", "Where tensorflow-datasets keeps its files.", check)
+    DEFINE_path(
+        "data_dir", "Directory in which tensorflow-datasets keeps its files.", check
+    )

@@ -1,4 +1,4 @@
-"""python -m train.predict: names and scores of image files, from a run's export.
+"""python -m train.predict: prints names and scores of images, from a run's export.
 
 python -m train.predict runs/digits image.png...
 """
@@ -13,7 +13,7 @@ from train.export import inspection, runtimes
 
 
 def define_flags():
-    """It has none."""
+    """Defines no flags."""
 
 
 def main(arguments):
@@ -36,8 +36,8 @@ def main(arguments):
     model = runtimes.load("saved_model", path).model
     if "image_bytes" not in model.signatures:
         raise cli.RunError(
-            f"{path} takes no image files. Expected an export of a network for images "
-            "of 1 or 3 channels. Received: signatures "
+            f"{path} does not accept image files. Expected an export of a network "
+            "for images with 1 or 3 channels. Received: signatures "
             f"{', '.join(sorted(model.signatures))}."
         )
     for image, content in zip(images, contents, strict=True):
@@ -45,8 +45,8 @@ def main(arguments):
             answer = model.signatures["image_bytes"](tf.constant([content]))
         except tf.errors.InvalidArgumentError as error:
             raise cli.RunError(
-                f"{image} is no image that this model takes. Expected JPEG or PNG. "
-                f"Received: {len(content)} bytes that begin with {content[:4]!r}."
+                f"{image} is not an image that this model accepts. Expected JPEG or "
+                f"PNG. Received: {len(content)} bytes that start with {content[:4]!r}."
             ) from error
         names, scores = answer["classes"][0].numpy(), answer["scores"][0].numpy()
         pairs = zip(names, scores, strict=True)

@@ -1,10 +1,10 @@
-"""python -m train.prepare: gets a data set ready for training.
+"""python -m train.prepare: prepares a data set for training.
 
     python -m train.prepare --data=imagenet2012 --data_dir=DIR --manual_dir=DIR
 
-Features, archives and free space are checked before anything is written. A preparation
-that was killed starts again with the same command, which removes what is left of it. Of
-a data set that is prepared the files are checked.
+Features, archives and free space are checked before anything is written. If a
+preparation was killed, the same command removes its leftovers and starts again. If a
+data set is already prepared, its files are checked.
 """
 
 from absl import flags
@@ -17,7 +17,7 @@ def define_flags():
     flags.DEFINE_string("data", None, "Name of the data set.", required=True)
     paths.DEFINE_data_dir()
     paths.DEFINE_path(
-        "manual_dir", "Archives you downloaded; DATA_DIR/downloads/manual."
+        "manual_dir", "Archives you downloaded; default: DATA_DIR/downloads/manual."
     )
 
 

@@ -3,7 +3,7 @@
     python -m train.report runs/digits runs/digits_bn --svm
 
 `--svm` adds a support vector machine on the pixels of the first run's training images
-(scikit-learn's, RBF kernel), the yardstick for small images.
+(scikit-learn's, RBF kernel), as a baseline for small images.
 """
 
 import os
@@ -23,7 +23,7 @@ COLUMNS = ("run", "model", "parameters", "test top-1", "test loss", "best step")
 
 
 def row(run: pathlib.Path, results: dict) -> tuple[str, ...]:
-    """The line of a run in the table."""
+    """Returns the row of a run in the table."""
     return (
         str(run),
         results["model"],
@@ -37,11 +37,11 @@ def row(run: pathlib.Path, results: dict) -> tuple[str, ...]:
 def svm_row(
     run: pathlib.Path, data_dir: str | None, place: str | None = None
 ) -> tuple[str, ...]:
-    """The line of the support vector machine on a run's data."""
+    """Returns the row of the support vector machine on a run's data."""
     spec = run_directory.read_spec(run)
     images = dataset.load_again(spec.recipe.data, spec.fingerprint, data_dir, place)
     train, test = (_pixels(images, split) for split in ("train", "test"))
-    # gamma as in scikit-learn's own example, which has pixels of 0 to 16
+    # gamma as in scikit-learn's own example, whose pixels range from 0 to 16
     machine = sklearn.svm.SVC(gamma=0.001 * 16**2).fit(*train)
     accuracy = f"{machine.score(*test):.4f}"
     return f"{spec.recipe.data.name} pixels", "SVM (RBF)", "", accuracy, "", ""
@@ -56,7 +56,7 @@ def _pixels(images, split):
 
 def define_flags():
     flags.DEFINE_bool("svm", False, "Adds a support vector machine to the table.")
-    paths.DEFINE_path("csv", "Writes the runs to this CSV file, too.", paths.output)
+    paths.DEFINE_path("csv", "Also writes the runs to this CSV file.", paths.output)
     paths.DEFINE_data_place()
 
 

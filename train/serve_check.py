@@ -1,20 +1,19 @@
-"""python -m train.serve_check: does an export answer, without any of our code?
+"""python -m train.serve_check: checks that an export runs without any of our code.
 
     python -m train.serve_check runs/digits/export/1140
 
-Looks at the files of a SavedModel before anything is loaded from them, then loads it in
-a process of its own, in which keras, an_keras and model_zoo cannot be imported, and
-checks
+Inspects the files of a SavedModel before loading anything from them, then loads it in a
+separate process in which keras, an_keras and model_zoo cannot be imported. Checks
 
 - files and operations: only those that computations on tensors need
-  (`train/export/operations.py`); none that a server refuses, or that touches files or
-  draws numbers;
-- signatures: names, types and shapes; and the requests that warm a server up;
+  (`train/export/operations.py`), and none that a server refuses, that access files or
+  draw random numbers;
+- signatures: names, types and shapes; and the warm-up requests of a server;
 - batches of 1, 3 and 64 images: the same answer for an image in each of them;
-- images as users send them (`train.export.odd_images`): a right answer or an error, and
-  answers after an error;
+- images as users send them (`train.export.odd_images`): a correct answer or an error,
+  and answers after an error;
 - other formats in the directory: the same probabilities;
-- the accuracy on the test images, where the export knows the one it was trained to.
+- the accuracy on the test images, if the export records the accuracy after training.
 
 A part that takes longer than `--time_limit`, or ends that process, is an error.
 """

@@ -1,7 +1,7 @@
-"""Tables with users' names in them, in the terminal and as CSV.
+"""Tables that contain names given by users, in the terminal and as CSV.
 
-Names are shown as they are: rich reads no markup in them, a terminal no escape
-sequences, and a spreadsheet no formulas.
+Names are shown literally: not read as markup by rich, as escape sequences by a terminal
+or as formulas by a spreadsheet.
 """
 
 import csv
@@ -16,12 +16,12 @@ from rich.text import Text
 
 from train.cli import RunError
 
-# What spreadsheets take for the begin of a formula, and skip in front of one.
+# What spreadsheets read as the start of a formula, or skip before one.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")
 
 
 def printable(text: str) -> str:
-    """With escapes, as in Python, for what a terminal would not show."""
+    """Replaces characters that a terminal would not show with Python escapes."""
     return "".join(
         character
         if character.isprintable()
@@ -31,7 +31,7 @@ def printable(text: str) -> str:
 
 
 def show(columns, rows, title: str | None = None, width: int = 100) -> None:
-    """Prints a table; `width` characters where the terminal does not say."""
+    """Prints a table, `width` characters wide if the output is not a terminal."""
     table = rich.table.Table(
         *(rich.table.Column(_cell(name), overflow="fold") for name in columns),
         title=title and _cell(title),
@@ -47,23 +47,24 @@ def _cell(text):
 
 
 def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
-    """Writes a CSV file that is complete or not there; a column for each key.
+    """Writes a CSV file atomically, with a column for each key.
 
-    Text is quoted, and begins with an apostrophe where it would begin a formula.
+    Text is quoted, and prefixed with an apostrophe if it would start a formula.
 
     Raises:
-        RunError: something else than a file is there.
+        RunError: If something other than a file is there.
     """
     if path.exists() and not path.is_file():
         raise RunError(
-            f"{path} takes no table. Expected a file. Received: a directory or device."
+            f"{path} cannot hold a table. Expected a file. Received: a directory or "
+            "device."
         )
     columns = list(dict.fromkeys(name for row in rows for name in row))
     table = io.StringIO(newline="")
     writer = csv.writer(table, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(map(_value, columns))
     writer.writerows([_value(row.get(name, "")) for name in columns] for row in rows)
-    path = path.resolve()  # a link stays one
+    path = path.resolve()  # a link stays a link
     aside = path.with_name(f"{path.name}.writing")
     try:
         with aside.open(

@@ -1,19 +1,19 @@
-/* Classes and scores of an image file: an export, TensorFlow's C API, nothing else.
+/* Classifies an image file with an export and TensorFlow's C API, nothing else.
 
      TF_CPP_MIN_LOG_LEVEL=3 ./consumer models/digits/1140 image.png
 
    Prints a line for each of the best classes: its name, a tab, its score. Exit codes: 0
-   done, 1 an error, on stderr, 2 usage. (The variable silences TensorFlow.) Built from
-   the root of the checkout with the headers and libraries of the tensorflow wheel:
+   success, 1 an error, on stderr, 2 usage. (The variable silences TensorFlow.) Build it
+   in the root of the checkout with the headers and libraries of the tensorflow wheel:
 
      TF=$(python -c 'import tensorflow as tf; print(tf.sysconfig.get_lib())')
      gcc -std=c11 -O2 -Wall -Wextra -Werror -o consumer examples/serving/consumer.c \
          -I"$TF/include" -L"$TF" -Wl,-rpath,"$TF" \
          -l:libtensorflow_cc.so.2 -l:libtensorflow_framework.so.2
 
-   The signature `image_bytes` names the operations to feed and to fetch. It is read from
-   the MetaGraphDef that comes with the session, of which that takes three functions; what
-   it holds is what `saved_model_cli show --dir DIR --all` prints. */
+   The signature `image_bytes` names the operations to feed and to fetch. Three functions
+   read it from the MetaGraphDef that comes with the session. `saved_model_cli show --dir
+   DIR --all` prints its contents. */
 
 #include <errno.h>
 #include <stdbool.h>
@@ -43,12 +43,12 @@ typedef struct {
 } Bytes;
 
 static bool fail(const char *what, const char *why) {
-  /* TensorFlow's messages may go on with a stack of operations. */
+  /* TensorFlow's messages may continue with a stack of operations. */
   fprintf(stderr, "consumer: %s: %.*s\n", what, (int)strcspn(why, "\n"), why);
   return false;
 }
 
-/* ---- Protocol buffers: as much of their encoding as a signature needs ---- */
+/* ---- Protocol buffers: the part of their encoding that a signature needs ---- */
 
 static bool read_varint(Bytes *rest, uint64_t *value) {
   *value = 0;
@@ -62,7 +62,7 @@ static bool read_varint(Bytes *rest, uint64_t *value) {
   return false;
 }
 
-/* Takes the next field off `rest`. The content of a number is of no interest here. */
+/* Removes the next field from `rest`. The values of numbers are not needed. */
 static bool read_field(Bytes *rest, uint64_t *number, Bytes *content) {
   uint64_t tag, size = 0, ignored;
   if (!read_varint(rest, &tag)) return false;
@@ -90,7 +90,7 @@ static bool read_field(Bytes *rest, uint64_t *number, Bytes *content) {
   return true;
 }
 
-/* Finds a field of a message; with a `key`, the value of that entry of a map. */
+/* Finds a field of a message or, with a `key`, the value of that map entry. */
 static bool find(Bytes message, uint64_t wanted, const char *key, Bytes *found) {
   uint64_t number;
   Bytes content, name;
@@ -109,7 +109,7 @@ static bool find(Bytes message, uint64_t wanted, const char *key, Bytes *found) 
 
 /* ---- The model ---- */
 
-/* Finds the place in the graph of an input or output (`kind`) of the signature. */
+/* Finds the graph's tensor for an input or output (`kind`) of the signature. */
 static bool find_tensor(TF_Graph *graph, const TF_Buffer *meta_graph, uint64_t kind,
                         const char *key, TF_Output *place) {
   const Bytes message = {meta_graph->data, meta_graph->length};
@@ -119,8 +119,8 @@ static bool find_tensor(TF_Graph *graph, const TF_Buffer *meta_graph, uint64_t k
   if (!find(signature, kind, key, &tensor) || !find(tensor, TENSOR_NAME, NULL, &name))
     return fail("the signature " SIGNATURE " has no", key);
 
-  char operation[512]; /* and ":", and which of its outputs */
-  if (name.size >= sizeof operation) return fail("too long is the name of", key);
+  char operation[512]; /* followed by ":" and the index of its output */
+  if (name.size >= sizeof operation) return fail("tensor name too long for", key);
   memcpy(operation, name.data, name.size);
   operation[name.size] = '\0';
   char *colon = strrchr(operation, ':');
@@ -137,7 +137,7 @@ static bool find_tensor(TF_Graph *graph, const TF_Buffer *meta_graph, uint64_t k
 }
 
 static void keep(void *data, size_t length, void *argument) {
-  (void)data, (void)length, (void)argument; /* it is on the stack */
+  (void)data, (void)length, (void)argument; /* nothing to free: it is on the stack */
 }
 
 /* Runs the signature on one encoded image. The caller deletes `answers`. */
@@ -149,7 +149,7 @@ static bool run(TF_Session *session, TF_Graph *graph, const TF_Buffer *meta_grap
       !find_tensor(graph, meta_graph, SIGNATURE_OUTPUTS, "scores", &outputs[1]))
     return false;
 
-  /* A view of the file's bytes: nothing is copied, nothing has to be freed. */
+  /* A view of the file's bytes, so nothing is copied or has to be freed. */
   TF_TString text;
   TF_StringInit(&text);
   TF_StringAssignView(&text, (const char *)image.data, image.size);
@@ -181,7 +181,7 @@ static bool print(const TF_Tensor *classes, const TF_Tensor *scores) {
 
 /* ---- The program ---- */
 
-/* Reads a whole file; the caller frees what is in `content`. */
+/* Reads a whole file. The caller frees `content`. */
 static bool read_file(const char *path, unsigned char **content, size_t *size) {
   size_t capacity = 1 << 16;
   FILE *file = fopen(path, "rb");

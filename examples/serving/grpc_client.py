@@ -1,11 +1,11 @@
-"""Names and scores of image files, from TensorFlow Serving by gRPC.
+"""Prints class names and scores for image files, from TensorFlow Serving over gRPC.
 
     pip install tensorflow-serving-api
     python examples/serving/grpc_client.py image.png...
     python examples/serving/grpc_client.py --label=stable image.png
 
-Of TensorFlow it uses only the messages that tensorflow-serving-api is made of. Exit
-codes: 0 done, 1 an error, 2 usage.
+From TensorFlow, it uses only the messages that tensorflow-serving-api needs. Exit
+codes: 0 success, 1 an error, 2 usage.
 """
 
 import argparse
@@ -26,7 +26,7 @@ Guesses = list[tuple[str, float]]
 
 
 class ClientError(Exception):
-    """What the user reads, in one line."""
+    """An error for the user, on one line."""
 
 
 def build_request(
@@ -35,7 +35,7 @@ def build_request(
     version: int | None = None,
     label: str | None = None,
 ) -> predict_pb2.PredictRequest:
-    """A request for the contents of image files: to the newest version by default."""
+    """Builds a request for image file contents, by default to the newest version."""
     request = predict_pb2.PredictRequest()
     request.model_spec.name = model
     request.model_spec.signature_name = SIGNATURE
@@ -51,10 +51,10 @@ def build_request(
 
 
 def read_answer(response: predict_pb2.PredictResponse) -> list[Guesses]:
-    """For each image its best classes, (name, score), the best one first.
+    """Returns the best classes of each image as (name, score), the best one first.
 
     Raises:
-        ClientError: it is no answer of the signature.
+        ClientError: If it is not an answer of the signature.
     """
     missing = {"classes", "scores"} - set(response.outputs)
     if missing:
@@ -89,7 +89,7 @@ def predict(
     """Sends a request; returns the answer as `read_answer` does.
 
     Raises:
-        ClientError: there is no server, or it refuses.
+        ClientError: If there is no server, or it refuses the request.
     """
     with grpc.insecure_channel(server) as channel:
         stub = prediction_service_pb2_grpc.PredictionServiceStub(channel)

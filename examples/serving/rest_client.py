@@ -1,11 +1,11 @@
-"""Names and scores of image files, from TensorFlow Serving by REST.
+"""Prints class names and scores for image files, from TensorFlow Serving over REST.
 
     python examples/serving/rest_client.py image.png...
     python examples/serving/rest_client.py --label=stable image.png
 
-Needs Python and nothing else. JSON holds no bytes, so that images travel as
-{"b64": "..."}, which the server decodes: the model gets the bytes of the file. Exit
-codes: 0 done, 1 an error, 2 usage.
+Needs only Python. JSON cannot hold bytes, so images are sent as {"b64": "..."}, which
+the server decodes: the model receives the bytes of the file. Exit codes: 0 success, 1
+an error, 2 usage.
 """
 
 import argparse
@@ -27,13 +27,13 @@ Guesses = list[tuple[str, float]]
 
 
 class ClientError(Exception):
-    """What the user reads, in one line."""
+    """An error for the user, on one line."""
 
 
 def predict_url(
     server: str, model: str, version: int | None = None, label: str | None = None
 ) -> str:
-    """Where to send images: to a version, to a label, or to the newest version."""
+    """Returns the URL for images: of a version, a label, or the newest version."""
     which = ""
     if version is not None:
         which = f"/versions/{version}"
@@ -44,7 +44,7 @@ def predict_url(
 
 
 def build_request(contents: Sequence[bytes]) -> bytes:
-    """The body of a request: JSON, from the contents of image files."""
+    """Builds the body of a request, JSON, from the contents of image files."""
     instances = [
         {"image_bytes": {"b64": base64.b64encode(content).decode("ascii")}}
         for content in contents
@@ -53,10 +53,10 @@ def build_request(contents: Sequence[bytes]) -> bytes:
 
 
 def read_answer(body: bytes) -> list[Guesses]:
-    """For each image its best classes, (name, score), the best one first.
+    """Returns the best classes of each image as (name, score), the best one first.
 
     Raises:
-        ClientError: it is no answer of the signature.
+        ClientError: If it is not an answer of the signature.
     """
     try:
         return [
@@ -74,7 +74,7 @@ def read_answer(body: bytes) -> list[Guesses]:
 
 
 def one_line(body: bytes) -> str:
-    """The message in a body with an error, or else its beginning, in one line."""
+    """Returns the error message in a body, or else its start, on one line."""
     text = body.decode("utf-8", "replace")
     try:
         text = str(json.loads(text)["error"])
@@ -87,7 +87,8 @@ def predict(url: str, contents: Sequence[bytes], timeout: float) -> list[Guesses
     """Sends the contents of image files; returns the answer as `read_answer` does.
 
     Raises:
-        ClientError: there is no server, it refuses, or it is another kind of server.
+        ClientError: If there is no server, it refuses the request, or it is another
+            kind of server.
     """
     request = urllib.request.Request(
         url,

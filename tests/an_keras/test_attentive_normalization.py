@@ -1,4 +1,4 @@
-"""The layer as users meet it: shapes, modes, files, errors."""
+"""Behaviour of the layer for users: shapes, modes, files, errors."""
 
 import functools
 import json
@@ -13,7 +13,7 @@ from an_keras import AttentiveNormalization
 
 
 def numpy_layer(x, weights, momentum=0.9, epsilon=1e-5, training=False):
-    """The equations in float64; x (N, P, C). Returns y, moving mean and variance."""
+    """Returns y, moving mean and variance for x (N, P, C), in float64."""
     mean, variance = x.mean(1), x.var(1, ddof=1 if x.shape[1] > 1 else 0)
     logits = (mean / np.sqrt(variance + 1e-3)) @ weights["gate/kernel"]
     if training:
@@ -38,7 +38,7 @@ def numpy_layer(x, weights, momentum=0.9, epsilon=1e-5, training=False):
 
 
 def numbers(layer):
-    """All weights by name, after giving each a value that is not its initial one."""
+    """Sets every weight to a value other than its initial one; returns all by name."""
     rng = np.random.default_rng(0)
     values = {}
     for variable in layer.variables:
@@ -54,7 +54,7 @@ def numbers(layer):
     "shape",
     [(4, 6), (3, 5, 6), (2, 3, 5, 6), (3, 1, 1, 6), (1, 4, 4, 6), (2, 2, 3, 2, 6)],
 )
-def test_equals_the_equations_in_every_rank(shape, training):
+def test_layer_equals_the_equations_in_every_rank(shape, training):
     layer = AttentiveNormalization(num_components=3, dtype="float64")
     layer.build(shape)
     weights = numbers(layer)
@@ -87,7 +87,7 @@ def test_channels_first_equals_channels_last():
     )
 
 
-def test_masked_positions_do_not_count():
+def test_masked_positions_are_ignored():
     x = np.random.default_rng(1).normal(size=(3, 7, 4)).astype("float32")
     mask = np.ones((3, 7), bool)
     mask[:, 5:] = False
@@ -107,7 +107,7 @@ def test_masked_positions_do_not_count():
 
 @pytest.mark.parametrize("shape", [(4, 5, 6, 8), (4, 8)])
 @pytest.mark.parametrize("value", [np.nan, np.inf, 1e30])
-def test_what_is_masked_may_be_anything(shape, value):
+def test_masked_values_may_be_arbitrary(shape, value):
     layer = AttentiveNormalization(3, descriptor="mean_plus_max")
     mask = np.ones(shape[:-1], bool)
     mask[1] = False
@@ -118,7 +118,7 @@ def test_what_is_masked_may_be_anything(shape, value):
     assert all(np.isfinite(weight).all() for weight in layer.get_weights())
 
 
-def test_mask_of_size_one_stands_for_all_and_others_are_refused():
+def test_mask_axes_of_size_one_broadcast_and_other_shapes_raise():
     x = np.random.default_rng(1).normal(size=(4, 5, 6, 8)).astype("float32")
     mask = np.arange(5) < np.array([1, 3, 5, 2])[:, None]
     one, other = AttentiveNormalization(3), AttentiveNormalization(3)
@@ -133,7 +133,7 @@ def test_mask_of_size_one_stands_for_all_and_others_are_refused():
             one(x, mask=wrong)
 
 
-def test_mask_may_be_a_list_and_every_number_but_0_counts():
+def test_mask_may_be_a_list_or_nonzero_numbers():
     x = np.random.default_rng(1).normal(size=(2, 4, 8)).astype("float32")
     layer = AttentiveNormalization(3)
     mask = [[True, True, False, False], [True, True, True, False]]
@@ -142,14 +142,14 @@ def test_mask_may_be_a_list_and_every_number_but_0_counts():
     np.testing.assert_array_equal(backends.apply(layer, x, mask=numbers), expected)
 
 
-def test_attention_of_other_channels_is_refused():
+def test_attention_with_other_channels_raises():
     layer = AttentiveNormalization(3)
     layer.build((None, 4, 4, 6))
     with pytest.raises(ValueError, match="`inputs` must have 6 channels"):
         layer.attention(np.ones((2, 4, 4, 5), "float32"))
 
 
-def test_samples_that_are_masked_whole_do_not_count_in_the_gate():
+def test_gate_ignores_fully_masked_samples():
     layer = AttentiveNormalization(3)
     x = np.random.default_rng(1).normal(size=(4, 5, 8)).astype("float32")
     mask = np.repeat(np.array([True, True, False, False])[:, None], 5, axis=1)
@@ -162,7 +162,9 @@ def test_samples_that_are_masked_whole_do_not_count_in_the_gate():
 @pytest.mark.parametrize("descriptor", ["mean_over_std", "mean_plus_max"])
 @pytest.mark.parametrize("normalization", ["batch", "group", "instance", "layer", None])
 @pytest.mark.parametrize("shape", [(0, 5, 5, 4), (2, 0, 5, 4), (0, 0, 5, 4)], ids=str)
-def test_nothing_leaves_the_statistics(shape, normalization, descriptor, is_masked):
+def test_empty_inputs_leave_the_statistics_unchanged(
+    shape, normalization, descriptor, is_masked
+):
     layer = AttentiveNormalization(
         3,
         normalization=normalization,
@@ -182,7 +184,7 @@ def test_nothing_leaves_the_statistics(shape, normalization, descriptor, is_mask
 
 
 @pytest.mark.parametrize("axis", [1, -1])
-def test_a_batch_that_is_masked_whole_leaves_the_statistics(axis):
+def test_fully_masked_batch_leaves_the_statistics_unchanged(axis):
     layer = AttentiveNormalization(3, axis=axis)
     layer.build((None, 4, 4))
     before = layer.get_weights()
@@ -193,7 +195,7 @@ def test_a_batch_that_is_masked_whole_leaves_the_statistics(axis):
         np.testing.assert_array_equal(old, new)
 
 
-def test_numpy_numbers_and_callables_are_arguments_like_others():
+def test_numpy_numbers_and_callables_are_accepted():
     def ones(shape, dtype=None):
         return ops.ones(shape, dtype)
 
@@ -209,7 +211,7 @@ def test_numpy_numbers_and_callables_are_arguments_like_others():
     assert (ops.convert_to_numpy(layer.gate.hidden_kernel) == 1).all()
 
 
-def test_variables_have_the_names_and_shapes_that_files_rely_on():
+def test_variables_have_the_names_and_shapes_of_saved_files():
     layer = AttentiveNormalization(3, gate_hidden_units=6, name="an")
     layer.build((None, None, None, 4))
     gate = {"gamma": (3,), "beta": (3,), "moving_mean": (3,), "moving_variance": (3,)}
@@ -229,7 +231,7 @@ def test_variables_have_the_names_and_shapes_that_files_rely_on():
     }
 
 
-def test_layers_start_with_tables_of_their_own():
+def test_layers_start_with_different_tables():
     one, other = AttentiveNormalization(3), AttentiveNormalization(3)
     one.build((None, 8)), other.build((None, 8))
     for name in ("gamma", "beta"):
@@ -238,7 +240,7 @@ def test_layers_start_with_tables_of_their_own():
     assert abs(ops.convert_to_numpy(one.gamma).mean() - 1.0) < 0.1
 
 
-def test_frozen_layer_is_in_inference_mode_gate_included():
+def test_frozen_layer_and_its_gate_run_in_inference_mode():
     layer = AttentiveNormalization(3)
     layer.build((4, 5, 5, 8))
     numbers(layer)
@@ -273,7 +275,7 @@ def test_frozen_layer_stays_frozen(how, tmp_path):
     assert not model.trainable_variables
 
 
-def test_frozen_gate_leaves_the_rest_in_training():
+def test_frozen_gate_leaves_the_rest_trainable():
     layer = AttentiveNormalization(3)
     layer.build((4, 5, 5, 8))
     layer.gate.trainable = False
@@ -288,7 +290,7 @@ def test_frozen_gate_leaves_the_rest_in_training():
         assert moved == (is_statistic and "gate" not in variable.path)
 
 
-def test_regularizers_and_constraints_act_on_their_weights():
+def test_regularizers_and_constraints_apply_to_their_weights():
     layer = AttentiveNormalization(
         3,
         gate_hidden_units=5,
@@ -319,7 +321,7 @@ def test_regularizers_and_constraints_act_on_their_weights():
     ]
 
 
-def test_attention_is_what_the_mixture_uses_and_updates_nothing():
+def test_attention_matches_the_mixture_and_updates_nothing():
     layer = AttentiveNormalization(3)
     x = np.random.default_rng(1).normal(size=(4, 5, 5, 8)).astype("float32")
     before = [np.array(w) for w in (layer(x), layer.get_weights())[1]]
@@ -345,7 +347,7 @@ def test_large_half_precision_inputs_stay_finite(policy):
     assert backends.finite(y)
 
 
-def test_variance_survives_a_mean_that_dwarfs_it():
+def test_variance_is_accurate_for_a_large_mean():
     layer = AttentiveNormalization(3)
     noise = np.random.default_rng(1).normal(size=(8, 6, 6, 4))
     layer(1000.0 + noise, training=True)
@@ -364,7 +366,7 @@ def test_every_trainable_weight_gets_a_finite_gradient(shape):
         assert np.isfinite(array).all()
 
 
-def test_config_holds_the_arguments_and_rebuilds_the_layer():
+def test_config_contains_the_arguments_and_recreates_the_layer():
     arguments = {
         "num_components": 4,
         "normalization": "group",
@@ -386,7 +388,7 @@ def test_config_holds_the_arguments_and_rebuilds_the_layer():
     assert again.get_config() == config
 
 
-def test_keras_file_opens_in_a_process_that_only_imported_an_keras(tmp_path, command):
+def test_keras_file_loads_after_importing_only_an_keras(tmp_path, command):
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -396,7 +398,7 @@ def test_keras_file_opens_in_a_process_that_only_imported_an_keras(tmp_path, com
         ]
     )
     x = np.random.default_rng(1).normal(size=(4, 8, 8, 3)).astype("float32")
-    model(x, training=True)  # moves the statistics
+    model(x, training=True)  # updates the statistics
     model.save(tmp_path / "model.keras")
     np.save(tmp_path / "x.npy", x)
     program = (
@@ -422,7 +424,7 @@ def test_weights_file_keeps_every_value(tmp_path):
         np.testing.assert_array_equal(a, b)
 
 
-def test_fit_learns_and_moves_the_statistics():
+def test_fit_learns_and_updates_the_statistics():
     rng = np.random.default_rng(1)
     labels = rng.integers(0, 2, 128)
     x = rng.normal(size=(128, 6, 6, 4)) * (1 + labels[:, None, None, None])
@@ -482,17 +484,17 @@ def test_fit_learns_and_moves_the_statistics():
         (
             {"gate_activation": lambda x: ops.softmax(x, axis=0)},
             ValueError,
-            "each sample by itself",
+            "each sample independently",
         ),
         (
             {"gate_activation": layers.Softmax(axis=0)},
             ValueError,
-            "each sample by itself",
+            "each sample independently",
         ),
         ({"gate_activation": ops.log}, ValueError, "must be finite"),
     ],
 )
-def test_bad_arguments_are_named(arguments, error, words):
+def test_invalid_arguments_raise(arguments, error, words):
     with pytest.raises(error, match=words):
         AttentiveNormalization(**arguments)
 
@@ -514,13 +516,13 @@ def test_bad_arguments_are_named(arguments, error, words):
         ({"normalization": "instance"}, (None, 4), "needs positions"),
     ],
 )
-def test_shapes_that_do_not_fit_are_named(arguments, shape, words):
+def test_incompatible_shapes_raise(arguments, shape, words):
     with pytest.raises(ValueError, match=words):
         AttentiveNormalization(**arguments).build(shape)
 
 
 def sparsemax(x, is_right=False):
-    """Martins and Astudillo 2016; otherwise as Keras 3.15.1 has it."""
+    """Sparsemax (Martins and Astudillo 2016) if `is_right`, else as in Keras 3.15.1."""
     ordered = ops.flip(ops.sort(x, axis=-1), axis=-1)
     totals = ops.cumsum(ordered, axis=-1)
     ranks = ops.arange(1, x.shape[-1] + 1, dtype=x.dtype)
@@ -541,7 +543,7 @@ def is_mended():
         *(
             pytest.param(
                 spelling,
-                marks=pytest.mark.skipif(is_mended(), reason="Keras mended sparsemax"),
+                marks=pytest.mark.skipif(is_mended(), reason="Keras fixed sparsemax"),
             )
             for spelling in (
                 "sparsemax",
@@ -553,9 +555,7 @@ def is_mended():
     ],
 )
 @pytest.mark.parametrize("num_components", [2, 10])
-def test_a_distribution_whose_weights_do_not_add_up_is_refused(
-    activation, num_components
-):
+def test_distribution_that_does_not_add_up_to_1_is_rejected(activation, num_components):
     with pytest.raises(ValueError, match="add up to 1 for some logits and to 0.*spars"):
         AttentiveNormalization(num_components, gate_activation=activation)
 
@@ -571,6 +571,6 @@ def test_a_distribution_whose_weights_do_not_add_up_is_refused(
         "linear",
     ],
 )
-def test_other_activations_are_those_of_a_gate(activation, num_components):
+def test_other_activations_are_accepted(activation, num_components):
     layer = AttentiveNormalization(num_components, gate_activation=activation)
     assert backends.finite(layer(np.ones((2, 4, 4, 3), "float32")))

@@ -1,4 +1,4 @@
-"""BatchNormalization is Keras' own, in results and in files."""
+"""BatchNormalization equals that of Keras, in results and in files."""
 
 import backends
 import keras
@@ -8,7 +8,7 @@ import pytest
 from an_keras import BatchNormalization
 
 
-def test_results_and_weight_files_are_those_of_keras(tmp_path):
+def test_results_and_weight_files_equal_those_of_keras(tmp_path):
     x = np.random.default_rng(0).normal(3.0, 2.0, (4, 5, 5, 6)).astype("float32")
     theirs = keras.Sequential(
         [keras.Input((5, 5, 6)), keras.layers.BatchNormalization()]
@@ -25,7 +25,7 @@ def test_results_and_weight_files_are_those_of_keras(tmp_path):
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 @pytest.mark.parametrize("shape", [(0, 4), (0, 5, 5, 4), (2, 0, 5, 4)], ids=str)
-def test_nothing_leaves_the_statistics(shape, dtype):
+def test_empty_inputs_leave_the_statistics_unchanged(shape, dtype):
     layer = BatchNormalization(dtype=dtype)
     layer.build((*[None] * (len(shape) - 1), 4))
     before = layer.get_weights()
@@ -34,7 +34,7 @@ def test_nothing_leaves_the_statistics(shape, dtype):
         np.testing.assert_array_equal(old, new)
 
 
-def test_file_opens_after_importing_an_keras(tmp_path):
+def test_file_loads_after_importing_an_keras(tmp_path):
     model = keras.Sequential([keras.Input((6,)), BatchNormalization()])
     model.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")

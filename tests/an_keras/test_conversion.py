@@ -1,4 +1,4 @@
-"""Attentive normalization in existing models, without changing what they compute."""
+"""Conversion of existing models, without changing what they compute."""
 
 import backends
 import keras
@@ -11,7 +11,7 @@ from an_keras import AttentiveNormalization, convert_normalization
 
 
 def norms_as_after_training(model, seed=0):
-    """Random statistics and affines, as training leaves them."""
+    """Sets random statistics and affine parameters, as after training."""
     rng = np.random.default_rng(seed)
     for layer in model._flatten_layers():
         for name in ("gamma", "moving_variance"):
@@ -26,7 +26,7 @@ def norms_as_after_training(model, seed=0):
 
 
 def network(norm=layers.BatchNormalization, **arguments):
-    """Stem, a 3x3 convolution with padding and dropout before its norm, a 1x1 one."""
+    """A stem, a 3x3 convolution with padding and dropout before its norm, and a 1x1."""
     inputs = keras.Input((12, 12, 3))
     x = layers.Conv2D(8, 3, strides=2, name="stem")(inputs)
     x = layers.ReLU()(norm(name="stem_norm", **arguments)(x))
@@ -46,7 +46,7 @@ def images():
 
 
 def assert_same_function(old, new, x, training=False):
-    if training:  # dropout would differ
+    if training:  # dropout would cause differences
         for model in (old, new):
             for layer in model.layers:
                 if isinstance(layer, layers.Dropout):
@@ -69,7 +69,7 @@ def assert_same_function(old, new, x, training=False):
         (layers.LayerNormalization, {"scale": False, "center": False}),
     ],
 )
-def test_every_kind_keeps_outputs_in_inference_and_training(
+def test_conversion_preserves_the_outputs_of_every_kind(
     norm, arguments, training, images
 ):
     old = network(norm, **arguments)
@@ -83,7 +83,7 @@ def test_every_kind_keeps_outputs_in_inference_and_training(
     assert_same_function(old, new, images, training)
 
 
-def test_the_published_place_is_found_in_the_graph():
+def test_published_place_is_found_in_the_graph():
     report = []
     new = convert_normalization(network(), report=report)
     assert isinstance(new.get_layer("spatial_norm"), AttentiveNormalization)
@@ -94,7 +94,7 @@ def test_the_published_place_is_found_in_the_graph():
     ]
 
 
-def test_where_norms_come_first_those_before_spatial_convolutions_are_the_place():
+def test_norms_before_convolutions_are_selected_if_none_follow():
     """As in a DenseNet."""
     inputs = keras.Input((12, 12, 3))
     x = layers.Conv2D(8, 3)(inputs)
@@ -111,7 +111,7 @@ def test_where_norms_come_first_those_before_spatial_convolutions_are_the_place(
 @pytest.mark.parametrize(
     "where", [r"^(stem|point)", lambda layer: not layer.name.startswith("spatial")]
 )
-def test_norms_are_chosen_by_name_or_function(where):
+def test_norms_are_selected_by_name_or_function(where):
     new = convert_normalization(network(), where=where)
     for name in ("stem_norm", "point_norm"):
         assert isinstance(new.get_layer(name), AttentiveNormalization)
@@ -127,7 +127,7 @@ def test_norms_are_chosen_by_name_or_function(where):
         (lambda layer: len(layer.name), [2, 2, 2]),
     ],
 )
-def test_components_follow_the_stride(num_components, expected):
+def test_number_of_components_depends_on_the_stride(num_components, expected):
     model = keras.Sequential(
         [
             keras.Input((32, 32, 1)),
@@ -159,8 +159,8 @@ def test_rows_add_up_exactly_and_differ_by_the_noise():
         assert not np.any(ops.convert_to_numpy(layer.gate.bias))
 
 
-def test_rows_differ_where_gamma_starts_at_zero():
-    """As the last norm of a residual block does."""
+def test_rows_differ_if_gamma_is_zero():
+    """Like the last norm of a residual block."""
     model = network(gamma_initializer="zeros")
     model.get_layer("spatial_norm").gamma.assign(np.zeros(8))
     layer = convert_normalization(model).get_layer("spatial_norm")
@@ -198,7 +198,7 @@ def test_nested_and_shared_models_are_converted_once(images):
         np.testing.assert_array_equal(before, ops.convert_to_numpy(after))
 
 
-def test_a_norm_shared_by_different_places_is_refused():
+def test_norm_shared_between_different_places_is_rejected():
     shared = layers.BatchNormalization(name="shared")
     inputs = keras.Input((12, 12, 4))
     x = shared(layers.Conv2D(4, 3)(layers.Conv2D(4, 3)(inputs)))
@@ -230,17 +230,17 @@ class OwnNorm(layers.BatchNormalization):
     pass
 
 
-def test_what_cannot_become_attentive_is_named():
+def test_norms_that_cannot_be_converted_raise():
     def model(layer):
         sequence = [keras.Input((12, 12, 3)), layers.Conv2D(4, 3), layers.Conv2D(4, 3)]
         return keras.Sequential([*sequence, layer])
 
     for layer, words in (
         (Block(name="block"), r"block/in \(a norm inside a custom layer, Block"),
-        (OwnNorm(name="own"), r"own \(OwnNorm, a subclass with code of its own"),
+        (OwnNorm(name="own"), r"own \(OwnNorm is a subclass with its own code"),
         (layers.LayerNormalization(axis=(1, 2, 3), name="all"), "over the channels"),
         (layers.BatchNormalization(axis=2, name="rows"), "rows .*`axis` must be"),
-        (layers.RMSNormalization(name="rms"), "rms .*subtracts no mean"),
+        (layers.RMSNormalization(name="rms"), "rms .*does not subtract the mean"),
     ):
         report = []
         with pytest.raises(ValueError, match=words):
@@ -265,7 +265,7 @@ def test_what_cannot_become_attentive_is_named():
         ({"noise": 10**400}, "`noise` must be >= 0 and at most 10"),
     ],
 )
-def test_values_outside_of_their_range_are_named(arguments, words):
+def test_values_out_of_range_raise(arguments, words):
     with pytest.raises(ValueError, match=words):
         convert_normalization(network(), **arguments)
 
@@ -274,7 +274,7 @@ def test_values_outside_of_their_range_are_named(arguments, words):
     "arguments",
     [{"where": 3}, {"num_components": 2.5}, {"noise": "little"}, {"report": True}],
 )
-def test_other_types_are_named(arguments):
+def test_wrong_types_raise(arguments):
     with pytest.raises(TypeError, match="Received"):
         convert_normalization(network(), **arguments)
 
@@ -288,14 +288,14 @@ class Unserializable(layers.Layer):
         return self.factor * x
 
 
-def test_layers_that_cannot_be_made_again_are_named():
+def test_layers_that_cannot_be_recreated_raise():
     old = keras.Sequential([keras.Input((8, 8, 3)), layers.BatchNormalization()])
     old.add(Unserializable(2.0))
     with pytest.raises(ValueError, match="'doubled' of class Unserializable"):
         convert_normalization(old, "all")
 
 
-def test_models_that_are_no_graph_are_named():
+def test_models_that_are_not_graphs_raise():
     class Subclassed(keras.Model):
         def __init__(self):
             super().__init__(name="mine")
@@ -334,7 +334,7 @@ def test_trainable_dtype_and_state_are_kept(images):
     np.testing.assert_allclose(a, b, atol=0.05 * a.std())  # bfloat16
 
 
-def test_converted_models_are_saved_and_loaded(tmp_path, images):
+def test_converted_models_can_be_saved_and_loaded(tmp_path, images):
     new = convert_normalization(network())
     new.save(tmp_path / "model.keras")
     again = keras.models.load_model(tmp_path / "model.keras")
@@ -343,7 +343,7 @@ def test_converted_models_are_saved_and_loaded(tmp_path, images):
     )
 
 
-def test_sequences_are_converted_too():
+def test_sequence_models_are_converted():
     model = keras.Sequential(
         [
             keras.Input((20, 3)),
@@ -367,7 +367,7 @@ def own_loss(y_true, y_pred):
 @pytest.mark.parametrize(
     "arguments", [{"training": True}, {"training": False}, {"mask": True}], ids=str
 )
-def test_arguments_of_calls_are_kept(norm, arguments, images):
+def test_call_arguments_are_kept(norm, arguments, images):
     inputs = keras.Input(images.shape[1:])
     if "mask" in arguments:
         arguments = {"mask": ops.max(inputs, axis=-1) > 0.5}
@@ -382,14 +382,14 @@ def test_arguments_of_calls_are_kept(norm, arguments, images):
         np.testing.assert_allclose(b, a, atol=1e-5)
 
 
-def test_losses_that_keras_cannot_name_are_no_obstacle():
+def test_unregistered_losses_do_not_prevent_conversion():
     old = network()
     old.compile("sgd", own_loss)
     new = convert_normalization(old)
     assert old.compiled and not new.compiled
 
 
-def test_what_is_frozen_stays_frozen_and_what_is_not_does_not():
+def test_trainable_state_is_kept_for_every_layer_and_weight():
     old = network()
     old.trainable = False
     old.get_layer("spatial_norm").trainable = True
@@ -413,7 +413,7 @@ def test_what_is_frozen_stays_frozen_and_what_is_not_does_not():
         (layers.GroupNormalization, "has a mask, which group normalization ignores"),
     ],
 )
-def test_masks_are_respected_or_refused(norm, words):
+def test_masks_are_respected_or_rejected(norm, words):
     options = {"groups": 2} if norm is layers.GroupNormalization else {}
     model = keras.Sequential(
         [
@@ -432,7 +432,7 @@ def test_masks_are_respected_or_refused(norm, words):
         assert_same_function(model, convert_normalization(model, "all"), x, training)
 
 
-def test_weights_shared_by_different_layers_are_refused():
+def test_weights_shared_between_layers_are_rejected():
     class Transposed(layers.Layer):
         def __init__(self, dense, **kwargs):
             super().__init__(**kwargs)
@@ -454,7 +454,7 @@ def test_weights_shared_by_different_layers_are_refused():
     inputs = keras.Input((6,))
     x = layers.BatchNormalization()(dense(inputs))
     model = keras.Model(inputs, Transposed(dense)(x))
-    with pytest.raises(ValueError, match="share single weights"):
+    with pytest.raises(ValueError, match="share individual weights"):
         convert_normalization(model, "all")
 
 
@@ -465,7 +465,7 @@ def test_optional_inputs_stay_optional():
     assert new.inputs[1]._keras_history.operation.optional
 
 
-def test_double_precision_keeps_its_digits(images):
+def test_double_precision_is_preserved(images):
     old = network(dtype="float64")
     norm = old.get_layer("spatial_norm")
     layer = convert_normalization(old).get_layer("spatial_norm")
@@ -476,7 +476,7 @@ def test_double_precision_keeps_its_digits(images):
 
 
 def attention_after_training(noise, images):
-    """Differences of the attention over components and over images, after 50 steps."""
+    """Returns the range of attention over components and over images after 50 steps."""
     keras.utils.set_random_seed(0)
     model = convert_normalization(network(), noise=noise)
     model.compile(keras.optimizers.Adam(0.03), "mse")
@@ -491,14 +491,14 @@ def attention_after_training(noise, images):
 def test_noise_separates_the_components(images):
     without, _ = attention_after_training(0.0, images)
     with_noise, between_images = attention_after_training(0.1, images)
-    assert without < 1e-4  # rounding, which training lets grow
+    assert without < 1e-4  # rounding errors, which grow in training
     assert with_noise > 1e-2
     assert between_images > 1e-2
 
 
-def test_norm_with_numbers_that_are_not_for_attention_is_named():
+def test_norm_with_an_unsupported_epsilon_raises():
     model = keras.Sequential(
         [keras.Input((8, 8, 3)), layers.BatchNormalization(epsilon=0.0, name="odd")]
     )
-    with pytest.raises(ValueError, match="odd cannot become attentive: `epsilon` must"):
+    with pytest.raises(ValueError, match="odd cannot be converted: `epsilon` must"):
         convert_normalization(model, where="all")

@@ -1,4 +1,4 @@
-"""Looking inside a model, folding it, freezing parts of it."""
+"""Collecting attention, folding models, freezing parts of them."""
 
 import threading
 
@@ -41,7 +41,7 @@ def test_attention_of_nested_and_shared_layers_is_collected_by_path():
         np.testing.assert_array_equal(old, new)
 
 
-def test_model_without_attention_is_named():
+def test_model_without_attention_raises():
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(2)], name="plain")
     with pytest.raises(
         ValueError, match="no AttentiveNormalization. Received: 'plain'"
@@ -50,7 +50,7 @@ def test_model_without_attention_is_named():
 
 
 class Member(keras.Model):
-    """Its second norm is called only `where` says so."""
+    """Calls its second norm only in training, or always with `where="always"`."""
 
     def __init__(self, where="training", **kwargs):
         super().__init__(**kwargs)
@@ -68,7 +68,7 @@ class Member(keras.Model):
         return self.norm(x, training=training)
 
 
-def test_layers_that_are_not_called_in_inference_have_no_entry():
+def test_layers_not_called_in_inference_have_no_entry():
     model, x = Member(), np.ones((5, 4, 4, 3), "float32")
     model(x)
     assert list(collect_attention(model, x)) == [model.norm.path]
@@ -100,7 +100,7 @@ def functional_ensemble(members):
 
 
 @pytest.mark.parametrize("make", [functional_ensemble, Ensemble])
-def test_members_of_an_ensemble_are_told_apart(make):
+def test_ensemble_members_have_different_paths(make):
     members = [functional_member("a"), functional_member("b")]
     x = np.random.default_rng(0).normal(size=(5, 4, 4, 3)).astype("float32")
     collected = collect_attention(make(members), x)
@@ -110,13 +110,13 @@ def test_members_of_an_ensemble_are_told_apart(make):
         np.testing.assert_allclose(ops.convert_to_numpy(attention), expected, atol=1e-6)
 
 
-def test_members_without_a_name_of_their_own_are_named():
+def test_ensemble_members_with_equal_names_raise():
     model = Ensemble([functional_member("a"), functional_member("a")])
-    with pytest.raises(ValueError, match="Received: several of the name a/norm"):
+    with pytest.raises(ValueError, match="Received: several layers named a/norm"):
         collect_attention(model, np.ones((5, 4, 4, 3), "float32"))
 
 
-def test_calls_of_other_threads_are_not_mixed_in():
+def test_calls_in_other_threads_are_ignored():
     model, x = Member(), np.ones((5, 4, 4, 3), "float32")
     model(x)
 
@@ -149,22 +149,22 @@ class InAThread(layers.Layer):
         return outputs[0]
 
 
-def test_layer_that_the_model_calls_in_another_thread_is_named():
+def test_layer_called_in_another_thread_raises():
     model, x = Ensemble([InAThread(), Member()]), np.ones((5, 4, 4, 3), "float32")
     model(x)
-    with pytest.raises(ValueError, match="of this thread.*Received: .*in_a_thread"):
+    with pytest.raises(ValueError, match="in this thread.*Received: .*in_a_thread"):
         collect_attention(model, x)
 
 
 class Branch(Member):
-    """Python decides by the values."""
+    """A model whose Python code branches on the values of its inputs."""
 
     def call(self, x, training=None):
         x = ops.convert_to_tensor(x)
         return self.norm(x) if float(ops.mean(x)) > 0 else self.auxiliary(x)
 
 
-def test_branch_that_values_choose_has_the_only_entry():
+def test_only_the_branch_taken_has_an_entry():
     model, x = Branch(), np.ones((5, 4, 4, 3), "float32")
     model.build(x.shape)
     assert list(collect_attention(model, x)) == [model.norm.path]
@@ -178,7 +178,7 @@ def test_branch_that_values_choose_has_the_only_entry():
         ((Member(), keras.Input((4, 4, 3))), "Received a symbolic tensor"),
     ],
 )
-def test_what_cannot_be_observed_is_an_error(arguments, error):
+def test_invalid_models_and_inputs_raise(arguments, error):
     with pytest.raises((TypeError, ValueError), match=error):
         collect_attention(*arguments)
 
@@ -197,7 +197,7 @@ class Cell(layers.Layer):
         return y, [y]
 
 
-def test_steps_of_a_recurrent_network_are_collected_where_it_is_unrolled():
+def test_rnn_steps_are_collected_only_if_unrolled():
     x = np.ones((4, 5, 3), "float32")
 
     def recurrent(unroll):
@@ -212,7 +212,7 @@ def test_steps_of_a_recurrent_network_are_collected_where_it_is_unrolled():
 
 
 def attentive_network(**arguments):
-    """Two attentive normalizations after some training steps."""
+    """Returns a trained model with two attentive normalizations, and its inputs."""
     model = keras.Sequential(
         [
             keras.Input((8, 8, 3)),
@@ -244,7 +244,7 @@ def attentive_network(**arguments):
         ({"gate_hidden_units": 6, "epsilon": 0.1}, None, None),
     ],
 )
-def test_folded_models_compute_the_same_without_statistics(
+def test_folded_models_give_the_same_outputs_without_statistics(
     arguments, backbone, gate, tmp_path
 ):
     model, x = attentive_network(**arguments)
@@ -259,7 +259,7 @@ def test_folded_models_compute_the_same_without_statistics(
     np.testing.assert_array_equal(b, backends.apply(again, x))
 
 
-def test_folding_in_double_precision_keeps_its_digits():
+def test_folding_preserves_double_precision():
     model = keras.Sequential(
         [keras.Input((4, 4, 3)), AttentiveNormalization(4, dtype="float64")]
     )
@@ -293,7 +293,7 @@ def inside_a_model_called_in_training():
 
 
 def after_dropout_at_random():
-    """Keras hands `training` on to the layers after it."""
+    """Returns a model in which Keras passes `training` of dropout on to the norm."""
     inputs = keras.Input((6, 6, 3))
     outputs = layers.GaussianDropout(1e-7)(inputs, training=True)
     return keras.Model(inputs, AttentiveNormalization(3, name="norm")(outputs))
@@ -330,7 +330,7 @@ def with_dropout_at_random_after_it():
         (with_dropout_at_random_after_it, True),
     ],
 )
-def test_layers_that_use_the_statistics_of_the_batch_stay_as_they_are(make, is_folded):
+def test_layers_that_use_batch_statistics_are_not_folded(make, is_folded):
     model = make()
     x = np.random.default_rng(0).normal(1, 3, (8, 6, 6, 3)).astype("float32")
     for _ in range(3):
@@ -343,7 +343,7 @@ def test_layers_that_use_the_statistics_of_the_batch_stay_as_they_are(make, is_f
     assert (norm.normalization is None) == is_folded
 
 
-def test_what_is_frozen_stays_frozen_when_it_is_folded():
+def test_frozen_weights_stay_frozen_when_folded():
     norm = AttentiveNormalization(3, name="norm")
     model = keras.Sequential([keras.Input((4, 4, 3)), norm])
     norm.gamma.trainable = norm.gate.kernel.trainable = False
@@ -352,7 +352,7 @@ def test_what_is_frozen_stays_frozen_when_it_is_folded():
     assert trainable == {"gamma": False, "beta": True, "kernel": False, "bias": True}
 
 
-def test_copies_keep_dropout_that_works_in_inference():
+def test_folding_keeps_dropout_that_is_active_in_inference():
     inputs = keras.Input((6, 6, 3))
     outputs = AttentiveNormalization(3)(inputs)
     model = keras.Model(inputs, layers.Dropout(0.5)(outputs, training=True))
@@ -377,7 +377,7 @@ class Block(layers.Layer):
         return self.scale(self.norm(x, training=training)) * self.own
 
 
-def test_what_cannot_be_folded_is_named():
+def test_models_that_cannot_be_folded_raise():
     hidden = keras.Sequential([keras.Input((4, 4, 3)), Block(name="block")])
     with pytest.raises(ValueError, match="Received: block/within"):
         fold_for_inference(hidden)
@@ -388,7 +388,7 @@ def test_what_cannot_be_folded_is_named():
         fold_for_inference(plain)
 
 
-def test_frozen_norms_stay_while_the_rest_is_trained():
+def test_frozen_norms_do_not_change_in_training():
     model, x = attentive_network()
     freeze_normalization(model)
     model.compile(keras.optimizers.SGD(0.05), "mse")
@@ -403,7 +403,7 @@ def test_frozen_norms_stay_while_the_rest_is_trained():
     assert {path.split("/")[-2] for path in changed} == {"conv", "other", "predictions"}
 
 
-def test_only_norms_are_trained_in_cheap_fine_tuning():
+def test_freezing_all_but_normalization_leaves_norms_trainable():
     model, _ = attentive_network()
     freeze_all_but_normalization(model)
     owners = {v.path.split("/")[-2] for v in model.trainable_variables}
@@ -422,18 +422,18 @@ def test_norms_inside_custom_layers_are_found():
 
 
 @pytest.mark.parametrize("freeze", [freeze_normalization, freeze_all_but_normalization])
-def test_models_without_norms_are_named(freeze):
+def test_models_without_norms_raise(freeze):
     plain = keras.Sequential([keras.Input((4,)), layers.Dense(2)], name="plain")
     with pytest.raises(ValueError, match="no normalization layer. Received: 'plain'"):
         freeze(plain)
 
 
-def test_other_objects_are_named():
+def test_freezing_other_objects_raises():
     with pytest.raises(TypeError, match="must be a Keras model. Received: 3"):
         freeze_normalization(3)
 
 
-def test_folded_weights_that_overflow_are_an_error():
+def test_folded_weights_that_overflow_raise():
     norm = AttentiveNormalization(3, dtype="float16", name="norm")
     model = keras.Sequential([keras.Input((2, 2, 3)), norm])
     norm.moving_variance.assign(np.full(3, 1e-8))

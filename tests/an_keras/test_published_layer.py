@@ -49,7 +49,7 @@ def arguments_of(case):
 
 
 def weight_of(layer, key):
-    """The variable that holds the state-dict entry `key` of the published layer."""
+    """Returns the variable for the state-dict entry `key` of the published layer."""
     statistics = {"running_mean": "moving_mean", "running_var": "moving_variance"}
     head, _, leaf = key.rpartition(".")
     if not head:
@@ -140,7 +140,7 @@ def check_layer(case, dtype):
 
 
 def unbiased(case, key, weight):
-    """The buffer PyTorch holds after the step in which Keras arrived at `weight`.
+    """Returns the PyTorch buffer after the step in which Keras arrives at `weight`.
 
     Both move by 0.1 of the batch statistic; PyTorch moves by n/(n-1) of the variance.
     """
@@ -154,7 +154,7 @@ def unbiased(case, key, weight):
 
 
 @pytest.mark.parametrize("weight", ["gamma", "beta", "gate/kernel", "moving_variance"])
-def test_one_percent_on_one_number_is_noticed(weight):
+def test_one_percent_error_in_one_number_is_detected(weight):
     layer = build("bn_mode2_eval")
     variable = next(v for v in layer.variables if v.path.endswith(weight))
     values = ops.convert_to_numpy(variable).copy()

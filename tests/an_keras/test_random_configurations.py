@@ -88,7 +88,7 @@ def test_layer_equals_the_numpy_model(case):
     assert np.abs(received - y).max() <= bound[case["dtype"]] * size * 4
 
 
-def test_reference_is_not_blind():
+def test_reference_detects_an_error_of_one_percent():
     layer = AttentiveNormalization(3)
     layer.build((4, 5, 5, 8))
     x = np.random.default_rng(0).normal(size=(4, 5, 5, 8)).astype("float32")
@@ -106,7 +106,7 @@ def test_reference_is_not_blind():
     assert np.abs(received - y).max() > 1e-4
 
 
-def test_dynamic_batch_and_positions():
+def test_batch_and_positions_may_be_dynamic():
     model = keras.Sequential(
         [
             keras.Input((None, None, 4)),

@@ -1,4 +1,4 @@
-"""Attention where JAX calls layers in compiled functions."""
+"""Collecting attention of layers that JAX calls in compiled functions."""
 
 import jax
 import keras
@@ -24,7 +24,7 @@ class HalfCompiled(keras.Model):
 
 
 @pytest.mark.parametrize("was_compiled", [True, False])
-def test_layers_inside_of_compiled_functions_are_named(was_compiled):
+def test_layers_inside_compiled_functions_raise(was_compiled):
     model, x = HalfCompiled(), np.ones((2, 4, 4, 3), "float32")
     model.build(x.shape)
     if was_compiled:

@@ -1,4 +1,4 @@
-"""Other programs compute what the layer computes."""
+"""Exported formats compute what the layer computes."""
 
 import keras
 import numpy as np
@@ -23,7 +23,7 @@ from an_keras import AttentiveNormalization
 def model(request):
     layer = AttentiveNormalization(3, **request.param)
     model = keras.Sequential([keras.Input((6, 5, 4)), layer])
-    model(images(), training=True)  # moves the statistics
+    model(images(), training=True)  # updates the statistics
     return model
 
 
@@ -53,7 +53,7 @@ def run_onnx(path):
     return session.run(None, {session.get_inputs()[0].name: images()})[0]
 
 
-@pytest.mark.filterwarnings("default")  # the converters' own
+@pytest.mark.filterwarnings("default")  # warnings of the converters
 @pytest.mark.parametrize(
     ("kind", "suffix", "run"),
     [
@@ -62,14 +62,14 @@ def run_onnx(path):
         ("onnx", ".onnx", run_onnx),
     ],
 )
-def test_exported_layer_gives_equal_values(model, kind, suffix, run, tmp_path):
+def test_exported_layer_gives_the_same_values(model, kind, suffix, run, tmp_path):
     path = str(tmp_path / f"model{suffix}")
     model.export(path, format=kind, verbose=False)
     expected = ops.convert_to_numpy(model(images()))
     np.testing.assert_allclose(run(path), expected, atol=1e-5)
 
 
-def test_json_rebuilds_the_layer(model, tmp_path):
+def test_json_recreates_the_layer(model, tmp_path):
     again = keras.models.model_from_json(model.to_json())
     model.save_weights(tmp_path / "an.weights.h5")
     again.load_weights(tmp_path / "an.weights.h5")

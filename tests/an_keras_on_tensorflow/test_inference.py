@@ -1,4 +1,4 @@
-"""Attention where TensorFlow calls layers in functions."""
+"""Collecting attention of layers that TensorFlow calls in functions."""
 
 import threading
 
@@ -33,7 +33,7 @@ def in_a_graph(layer):
 @pytest.mark.parametrize("trainable", [True, False])
 @pytest.mark.parametrize("was_traced", [True, False])
 @pytest.mark.parametrize("wrap", [lambda layer: layer, in_a_graph])
-def test_layers_inside_of_functions_are_named(wrap, was_traced, trainable):
+def test_layers_inside_functions_raise(wrap, was_traced, trainable):
     layer = InFunction()
     layer.build((None, 8, 8, 3))
     model = wrap(layer)
@@ -44,14 +44,14 @@ def test_layers_inside_of_functions_are_named(wrap, was_traced, trainable):
         collect_attention(model, X)
 
 
-def test_models_may_be_observed_in_a_function():
+def test_attention_can_be_collected_in_a_function():
     model = keras.Sequential([keras.Input((8, 8, 3)), AttentiveNormalization(3)])
     norm = model.layers[-1]
     collected = tf.function(lambda x: collect_attention(model, x))(X)
     np.testing.assert_allclose(collected[norm.path], norm.attention(X), atol=1e-6)
 
 
-def test_threads_that_observe_one_model_get_their_own_images():
+def test_threads_collect_the_attention_of_their_own_images():
     model = in_a_graph(AttentiveNormalization(3))
     sizes = {}
 

@@ -1,4 +1,4 @@
-"""The compiled passes: which path runs, and that both compute the same."""
+"""The compiled passes: when they run, and that both paths compute the same."""
 
 import functools
 import inspect
@@ -24,12 +24,13 @@ CONFIGURATIONS = {
     "hidden": {"gate_hidden_units": 6},
     "softmax": {"gate_activation": "softmax", "gate_normalization": None},
 }
-# 49 = 7 x 7, 53 is prime, 51 = 3 x 17: groups of 7, of 16 and a rest; 2 and 5 are few.
+# 49 = 7 x 7, 53 is prime, 51 = 3 x 17: groups of 7, or of 16 with a remainder.
+# 2 and 5 are few positions.
 SHAPES = [(7, 7), (53, 1), (17, 3), (2, 1), (5,), (3, 4, 5), (16, 16)]
 
 
 def step(layer, x, dy, mode):
-    """Output, gradients and statistics of one training step, and its graph."""
+    """Returns output, gradients and statistics of one training step, and its graph."""
     layer.build(x.shape)
 
     def run(x):
@@ -47,7 +48,7 @@ def step(layer, x, dy, mode):
 
 
 def both(make, shape, dtype="float32", shift=0.3, scale=2.0):
-    """The same step by the compiled passes and by plain operations."""
+    """Runs the same step with the compiled passes and with plain operations."""
     rng = np.random.default_rng(0)
     x = tf.cast(rng.normal(shift, scale, shape), dtype)
     dy = rng.normal(size=shape)
@@ -83,7 +84,7 @@ def test_both_paths_compute_the_same(name, shape):
     ],
     ids=str,
 )
-def test_what_has_no_kernels_takes_the_plain_path(arguments):
+def test_unsupported_arguments_use_plain_operations(arguments):
     layer = AttentiveNormalization(3, **arguments)
     x = tf.ones((3, 4, 5, 6), layer.compute_dtype)
     function = tf.function(lambda x: layer(x, training=True))
@@ -104,7 +105,7 @@ def test_what_has_no_kernels_takes_the_plain_path(arguments):
     ],
     ids=str,
 )
-def test_training_is_compiled_where_inputs_are_large(shape, compiled):
+def test_training_on_large_inputs_is_compiled(shape, compiled):
     layer = AttentiveNormalization(3)
     layer.build(shape)
 
@@ -124,7 +125,7 @@ def test_training_is_compiled_where_inputs_are_large(shape, compiled):
 
 
 @pytest.mark.parametrize("spec", [(None, 6, 5, 4), (None, None, None, 4)])
-def test_unknown_sizes_give_the_same(spec):
+def test_unknown_sizes_give_the_same_results(spec):
     layer = AttentiveNormalization(3)
     layer.build(spec)
     x = np.random.default_rng(0).normal(size=(4, 6, 5, 4)).astype("float32")
@@ -152,11 +153,11 @@ def test_half_precision_is_computed_in_float32(dtype):
     assert_close(fast, plain, 2e-2)
 
 
-def test_a_large_mean_costs_no_digits():
+def test_large_mean_does_not_reduce_precision():
     (fast, _), (plain, _) = both(
         lambda: AttentiveNormalization(3), (4, 9, 9, 8), shift=1000.0, scale=1.0
     )
-    # at a mean of 1000 the inputs themselves have 6e-5 of a standard deviation
+    # at a mean of 1000, the inputs have a resolution of 6e-5 standard deviations
     assert_close(fast[:2], plain[:2], 1e-3)
     statistics = [a for a in fast[2:] if a.shape == (8,)]
     np.testing.assert_allclose(statistics[0], 100.0, rtol=1e-3)  # 0.1 * the mean
@@ -166,7 +167,7 @@ def test_a_large_mean_costs_no_digits():
 @pytest.mark.parametrize("ratio", [1e3, 1e4, 1e6], ids="{:g}".format)
 @pytest.mark.parametrize("normalization", ["batch", "instance", "layer", None])
 @pytest.mark.parametrize("mode", ["always", "never"])
-def test_digits_are_lost_in_proportion_to_the_mean(mode, normalization, ratio):
+def test_error_is_proportional_to_the_mean(mode, normalization, ratio):
     layer = AttentiveNormalization(
         3, normalization=normalization, gate_normalization=None
     )
@@ -188,7 +189,7 @@ def test_digits_are_lost_in_proportion_to_the_mean(mode, normalization, ratio):
     assert error <= 3e-7 * ratio
 
 
-def test_inference_is_plain_unless_asked_for():
+def test_inference_is_compiled_only_on_request():
     layer = AttentiveNormalization(3)
     layer.build((None, 6, 6, 4))
     x = tf.constant(np.random.default_rng(0).normal(size=(3, 6, 6, 4)), tf.float32)
@@ -205,8 +206,8 @@ def test_inference_is_plain_unless_asked_for():
     np.testing.assert_allclose(fast, plain, atol=1e-5)
 
 
-def test_modes_of_several_threads_leave_none_behind():
-    """Threads leave their contexts in any order."""
+def test_contexts_may_exit_in_any_order():
+    """Threads exit their contexts in any order."""
     small = tf.ones((1, 2, 2, 3))
     one, other = kernels("never"), kernels("always")
     one.__enter__()
@@ -220,7 +221,7 @@ def test_modes_of_several_threads_leave_none_behind():
         assert not kernels_tf.apply_here(large, training=False)
 
 
-def test_unknown_mode_is_named():
+def test_unknown_mode_raises():
     with (
         pytest.raises(ValueError, match="Received: mode='sometimes'"),
         kernels("sometimes"),
@@ -229,7 +230,7 @@ def test_unknown_mode_is_named():
 
 
 @pytest.mark.parametrize("arguments", [{}, {"normalization": "group", "groups": 2}])
-def test_second_order_gradients_are_those_of_plain_operations(arguments):
+def test_second_order_gradients_equal_those_of_plain_operations(arguments):
     rng = np.random.default_rng(0)
     x = tf.constant(rng.normal(size=(4, 5, 5, 4)), tf.float32)
     weight = tf.constant(rng.normal(size=(4, 5, 5, 4)), tf.float32)
@@ -257,8 +258,8 @@ def test_second_order_gradients_are_those_of_plain_operations(arguments):
 
 
 @pytest.mark.parametrize("normalization", ["batch", "layer"])
-def test_training_goes_through_a_branch(normalization):
-    """As in networks that skip blocks at random."""
+def test_training_works_inside_a_branch(normalization):
+    """Networks that skip blocks at random do this."""
     layer = AttentiveNormalization(3, normalization=normalization)
     layer.build((16, 28, 28, 16))
     x = tf.random.normal((16, 28, 28, 16))
@@ -283,20 +284,20 @@ def test_training_goes_through_a_branch(normalization):
 
 
 @pytest.mark.parametrize("make", [AttentiveNormalization, BatchNormalization])
-def test_outputs_are_of_the_compute_dtype(make):
+def test_outputs_have_the_compute_dtype(make):
     layer = make(dtype="mixed_float16", autocast=False)
     with kernels("always"):
         y = layer(tf.ones((2, 4, 4, 3)), training=True)
     assert y.dtype == tf.float16
 
 
-def test_an_image_without_pixels_stays_empty():
+def test_image_without_pixels_stays_empty():
     layer = AttentiveNormalization(3)
     with kernels("always"):
         assert layer(tf.ones((4, 0, 5, 8)), training=True).shape == (4, 0, 5, 8)
 
 
-def test_an_empty_batch_leaves_the_statistics():
+def test_empty_batch_leaves_the_statistics_unchanged():
     layer = AttentiveNormalization(3)
     layer.build((None, 4, 4, 6))
     before = layer.get_weights()
@@ -308,8 +309,8 @@ def test_an_empty_batch_leaves_the_statistics():
 
 
 @pytest.mark.parametrize("name", ["resnet20_an", "resnext50_32x4d_an"])
-def test_exports_hold_nothing_that_servers_cannot_run(name, tmp_path):
-    """Compiled functions are refused, fused batch norms fail in parallel requests."""
+def test_exports_contain_only_operations_that_servers_can_run(name, tmp_path):
+    """Servers reject compiled functions; parallel requests break fused batch norms."""
     model = model_zoo.create_model(name, input_shape=(32, 32, 3))
     model(np.zeros((2, 32, 32, 3), "float32"), training=True)
     model.export(tmp_path / "model", verbose=False)
@@ -327,7 +328,7 @@ def run_functions_eagerly(layer, x):
 
 
 def lifted(layer, x):
-    """Out of the graph of a function that is traced."""
+    """Calls the layer outside of the graph of a function that is traced."""
     outputs = []
 
     @tf.function
@@ -366,7 +367,7 @@ EAGER_CALLS = {
 }
 
 
-def test_exports_of_layers_that_are_called_in_training_mode_hold_none_either(tmp_path):
+def test_exports_of_layers_called_in_training_mode_can_be_served(tmp_path):
     inputs = keras.Input((64, 64, 8))
     outputs = AttentiveNormalization(3)(inputs, training=True)
     outputs = BatchNormalization()(outputs, training=True)
@@ -385,7 +386,7 @@ def test_exports_of_layers_that_are_called_in_training_mode_hold_none_either(tmp
 
 
 class TestFusedBatchNormalization:
-    """Compiled training is TensorFlow's fused operation with Keras' results."""
+    """Compiled training uses TensorFlow's fused operation and matches Keras."""
 
     @pytest.mark.parametrize(
         "shape", [(4, 5, 5, 6), (1, 1, 1, 3), (2, 3, 1, 4)], ids=str
@@ -403,8 +404,8 @@ class TestFusedBatchNormalization:
         assert_close(fused, keras_own, 1e-5)
 
     @pytest.mark.parametrize("run", [lambda f: f, tf.function], ids=["eager", "graph"])
-    def test_second_order_gradients_are_those_of_the_equation(self, run):
-        """Those of Keras' own layer are not: `tf.nn.moments` stops a gradient."""
+    def test_second_order_gradients_equal_those_of_the_equation(self, run):
+        """Those of the Keras layer differ, because `tf.nn.moments` stops a gradient."""
         rng = np.random.default_rng(0)
         x, dy, direction = (
             tf.constant(rng.normal(2.0, 1.0, (4, 5, 5, 6)), tf.float32)
@@ -436,7 +437,7 @@ class TestFusedBatchNormalization:
             scale = np.abs(theirs).max()
             np.testing.assert_allclose(ours, theirs, atol=3e-5 * scale)
 
-    def test_renormalization_is_that_of_keras(self):
+    def test_renormalization_equals_that_of_keras(self):
         if (
             "renorm"
             not in inspect.signature(keras.layers.BatchNormalization).parameters
@@ -468,13 +469,13 @@ class TestFusedBatchNormalization:
         frozen = ours(x, training=True)
         np.testing.assert_allclose(frozen, theirs(x), rtol=1e-5, atol=1e-6)
 
-    def test_switch_forces_the_operations_of_keras(self):
+    def test_mode_never_uses_the_operations_of_keras(self):
         x = tf.ones((2, 3, 3, 4))
         _, graph = step(BatchNormalization(), x, np.ones(x.shape), "never")
         assert "FusedBatchNorm" not in graph
 
-    def test_inference_never_takes_it(self):
-        """The same operation of a served graph answers several requests at once."""
+    def test_inference_never_uses_the_fused_operation(self):
+        """One operation of a served graph handles several requests at once."""
         layer, frozen = BatchNormalization(), BatchNormalization(trainable=False)
 
         def infer(x):
@@ -484,20 +485,20 @@ class TestFusedBatchNormalization:
         assert "FusedBatchNorm" not in str(function.graph.as_graph_def())
 
     @pytest.mark.parametrize("call", EAGER_CALLS.values(), ids=EAGER_CALLS.keys())
-    def test_eager_calls_never_take_it(self, call, monkeypatch):
-        """They share its kernel, which is not made for several threads."""
+    def test_eager_calls_never_use_the_fused_operation(self, call, monkeypatch):
+        """Eager calls share its kernel, which is not thread-safe."""
         layer = BatchNormalization()
         layer.build((None, 3, 3, 4))
         x = tf.constant(np.random.default_rng(0).normal(2, 1, (2, 3, 3, 4)), tf.float32)
         taken = []
         monkeypatch.setattr(tf.raw_ops, "FusedBatchNormV3", lambda **_: taken.append(1))
         with warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of functions that run eagerly
+            warnings.simplefilter("ignore")  # about functions that run eagerly
             outputs = call(layer, x)
         assert not taken
         np.testing.assert_allclose(np.mean(outputs), 0.0, atol=1e-5)
 
-    def test_an_empty_batch_leaves_the_statistics(self):
+    def test_empty_batch_leaves_the_statistics_unchanged(self):
         layer = BatchNormalization()
         layer.build((None, 2, 2, 4))
         before = layer.get_weights()

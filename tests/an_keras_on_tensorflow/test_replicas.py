@@ -1,4 +1,4 @@
-"""Replicas agree on the moving statistics, and compute what one device computes."""
+"""Replicas have equal moving statistics and compute what one device computes."""
 
 import textwrap
 
@@ -48,7 +48,5 @@ PROGRAM = textwrap.dedent("""
 
 
 @pytest.mark.parametrize("synchronized", [False, True])
-def test_two_replicas_agree_and_equal_one_device_when_synchronized(
-    synchronized, command
-):
+def test_replicas_agree_and_equal_one_device_if_synchronized(synchronized, command):
     assert "agree" in command("-c", PROGRAM, synchronized).stdout

@@ -1,4 +1,4 @@
-"""Gradients of gradients, and compiled steps."""
+"""Second-order gradients and compiled training steps."""
 
 import keras
 import numpy as np
@@ -18,7 +18,7 @@ def test_second_order_gradients_equal_finite_differences(arguments):
     x, direction, weight = rng.normal(size=(3, 3, 4, 5, 4))
 
     def slope(x):
-        """The gradient of a scalar of the output, along `direction`."""
+        """Returns a scalar's slope along `direction`, and the gradient of the slope."""
         x = tf.constant(x)
         with tf.GradientTape() as outer:
             outer.watch(x)

@@ -1,7 +1,7 @@
-"""Models answer several threads at once as they answer one, and nothing breaks.
+"""Models give several threads at once the same results as one, without crashes.
 
-Each program is a process of its own, because corrupted memory ends a process, with
-the kernels of oneDNN, which TensorFlow takes on some processors only.
+Each program runs in its own process, because corrupted memory ends a process. It uses
+the kernels of oneDNN, which TensorFlow uses on some processors only.
 """
 
 import textwrap
@@ -75,7 +75,9 @@ REQUESTS = textwrap.dedent("""
 
 @pytest.mark.slow
 @pytest.mark.parametrize("kind", ["eager", "export"])
-def test_parallel_requests_are_answered_as_one_after_the_other(kind, command, tmp_path):
+def test_parallel_requests_give_the_same_results_as_sequential_ones(
+    kind, command, tmp_path
+):
     arguments = ("-c", NETWORKS + REQUESTS, kind, tmp_path / "export")
     assert "answered" in command(*arguments, env=ONEDNN).stdout
 
@@ -110,5 +112,5 @@ TRAINING = textwrap.dedent("""
 
 
 @pytest.mark.slow
-def test_models_trained_eagerly_in_their_own_threads_are_those_trained_alone(command):
+def test_models_trained_eagerly_in_threads_equal_those_trained_alone(command):
     assert "trained" in command("-c", NETWORKS + TRAINING, env=ONEDNN).stdout

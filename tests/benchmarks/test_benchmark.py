@@ -1,4 +1,4 @@
-"""The benchmark: fair variants, medians and ratios, its files."""
+"""The benchmarks: fair variants, medians and ratios, and the files written."""
 
 import csv
 import subprocess
@@ -35,7 +35,7 @@ def test_every_variant_is_called_in_every_round():
     assert min(map(min, times.values())) > 0
 
 
-def test_ratios_are_taken_within_a_process():
+def test_ratios_are_computed_within_a_process():
     def process(reference, other):
         common = {"case": "c", "phase": "training", "unit": "ms"}
         return [
@@ -49,7 +49,7 @@ def test_ratios_are_taken_within_a_process():
     assert row["value"] == 3 and row["unit"] == "ms"
 
 
-def test_the_composite_is_attentive_normalization():
+def test_composite_equals_attentive_normalization():
     ours, composite = AttentiveNormalization(4), layers.Composite(4)
     rng = np.random.default_rng(0)
     x = rng.normal(1.0, 2.0, (5, 6, 6, 8)).astype("float32")
@@ -76,7 +76,10 @@ def test_the_composite_is_attentive_normalization():
         (["speed"], "Received: speed"),
         (["network", "--networks=resnet51"], "Received: resnet51"),
         (["layer", "--rounds=0"], "rounds"),
-        (["layer", "--backend=jax"], "--backend is for network. Received: layer"),
+        (
+            ["layer", "--backend=jax"],
+            "--backend applies to network only. Received: layer",
+        ),
         (["network", "--policy=int8"], "mixed_bfloat16"),
     ],
 )
@@ -138,7 +141,7 @@ def test_table_and_file_hold_every_variant(kind, flags, cases, tmp_path):
         assert f"--backend={row['backend']}" in [*flags, "--backend=tensorflow"]
 
 
-def test_serve_compares_pairs_of_exports_in_one_runtime():
+def test_serve_compares_pairs_of_exports_per_runtime():
     def row(case, variant, value):
         common = {"case": case, "variant": variant, "value": value, "unit": "ms"}
         return {**common, "phase": "p50"}
@@ -155,7 +158,7 @@ def test_serve_compares_pairs_of_exports_in_one_runtime():
 
 
 @pytest.mark.slow
-def test_serve_measures_an_export_and_refuses_what_is_none(short_run, tmp_path):
+def test_serve_measures_an_export_and_refuses_other_directories(short_run, tmp_path):
     export, table = short_run[0] / "export" / "60", tmp_path / "serve.csv"
     flags = ["--rounds=3", "--processes=1", "--batches=1,2", f"--csv={table}"]
     done = run("serve", str(export), *flags)
@@ -165,4 +168,4 @@ def test_serve_measures_an_export_and_refuses_what_is_none(short_run, tmp_path):
     assert [row["phase"] for row in rows] == ["size", "load", *phases, *phases]
     assert all(float(row["value"]) > 0 and not row["reference"] for row in rows)
     done = run("serve", str(tmp_path))
-    assert done.returncode == 1 and "is no export of train.export" in done.stderr
+    assert done.returncode == 1 and "is not an export of train.export" in done.stderr

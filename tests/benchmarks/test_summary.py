@@ -1,4 +1,4 @@
-"""Tables and pictures of benchmarks whose exports have odd names."""
+"""Tables and plots of benchmarks whose exports have unusual names."""
 
 import pytest
 
@@ -18,14 +18,14 @@ def benchmark_rows():
 
 
 @pytest.mark.parametrize("show", [summary.show, summary.show_cases])
-def test_benchmarks_of_odd_names_are_shown(show, capsys):
+def test_unusual_names_are_shown_in_tables(show, capsys):
     show(benchmark_rows())
     text = capsys.readouterr().out
     for name in ("_AN [a]", "$x_AN$", "[/case]", "$\\frac$ [b]", "p[50], ms"):
         assert name in text
 
 
-def test_pictures_of_odd_names_show_them(tmp_path):
+def test_unusual_names_are_shown_in_plots(tmp_path):
     path = tmp_path / "a.svg"
     summary.plot(benchmark_rows(), path)
     text = path.read_text()

@@ -1,4 +1,4 @@
-"""A real export, its own answers, and images to send to it."""
+"""Fixtures: a real export, its own answers, and images to send to it."""
 
 import pytest
 import tensorflow as tf
@@ -15,7 +15,7 @@ def export(short_run):
 
 @pytest.fixture(scope="module")
 def signature(export):
-    """The signature `image_bytes` of the export, from encoded images to arrays."""
+    """The signature `image_bytes` of the export, encoded images -> arrays."""
     model = tf.saved_model.load(str(export))
 
     def run(image_bytes):

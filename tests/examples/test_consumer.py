@@ -1,4 +1,4 @@
-"""The C program, compiled with the command in its first comment, on a real export."""
+"""The C program, built with the command in its first comment, on a real export."""
 
 import pytest
 import tensorflow as tf
@@ -11,7 +11,7 @@ def consumer(tmp_path_factory):
     return build_program(tmp_path_factory.mktemp("consumer"))
 
 
-def test_c_program_prints_what_the_signature_answers(
+def test_c_program_prints_the_answers_of_the_signature(
     consumer, export, images, contents, signature
 ):
     for image, content in zip(images, contents, strict=True):
@@ -19,10 +19,10 @@ def test_c_program_prints_what_the_signature_answers(
         assert_same([received], guesses(signature([content])))
 
 
-def test_c_program_ends_with_a_message(consumer, export, images, tmp_path):
+def test_c_program_reports_errors(consumer, export, images, tmp_path):
     files = {
         "cut.png": images[0].read_bytes()[:40],
-        "text.png": b"no picture" * 10_000,  # longer than a piece that is read
+        "text.png": b"no picture" * 10_000,  # longer than one read
         "empty.png": b"",
     }
     for name, content in files.items():
@@ -46,7 +46,7 @@ def test_c_program_ends_with_a_message(consumer, export, images, tmp_path):
         assert done.stdout == ""
 
 
-def test_c_program_needs_the_signature(consumer, images, tmp_path):
+def test_c_program_reports_a_missing_signature(consumer, images, tmp_path):
     module = tf.Module()
     module.f = tf.function(lambda x: x, input_signature=[tf.TensorSpec((), tf.float32)])
     tf.saved_model.save(module, str(tmp_path / "other"), signatures=module.f)

@@ -1,7 +1,7 @@
-"""The REST and gRPC clients, with a real export behind servers of our own.
+"""The REST and gRPC clients, with a real export behind test servers.
 
-TensorFlow Serving is not run: an HTTP and a gRPC server take its place, which answer as
-its documentation says, with what the SavedModel's own signature computes.
+TensorFlow Serving is not run. An HTTP and a gRPC server replace it. They answer as its
+documentation describes, with the results of the SavedModel's own signature.
 """
 
 import concurrent.futures
@@ -39,7 +39,7 @@ def assert_one_line(captured, words):
 
 
 def rest_body(answer):
-    """A REST answer to instances: one object for each image."""
+    """Returns a REST answer to instances: one object for each image."""
     rows = [
         {
             "probabilities": [float(value) for value in probabilities],
@@ -55,7 +55,7 @@ def rest_body(answer):
 
 @pytest.fixture
 def rest_server(signature):
-    """Address of an HTTP server with the model, and the paths that were asked for."""
+    """Address of an HTTP server with the model, and the requested paths."""
     paths = []
 
     class Handler(http.server.BaseHTTPRequestHandler):
@@ -84,9 +84,7 @@ def rest_server(signature):
     server.server_close()
 
 
-def test_rest_requests_hold_the_bytes_of_the_files_as_the_signature_takes_them(
-    contents, export
-):
+def test_rest_requests_hold_file_bytes_that_fit_the_signature(contents, export):
     every_byte = [bytes(range(256)), b""]
     assert decode_rest(rest_client.build_request(every_byte)) == every_byte
     decoded = decode_rest(rest_client.build_request(contents))
@@ -106,13 +104,13 @@ def test_rest_requests_hold_the_bytes_of_the_files_as_the_signature_takes_them(
         ({"label": "stable"}, "/v1/models/digits/labels/stable:predict"),
     ],
 )
-def test_rest_addresses_name_the_model_and_its_version_or_label(which, path):
+def test_rest_urls_name_the_model_and_its_version_or_label(which, path):
     for server in ("http://localhost:8501", "http://localhost:8501/"):
         url = rest_client.predict_url(server, "digits", **which)
         assert url == f"http://localhost:8501{path}"
 
 
-def test_rest_client_prints_what_the_signature_answers(
+def test_rest_client_prints_the_answers_of_the_signature(
     rest_server, images, contents, signature, capsys
 ):
     server, paths = rest_server
@@ -138,7 +136,7 @@ def test_rest_client_runs_without_our_environment(rest_server, images):
     assert done.stdout.startswith(f"{images[0]}  ")
 
 
-def test_rest_errors_are_one_line(rest_server, images, tmp_path, capsys):
+def test_rest_errors_are_printed_on_one_line(rest_server, images, tmp_path, capsys):
     (tmp_path / "text.png").write_text("no picture")
     server, _ = rest_server
     for flags, image, words in (
@@ -154,7 +152,7 @@ def test_rest_errors_are_one_line(rest_server, images, tmp_path, capsys):
 @pytest.mark.parametrize(
     "body", [b"", b"<html>", b"[]", b'{"predictions": [{"scores": [1]}]}', b"\xff"]
 )
-def test_rest_client_refuses_other_answers(body):
+def test_rest_client_refuses_malformed_answers(body):
     with pytest.raises(rest_client.ClientError, match="Not an answer of an export"):
         rest_client.read_answer(body)
 
@@ -171,7 +169,7 @@ def response(answer):
 
 @contextlib.contextmanager
 def grpc_server(predict):
-    """Address of a PredictionService whose Predict is a function."""
+    """Yields the address of a PredictionService that calls `predict`."""
 
     class Service(prediction_service_pb2_grpc.PredictionServiceServicer):
         def Predict(self, request, context):
@@ -190,7 +188,7 @@ def grpc_server(predict):
     server.stop(None).wait()
 
 
-def test_grpc_requests_hold_the_tensors_that_the_signature_takes(
+def test_grpc_requests_hold_tensors_that_fit_the_signature(
     contents, signature, short_run, images, command
 ):
     request = grpc_client.build_request(contents)
@@ -201,7 +199,7 @@ def test_grpc_requests_hold_the_tensors_that_the_signature_takes(
 
     done = command("-m", "train.predict", short_run[0], *images)
     expected = read_lines(done.stdout, images)
-    # one image at a time, as train.predict does: three round otherwise
+    # one image at a time, as train.predict does: a batch rounds differently
     answers = [guesses(signature(tensor[i : i + 1]))[0] for i in range(3)]
     assert_same(answers, expected, 5e-5)
 
@@ -215,7 +213,7 @@ def test_grpc_requests_name_the_model_and_its_version_or_label():
     assert label.version_label == "stable"
 
 
-def test_grpc_answers_are_read_as_fields_and_as_packed_content(contents, signature):
+def test_grpc_answers_are_read_from_fields_and_packed_content(contents, signature):
     answer = signature(contents)
     message = response(answer)
     assert message.outputs["scores"].tensor_content  # as make_tensor_proto does
@@ -226,7 +224,7 @@ def test_grpc_answers_are_read_as_fields_and_as_packed_content(contents, signatu
     assert_same(grpc_client.read_answer(message), guesses(answer), 0)
 
 
-def test_grpc_client_refuses_other_answers():
+def test_grpc_client_refuses_malformed_answers():
     features = response({"features": np.ones((1, 3), np.float32)})
     uneven = response({"classes": np.array([[b"a"]]), "scores": np.ones((1, 2), "f")})
     for message in (features, uneven):
@@ -234,7 +232,7 @@ def test_grpc_client_refuses_other_answers():
             grpc_client.read_answer(message)
 
 
-def test_grpc_client_prints_what_the_signature_answers(
+def test_grpc_client_prints_the_answers_of_the_signature(
     images, contents, signature, tmp_path, capsys
 ):
     requests = []
@@ -254,14 +252,14 @@ def test_grpc_client_prints_what_the_signature_answers(
         assert_same(grpc_client.predict(server, request, timeout=30), expected)
         assert grpc_client.main([*flags, str(tmp_path / "text.png")]) == 1
         assert_one_line(capsys.readouterr(), f"INVALID_ARGUMENT from {server}")
-        # the ports mixed up
+        # the REST client on the gRPC port
         assert rest_client.main([f"--server=http://{server}", str(images[0])]) == 1
         assert_one_line(capsys.readouterr(), "Expected TensorFlow Serving there")
     assert requests[0].model_spec.name == "some"
     assert requests[0].model_spec.version.value == 7
 
 
-def test_grpc_errors_are_one_line(images, tmp_path, capsys):
+def test_grpc_errors_are_printed_on_one_line(images, tmp_path, capsys):
     for image, words in (
         (images[0], "UNAVAILABLE from 127.0.0.1:1"),
         (tmp_path / "none.png", "Cannot read an image"),

@@ -1,4 +1,4 @@
-"""The configurations of the examples, and the guide in the README."""
+"""The configuration files of the examples, and the guide in the README."""
 
 import base64
 import re
@@ -25,9 +25,9 @@ README = (ROOT / "README.md").read_text()
 
 
 def schema(name, **fields):
-    """An empty message with these fields, for text formats whose .proto is not in pip.
+    """Returns an empty message with these fields, for formats without .proto in pip.
 
-    Fields are a wrapper class, "bool", "string", "int64s", or another message.
+    A field is a wrapper class, "bool", "string", "int64s", or another message.
     """
     file = descriptor_pb2.FileDescriptorProto(name=f"{name}.proto", package="test")
     pool = descriptor_pool.DescriptorPool()
@@ -71,7 +71,7 @@ def test_model_configs_serve_the_clients_model():
     assert set(labelled.version_labels.values()) <= versions
 
 
-def test_batches_are_of_allowed_sizes_and_errors_of_typing_are_found():
+def test_batch_sizes_are_valid_and_typing_errors_are_detected():
     int64 = wrappers_pb2.Int64Value
     fields = {
         "max_batch_size": int64,
@@ -90,7 +90,7 @@ def test_batches_are_of_allowed_sizes_and_errors_of_typing_are_found():
         text_format.Parse("max_batchsize { value: 1 }", schema("Other", **fields))
 
 
-def test_compose_file_mounts_what_it_names_and_opens_the_clients_ports():
+def test_compose_file_mounts_its_files_and_opens_the_clients_ports():
     composed = yaml.safe_load((SERVING / "compose.yaml").read_text())
     (service,) = composed["services"].values()
     assert re.fullmatch(r"tensorflow/serving:2\.\d+\.\d+", service["image"])
@@ -104,7 +104,7 @@ def test_compose_file_mounts_what_it_names_and_opens_the_clients_ports():
     assert all((SERVING / file).is_file() for file in files)
 
 
-def test_guide_calls_programs_with_flags_they_have():
+def test_guide_uses_existing_flags_and_files():
     clients = {"rest": rest_client, "grpc": grpc_client}
     called = re.findall(r"\npython examples/serving/(\w+)_client.py (.*)", README)
     assert {name for name, _ in called} == set(clients)
@@ -117,14 +117,14 @@ def test_guide_calls_programs_with_flags_they_have():
     assert "CONFIG=labels.config" in README
 
 
-def test_guide_shows_the_signature_as_saved_model_cli_prints_it(export, command):
+def test_guide_shows_the_output_of_saved_model_cli(export, command):
     module = "tensorflow.python.tools.saved_model_cli"
     printed = command("-m", module, "show", "--dir", export, "--all").stdout
     shown = README[README.index("signature_def['image_bytes']") :].split("\n```")[0]
     assert shown in printed
 
 
-def test_body_that_the_guide_sends_with_curl_is_that_of_the_client(contents):
+def test_guide_sends_the_body_of_the_client_with_curl(contents):
     (line,) = re.findall(r"^(echo .*b64.*) \\\n *\| curl", README, re.MULTILINE)
     line = line.replace("$(base64 -w0 image.png)", "IMAGE")
     done = subprocess.run(["sh", "-c", line], capture_output=True, check=True)

@@ -1,7 +1,8 @@
-"""What becomes of each network of Keras Applications when it is converted.
+"""Checks the conversion of each network of Keras Applications.
 
-python tests/model_zoo/conversion.py FILE.csv writes a table: for each network the
-seconds of the conversion, and the largest difference of outputs before and after it.
+python tests/model_zoo/conversion.py FILE.csv writes a table: for each network, the
+duration of the conversion in seconds, and the largest difference between the outputs
+before and after it.
 """
 
 import csv
@@ -27,7 +28,7 @@ SIZE = 96
 
 
 def trained_like(name, low=-1.0, high=1.0):
-    """The plain network, its norms as after training, and images: logits of order 1."""
+    """Returns a plain network, its norms as if trained, and images; logits are O(1)."""
     rng = np.random.default_rng(0)
     build = getattr(keras.applications, name)
     shape = {"input_shape": (SIZE, SIZE, 3)}
@@ -39,7 +40,7 @@ def trained_like(name, low=-1.0, high=1.0):
             norm.gamma.assign(rng.uniform(0.5, 1.5, norm.gamma.shape))
         norm.beta.assign(rng.normal(0, 0.2, norm.beta.shape))
     for layer in model._flatten_layers():
-        if type(layer).__name__ == "LayerScale":  # 1e-6 would hide all that is inside
+        if type(layer).__name__ == "LayerScale":  # 1e-6 would hide its branch
             layer.gamma.assign(0.5 * np.ones(layer.gamma.shape))
     batch_norms = [norm for norm in norms if hasattr(norm, "momentum")]
     momenta = [norm.momentum for norm in batch_norms]
@@ -56,11 +57,11 @@ def attentive(model):
 
 
 def check(name) -> dict:
-    """Converts a network and returns what came of it.
+    """Converts a network and returns the results.
 
     Raises:
-        AssertionError: reloading changes outputs, or a training step leaves a weight of
-            an attentive normalization as it was.
+        AssertionError: If reloading changes the outputs, or a training step leaves a
+            weight of an attentive normalization unchanged.
     """
     plain, images = trained_like(name)
     report, start = [], time.perf_counter()

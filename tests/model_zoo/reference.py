@@ -1,4 +1,4 @@
-"""The published networks as their authors' code ran them: weights and inputs."""
+"""Weights and inputs of the published networks as run by their authors' code."""
 
 import json
 import re
@@ -20,19 +20,19 @@ CASES = {
 
 
 def read(case: str):
-    """What is known of a reference case: numbers, arrays."""
+    """Returns the numbers and the arrays of a reference case."""
     arrays = np.load(GOLDEN / f"{case}.npz")
     return json.loads((GOLDEN / f"{case}.json").read_text()), arrays
 
 
 def checkpoint(case: str) -> dict:
-    """The weights of a reference case, by the names of the authors' code."""
+    """Returns the weights of a reference case, named as in the authors' code."""
     state = read(case)[0]["state"]
     return {key: weights_rule.tensor(key, shape) for key, shape, _ in state}
 
 
 def build(case: str, **kwargs):
-    """Our network with the weights of a reference case, returning logits."""
+    """Builds our network with the weights of a reference case; it returns logits."""
     name, options = CASES[case]
     model = model_zoo.create_model(
         name, classifier_activation=None, **options, **kwargs
@@ -41,12 +41,12 @@ def build(case: str, **kwargs):
 
 
 def images(tag: str, number: int, size: int):
-    """(N, size, size, 3), float32."""
+    """Returns float32 images, (N, size, size, 3)."""
     return weights_rule.image(tag, number, size).transpose(0, 2, 3, 1)
 
 
 def fill(model) -> None:
-    """Rule-made weights for any network, by the roles of its variables."""
+    """Fills any network with rule-made weights, by the roles of its variables."""
     for variable in model.weights:
         path, shape = variable.path, tuple(variable.shape)
         *module, role = path.split("/")
@@ -74,7 +74,7 @@ def fill(model) -> None:
 
 
 def as_checkpoint(model):
-    """The weights of a ResNet of basic blocks as AOGNet-v2 would name and lay them."""
+    """Returns the weights of a basic-block ResNet, named and laid out as AOGNet-v2."""
     leaves = {"kernel": "weight", "gamma": "weight", "beta": "bias", "bias": "bias"}
     leaves |= {"moving_mean": "running_mean", "moving_variance": "running_var"}
     state = {}

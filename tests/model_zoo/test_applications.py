@@ -15,7 +15,7 @@ from model_zoo.preprocessing import preprocessing, preprocessing_layers
 from tests.model_zoo import conversion
 
 QUICK = ("ResNet50", "MobileNetV2", "EfficientNetB0")
-LARGEST = 80e6  # parameters; `make conversion` converts those above too
+LARGEST = 80e6  # parameters; `make conversion` also converts larger networks
 SMALLER = [
     name
     for name in conversion.NETWORKS
@@ -44,14 +44,14 @@ def attentive(model):
 
 
 @pytest.mark.parametrize("name", CONVERTED)
-def test_conversion_keeps_outputs_and_every_new_weight_learns(name):
+def test_conversion_keeps_outputs_and_new_weights_learn(name):
     row = conversion.check(name)
     assert row["largest_difference"] < 1e-5
     assert row["seconds"] < 60
 
 
 @pytest.mark.parametrize("name", NETWORKS)
-def test_parameters_are_those_of_the_registry(name):
+def test_parameter_count_matches_the_registry(name):
     info = model_zoo.model_info(f"applications.AN{name}")
     model = model_zoo.create_model(info.name)
     counts = [math.prod(v.shape) for v in model.trainable_variables]
@@ -74,7 +74,7 @@ def test_all_networks_with_a_norm_have_a_variant():
     assert "no hash" in applications.ANMobileNet.__doc__
 
 
-def test_vgg_says_why_it_has_none():
+def test_vgg_error_gives_the_reason():
     with pytest.raises(ValueError, match=r"VGG16 has no normalization layer"):
         applications.ANVGG16()
     with pytest.raises(ValueError, match=r"VGG19 has no normalization layer"):
@@ -96,7 +96,7 @@ def test_mobilenets_have_the_published_components():
     "name",
     ["ResNet50", "ResNet50V2", "DenseNet121", "EfficientNetB0", "MobileNetV3Small"],
 )
-def test_preprocessing_is_that_of_the_original(name):
+def test_preprocessing_matches_the_original(name):
     images = np.random.default_rng(0).integers(0, 256, (2, 40, 50, 3))
     build = getattr(applications, f"AN{name}")
     expected = build.preprocess_input(images.astype("float32"))
@@ -115,8 +115,8 @@ def test_preprocessing_is_that_of_the_original(name):
         pytest.param("EfficientNetV2S", marks=pytest.mark.slow),
     ],
 )
-def test_preprocessing_without_that_of_the_network_is_the_same(name):
-    """`include_preprocessing=False` leaves to others what the first layers do."""
+def test_preprocessing_outside_the_network_is_the_same(name):
+    """With `include_preprocessing=False`, callers must do what the first layers do."""
     original = getattr(keras.applications, name)(weights=None, **SMALL)
     first = next(
         i for i, layer in enumerate(original.layers) if layer.trainable_weights
@@ -140,7 +140,7 @@ def test_preprocessing_layers_are_saved_and_loaded(tmp_path):
 
 
 def small(**options):
-    """The smallest of them; its head is a convolution."""
+    """Builds the smallest network; its head is a convolution."""
     options = {"alpha": 0.25, "weights": None, "classes": 5, **SMALL, **options}
     return applications.ANMobileNet(**options)
 
@@ -150,7 +150,7 @@ def values(model, name):
     return [keras.ops.convert_to_numpy(v) for v in layer.variables]
 
 
-def test_weight_files_fit_other_heads(tmp_path, caplog):
+def test_weight_files_load_with_other_heads(tmp_path, caplog):
     path = tmp_path / "mobile.weights.h5"
     source = small()
     source.save_weights(path)
@@ -166,14 +166,14 @@ def test_weight_files_fit_other_heads(tmp_path, caplog):
         for name in ("conv1", "conv_dw_13_bn", "conv_pw_13"):
             pairs = zip(values(model, name), values(source, name), strict=True)
             assert all(np.array_equal(a, b) for a, b in pairs)
-    with pytest.raises(ValueError, match="another network"):
+    with pytest.raises(ValueError, match="a network other than"):
         applications.ANMobileNet(weights=path, alpha=0.5, classes=5, **SMALL)
     with pytest.raises(ValueError, match=r"path of a .weights.h5 file"):
         small(weights="imagenet21k")
 
 
-def test_names_with_counters_do_not_matter(tmp_path):
-    """InceptionV3 leaves the names of its layers to the counters of the process."""
+def test_counters_in_layer_names_are_ignored(tmp_path):
+    """InceptionV3 leaves its layers unnamed: Keras numbers them in each process."""
     options = {"weights": None, "input_shape": (75, 75, 3), "classes": 3}
     path = tmp_path / "inception.weights.h5"
     first = applications.ANInceptionV3(**options)
@@ -185,7 +185,7 @@ def test_names_with_counters_do_not_matter(tmp_path):
 
 @pytest.fixture
 def hosted(tmp_path, monkeypatch):
-    """Keras' host, with weights that training might have left there."""
+    """Replaces Keras' host and its weights; the norms are as if trained."""
     plain = keras.applications.MobileNet(weights=None, alpha=0.25)
     rng = np.random.default_rng(0)
     for layer in plain.layers:
@@ -207,11 +207,11 @@ def hosted(tmp_path, monkeypatch):
     return plain
 
 
-def test_imagenet_weights_are_those_of_the_original(hosted, caplog):
+def test_imagenet_weights_match_the_original(hosted, caplog):
     images = np.random.default_rng(1).uniform(-1, 1, (2, 224, 224, 3))
     images = images.astype("float32")
     with caplog.at_level(logging.WARNING):
-        model = applications.ANMobileNet(alpha=0.25)  # weights="imagenet", as Keras
+        model = applications.ANMobileNet(alpha=0.25)  # weights="imagenet", as in Keras
     assert "no hash" in caplog.text
     np.testing.assert_allclose(model(images), hosted(images), rtol=1e-5)
     caplog.clear()
@@ -233,7 +233,7 @@ def test_imagenet_weights_are_those_of_the_original(hosted, caplog):
     assert model.output_shape == (None, 256)
 
 
-def test_without_a_network_there_are_no_random_weights(monkeypatch):
+def test_failed_download_raises(monkeypatch):
     def get_file(*args, **kwargs):
         raise Exception("URL fetch failure on https://...")
 
@@ -242,7 +242,7 @@ def test_without_a_network_there_are_no_random_weights(monkeypatch):
         applications.ANResNet50()
 
 
-def test_a_network_is_built_on_the_given_tensor():
+def test_network_is_built_on_the_given_tensor():
     inputs = keras.Input((32, 32, 3))
     x = keras.layers.Rescaling(1 / 127.5, -1.0)(inputs)
     conv = keras.layers.Conv2D(3, 3, padding="same", name="mine")
@@ -255,10 +255,8 @@ def test_a_network_is_built_on_the_given_tensor():
 
 
 @pytest.mark.slow
-def test_imagenet_weights_of_efficientnet_fit_other_heads_and_files(
-    tmp_path, monkeypatch
-):
-    """Keras scales the channels of EfficientNet once more if it loads ImageNet."""
+def test_efficientnet_imagenet_weights_fit_other_heads_and_files(tmp_path, monkeypatch):
+    """With ImageNet weights, Keras scales the channels of EfficientNet once more."""
     plain = keras.applications.EfficientNetB0(weights=None)
     rng = np.random.default_rng(0)
     for layer in plain.layers:
@@ -295,13 +293,13 @@ def test_imagenet_weights_of_efficientnet_fit_other_heads_and_files(
         build(weights=file, classes=10),
     ):
         difference = np.abs(features(model) - expected).max() / expected.std()
-        assert difference < 1e-3  # of another scale: 0.7
+        assert difference < 1e-3  # 0.7 with another scale
 
 
 @pytest.mark.parametrize(
     ("options", "error"),
     [({"classes": 10, "shape": 3}, TypeError), ({"noise": -1}, ValueError)],
 )
-def test_wrong_arguments_are_named(options, error):
+def test_invalid_arguments_raise(options, error):
     with pytest.raises(error):
         applications.ANMobileNet(weights=None, **SMALL, **options)

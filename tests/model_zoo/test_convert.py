@@ -1,4 +1,4 @@
-"""PyTorch files: read with weights only, converted, verified. They need PyTorch."""
+"""PyTorch files are read with weights only, converted, verified. Needs PyTorch."""
 
 import os
 import pickle
@@ -36,9 +36,7 @@ def tensors(torch):
 
 
 @pytest.mark.parametrize("legacy", [False, True])
-def test_file_gives_the_same_network_as_the_dictionary(
-    legacy, torch, tensors, tmp_path
-):
+def test_file_and_dictionary_give_the_same_network(legacy, torch, tensors, tmp_path):
     path = tmp_path / "model_best.pth.tar"
     content = {
         "epoch": 150,
@@ -87,7 +85,7 @@ def test_convert_verifies_and_writes(torch, tensors, tmp_path, capsys):
     assert sorted(os.listdir(tmp_path)) == ["a.pth", "a.weights.h5"]
 
 
-def test_convert_takes_the_classes_of_the_checkpoint(torch, tensors, tmp_path, capsys):
+def test_convert_uses_the_classes_of_the_checkpoint(torch, tensors, tmp_path, capsys):
     small = dict(tensors)
     for key in ("classifier.1.weight", "classifier.1.bias"):
         shape = (7, *tensors[key].shape[1:])
@@ -129,7 +127,7 @@ def test_every_variant_is_compared_with_pytorch(options):
     assert max(differences.values()) < 1e-5
 
 
-def test_a_wrong_layout_is_found():
+def test_wrong_layout_is_detected():
     model = model_zoo.create_model(
         "resnet18_an", input_shape=(33, 33, 3), classifier_activation=None
     )
@@ -143,19 +141,19 @@ def test_a_wrong_layout_is_found():
     }
 
 
-def test_arguments_of_the_network_are_passed_on(torch, tmp_path, capsys):
+def test_network_arguments_are_passed_on(torch, tmp_path, capsys):
     model = model_zoo.create_model("resnet18_an", position="norm12", classes=3)
     state = {k: torch.from_numpy(v.copy()) for k, v in as_checkpoint(model).items()}
     source, out = tmp_path / "a.pth", tmp_path / "a.weights.h5"
     torch.save(state, source)
     command = ["convert", str(source), "--model=resnet18_an", f"--out={out}"]
     assert main(command) == 1
-    assert "is not one of resnet18_an" in capsys.readouterr().err
+    assert "does not match resnet18_an" in capsys.readouterr().err
     assert main([*command, "--set=position=norm12"]) == 0
     assert "resnet18_an with 3 classes" in capsys.readouterr().out
 
 
-def test_another_network_writes_nothing(torch, tensors, tmp_path, capsys):
+def test_mismatched_network_writes_nothing(torch, tensors, tmp_path, capsys):
     torch.save(tensors, tmp_path / "a.pth")
     out = tmp_path / "a.weights.h5"
     assert (
@@ -169,7 +167,7 @@ def test_another_network_writes_nothing(torch, tensors, tmp_path, capsys):
         )
         == 1
     )
-    assert "is not one of mobilenetv2_bn" in capsys.readouterr().err
+    assert "does not match mobilenetv2_bn" in capsys.readouterr().err
     assert os.listdir(tmp_path) == ["a.pth"]
 
 
@@ -196,13 +194,11 @@ def hostile_pickle(torch, content, path):
 
 
 @pytest.mark.parametrize("write", [hostile_zip, hostile_legacy, hostile_pickle])
-def test_a_file_that_runs_code_is_refused_and_nothing_runs(
-    write, torch, tensors, tmp_path, capsys
-):
+def test_code_in_a_file_is_refused_and_not_run(write, torch, tensors, tmp_path, capsys):
     trace, path = tmp_path / "trace", tmp_path / "a.pth"
     write(torch, {"state_dict": tensors, "epoch": Hostile(trace)}, path)
     with pytest.raises(
-        ValueError, match=r"refused: it asks for (posix|torch.storage)\.\w+"
+        ValueError, match=r"refused: it refers to (posix|torch.storage)\.\w+"
     ) as error:
         read_torch_file(path)
     assert "weights_only" not in str(error.value)
@@ -218,16 +214,16 @@ def test_a_file_that_runs_code_is_refused_and_nothing_runs(
     assert not out.exists() and not trace.exists()
 
 
-def test_a_newer_pickle_is_refused_without_advice_to_trust_it(tmp_path):
+def test_newer_pickle_is_refused_without_advice_to_trust_it(tmp_path):
     path = tmp_path / "a.pth"
     path.write_bytes(pickle.dumps({"a": Hostile(tmp_path / "trace")}, protocol=4))
-    with pytest.raises(ValueError, match="is refused: it is damaged or no") as error:
+    with pytest.raises(ValueError, match="is refused: it is damaged or not") as error:
         read_torch_file(path)
     assert "weights_only" not in str(error.value)
     assert not (tmp_path / "trace").exists()
 
 
-def test_damaged_and_renamed_files_give_a_clear_line(torch, tensors, tmp_path):
+def test_damaged_and_renamed_files_give_a_one_line_error(torch, tensors, tmp_path):
     whole = tmp_path / "whole.pth"
     torch.save(tensors, whole)
     content = whole.read_bytes()
@@ -250,13 +246,13 @@ def test_damaged_and_renamed_files_give_a_clear_line(torch, tensors, tmp_path):
         path = tmp_path / f"{name}.pth"
         path.write_bytes(data)
         with pytest.raises(
-            ValueError, match="is refused: it is damaged or no"
+            ValueError, match="is refused: it is damaged or not"
         ) as error:
             read_torch_file(path)
         assert len(str(error.value).splitlines()) == 1, name
 
 
-def test_other_contents_and_missing_files_are_named(torch, tmp_path):
+def test_wrong_contents_and_missing_files_are_reported(torch, tmp_path):
     torch.save([1, 2], tmp_path / "list.pth")
     with pytest.raises(ValueError, match="must hold a dictionary. Received: list"):
         read_torch_file(tmp_path / "list.pth")
@@ -268,7 +264,7 @@ def test_other_contents_and_missing_files_are_named(torch, tmp_path):
         read_torch_file(tmp_path / "missing.pth")
 
 
-def test_old_readers_are_refused(torch, tensors, tmp_path, monkeypatch):
+def test_old_pytorch_is_refused(torch, tensors, tmp_path, monkeypatch):
     torch.save(tensors, tmp_path / "a.pth")
     monkeypatch.setattr(torch, "__version__", "2.9.1+cpu")
     with pytest.raises(ImportError, match="needs PyTorch 2.10.*Received: .* 2.9.1"):
@@ -309,15 +305,15 @@ def without_numbers(torch, state):
 @pytest.mark.parametrize(
     ("spoil", "words"),
     [
-        (stretched, "must hold the numbers of its tensors, 2048000\\d+ bytes"),
-        (stretched_halves, "must hold the numbers of its tensors, 2000\\d+ bytes"),
-        (shared, "must hold the numbers of its tensors"),
+        (stretched, "must hold all data of its tensors, 2048000\\d+ bytes"),
+        (stretched_halves, "must hold all data of its tensors, 2000\\d+ bytes"),
+        (shared, "must hold all data of its tensors"),
         (sparse, "must hold plain tensors. Received: fc.bias, which is sparse"),
         (quantized, "must hold plain tensors. Received: fc.bias, which is sparse"),
         (without_numbers, "must hold plain tensors. Received: fc.bias, which is"),
     ],
 )
-def test_tensors_of_numbers_that_no_file_holds_are_refused(
+def test_tensors_larger_than_their_stored_data_are_refused(
     spoil, words, torch, tmp_path, capsys
 ):
     path, out = tmp_path / "a.pth", tmp_path / "a.weights.h5"
@@ -338,7 +334,7 @@ def test_compressed_files_are_not_unpacked(torch, tmp_path):
         read_torch_file(path)
 
 
-def test_a_dictionary_that_holds_itself_is_refused(torch, tmp_path):
+def test_dictionary_that_contains_itself_is_refused(torch, tmp_path):
     content = {}
     content["state_dict"] = content
     torch.save(content, tmp_path / "a.pth")

@@ -1,4 +1,4 @@
-"""What holds for every registered network; one of each kind in the quick run."""
+"""Properties of every registered network; the quick run tests one of each kind."""
 
 import re
 
@@ -21,7 +21,7 @@ QUICK = (
     "densenet121_an",
 )
 # Exactly zero in training: the shift of a linear bottleneck is a constant that the next
-# 1x1 convolution hands to a batch norm, which subtracts it.
+# 1x1 convolution passes to a batch norm, which subtracts it.
 NO_GRADIENT = {"mobilenetv2": r"stage\d_block\d_norm3/beta"}
 
 LARGE = 30e6  # parameters
@@ -39,7 +39,7 @@ every_model = pytest.mark.parametrize(
     [
         name if name in QUICK else pytest.param(name, marks=mark(name))
         for name in model_zoo.list_models()
-        if model_zoo.model_info(name).family != "applications"  # have their own tests
+        if model_zoo.model_info(name).family != "applications"  # has its own tests
     ],
 )
 
@@ -57,7 +57,7 @@ def odd_images(number=2):
 
 
 @every_model
-def test_outputs_are_finite_and_kept_by_a_file(name, tmp_path):
+def test_outputs_are_finite_and_survive_saving(name, tmp_path):
     model = model_zoo.create_model(
         name, input_shape=(37, 33, 3), classifier_activation=None
     )
@@ -73,7 +73,7 @@ def test_outputs_are_finite_and_kept_by_a_file(name, tmp_path):
 
 
 @every_model
-def test_parameters_are_those_of_its_record(name):
+def test_parameter_count_matches_the_record(name):
     model = model_zoo.create_model(name)
     count = sum(int(np.prod(v.shape)) for v in model.trainable_variables)
     assert count == model_zoo.model_info(name).parameters

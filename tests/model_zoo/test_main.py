@@ -1,4 +1,4 @@
-"""python -m model_zoo: tables, and exit codes of what goes wrong."""
+"""python -m model_zoo: tables, and exit codes on errors."""
 
 import re
 import subprocess
@@ -19,15 +19,15 @@ def test_list_has_a_line_for_every_network(capsys):
     assert first_words == ["network", *model_zoo.list_models(), "top-1:"]
 
 
-def test_list_takes_a_pattern(capsys):
+def test_list_accepts_a_pattern(capsys):
     assert main(["list", "densenet1?1_an"]) == 0
     lines = capsys.readouterr().out.splitlines()
     assert lines[1].split() == ["densenet121_an", "8,342,288", "224x224", "77.4"]
     assert main(["list", "vgg*"]) == 2
-    assert "No network's name matches 'vgg*'" in capsys.readouterr().err
+    assert "No network matches 'vgg*'" in capsys.readouterr().err
 
 
-def test_info_tells_all(capsys):
+def test_info_shows_all_facts(capsys):
     assert main(["info", "resnet50_an"]) == 0
     out = capsys.readouterr().out
     for text in (
@@ -51,7 +51,7 @@ def test_info_tells_all(capsys):
         assert re.search(f"images +.*{text}", capsys.readouterr().out)
 
 
-def test_unknown_names_get_the_nearest(capsys):
+def test_unknown_name_suggests_similar_names(capsys):
     assert main(["info", "resnet50_am"]) == 2
     assert "one like resnet50_an" in capsys.readouterr().err
 
@@ -64,7 +64,7 @@ def test_usage_errors_exit_with_2(arguments, capsys):
     assert "usage: python -m model_zoo" in capsys.readouterr().err
 
 
-def test_arguments_of_convert_are_assignments(capsys):
+def test_convert_options_must_be_assignments(capsys):
     arguments = ["convert", "x", "--model=resnet18_an", "--out=a.weights.h5", "--set=a"]
     assert main(arguments) == 2
     assert "Expected --set=NAME=VALUE. Received: 'a'" in capsys.readouterr().err
@@ -73,7 +73,7 @@ def test_arguments_of_convert_are_assignments(capsys):
 @pytest.mark.parametrize(
     "value", ["-" * 100_000, "{[]: 1}", "1is 2", "\0", f"0x{'f' * 5000}", "(" * 1000]
 )
-def test_odd_values_of_convert_are_one_line_of_an_error(value, tmp_path, capsys):
+def test_malformed_convert_values_give_a_one_line_error(value, tmp_path, capsys):
     (tmp_path / "x.pth").write_bytes(b"no checkpoint")
     out = f"--out={tmp_path / 'a.weights.h5'}"
     arguments = ["convert", str(tmp_path / "x.pth"), "--model=resnet18_an", out]
@@ -88,7 +88,7 @@ def test_tilde_is_the_home_directory(tmp_path, monkeypatch, capsys):
     assert f"Received: '{tmp_path}/x.pth'" in capsys.readouterr().err
 
 
-def test_a_reader_that_has_enough_is_no_error():
+def test_closed_pipe_is_not_an_error():
     command = f"{sys.executable} -m model_zoo list | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(
         ["bash", "-c", command], cwd=ROOT, capture_output=True, text=True, check=True
@@ -98,7 +98,7 @@ def test_a_reader_that_has_enough_is_no_error():
 
 
 @pytest.mark.parametrize("out", ["a.h5", "no/such/directory/a.weights.h5", "there"])
-def test_convert_writes_new_weights_files_only(out, tmp_path, capsys):
+def test_convert_only_writes_new_weights_files(out, tmp_path, capsys):
     (tmp_path / "there.weights.h5").write_bytes(b"precious")
     out = tmp_path / ("there.weights.h5" if out == "there" else out)
     assert main(["convert", "x.pth", "--model=resnet18_an", f"--out={out}"]) == 1

@@ -1,4 +1,4 @@
-"""Conversion of models that this project did not write: backbones of KerasHub."""
+"""Conversion of third-party models: backbones of KerasHub."""
 
 import importlib
 
@@ -8,7 +8,7 @@ import pytest
 
 from an_keras import convert_normalization
 
-pytestmark = pytest.mark.slow  # KerasHub comes with the tests of `make test-slow`
+pytestmark = pytest.mark.slow  # KerasHub comes with `make test-slow`
 
 
 def outputs(model):
@@ -83,7 +83,7 @@ def mobilenet(models):
     ],
     ids=["resnet", "densenet", "efficientnet"],
 )
-def test_backbones_that_are_graphs_are_converted(build, converted):
+def test_functional_backbones_are_converted(build, converted):
     model = build(_models())
     report = []
     new = convert_normalization(model, report=report)
@@ -98,7 +98,7 @@ def test_backbones_that_are_graphs_are_converted(build, converted):
     [mobilenet, lambda models: efficientnet(models, "unfused")],
     ids=["mobilenet", "efficientnet"],
 )
-def test_norms_inside_their_custom_layers_are_named(build):
+def test_norms_inside_custom_layers_are_reported(build):
     with pytest.raises(ValueError, match=r"\(a norm inside a custom layer, \w+Block"):
         convert_normalization(build(_models()))
 

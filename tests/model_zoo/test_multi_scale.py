@@ -1,4 +1,4 @@
-"""Feature maps at strides 4 to 32 of published networks and of others."""
+"""Feature maps at strides 4 to 32 of published and other networks."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ from tests.model_zoo import reference
         ("mobilenetv2_an", (144, 192, 576, 1280)),
     ],
 )
-def test_maps_have_their_stride_and_channels(name, channels, include_top):
+def test_maps_have_the_expected_stride_and_channels(name, channels, include_top):
     shape = (None, None, 3)
     model = model_zoo.create_model(name, include_top=include_top, input_shape=shape)
     maps = model_zoo.multi_scale(model)(np.zeros((1, 64, 96, 3), "float32"))
@@ -30,7 +30,7 @@ def test_maps_have_their_stride_and_channels(name, channels, include_top):
     }
 
 
-def test_maps_are_those_of_the_reference():
+def test_maps_match_the_reference():
     _, arrays = reference.read("resnet50_an")
     model, _ = reference.build("resnet50_an")
     maps = model_zoo.multi_scale(model)(reference.images("eval224", 2, 224))
@@ -47,7 +47,7 @@ def test_odd_sizes_and_single_levels():
     assert maps["5"].shape == (1, 3, 2, 512)
 
 
-def test_networks_of_keras_applications_work_too():
+def test_keras_applications_work():
     model = keras.applications.ResNet50(weights=None, input_shape=(64, 64, 3))
     maps = model_zoo.multi_scale(model)(np.zeros((1, 64, 64, 3)))
     assert [x.shape[-1] for x in maps.values()] == [256, 512, 1024, 2048]
@@ -57,7 +57,7 @@ def conv(x, filters):
     return layers.Conv2D(filters, 3, 2, padding="same", activation="relu")(x)
 
 
-def test_operations_that_are_no_layers_are_followed():
+def test_operations_other_than_layers_are_followed():
     inputs = keras.Input((64, 64, 3))
     x = conv(inputs, 4)
     model = keras.Model(inputs, conv(ops.add(x, ops.relu(x)), 8))
@@ -68,14 +68,14 @@ def test_operations_that_are_no_layers_are_followed():
     }
 
 
-def test_models_that_hold_models_are_refused():
+def test_nested_models_are_refused():
     inputs = keras.Input((64, 64, 3))
     inner = keras.Model(inputs, conv(inputs, 4), name="inner")
-    with pytest.raises(ValueError, match="one graph of layers.*the model inner"):
+    with pytest.raises(ValueError, match="single graph of layers.*the model inner"):
         model_zoo.multi_scale(keras.Model(inputs, conv(inner(inputs), 8)))
 
 
-def test_a_sequential_model_is_one_graph():
+def test_sequential_model_works():
     options = {"padding": "same", "activation": "relu"}
     model = keras.Sequential(
         [keras.Input((64, 64, 3)), layers.Conv2D(4, 3, 4, **options)]
@@ -93,26 +93,26 @@ def test_layers_are_shared_with_the_model():
 
 
 @pytest.mark.parametrize("levels", [(1.0,), (True,), [[2]], "2", {"2"}])
-def test_levels_that_are_no_integers_are_type_errors(levels):
+def test_non_integer_levels_raise_type_error(levels):
     model = model_zoo.create_model("resnet20_bn")
     with pytest.raises(TypeError, match="`levels` must be an integer"):
         model_zoo.multi_scale(model, levels)
 
 
-def test_levels_may_be_any_integers():
+def test_levels_may_be_numpy_integers():
     maps = model_zoo.multi_scale(model_zoo.create_model("resnet20_bn"), np.array([1]))
     assert list(maps.output) == ["1"]
 
 
-def test_unknown_levels_are_named():
+def test_unknown_levels_are_reported():
     model = model_zoo.create_model("resnet18_an", input_shape=(32, 32, 3))
-    with pytest.raises(ValueError, match="some of \\[1, 2, 3, 4, 5\\] in resnet18_an"):
+    with pytest.raises(ValueError, match="among \\[1, 2, 3, 4, 5\\] for resnet18_an"):
         model_zoo.multi_scale(model, levels=(2, 6))
 
 
-def test_other_models_are_refused():
+def test_unsupported_models_are_refused():
     a, b = keras.Input((8, 8, 3)), keras.Input((8, 8, 3))
-    with pytest.raises(ValueError, match="functional model of one input"):
+    with pytest.raises(ValueError, match="functional model with one input"):
         model_zoo.multi_scale(keras.Model([a, b], layers.Add()([a, b])))
-    with pytest.raises(ValueError, match="functional model of one input"):
+    with pytest.raises(ValueError, match="functional model with one input"):
         model_zoo.multi_scale(keras.Sequential([layers.Conv2D(3, 3)]))

@@ -25,7 +25,7 @@ def test_names_of_layers_with_weights_are_pinned(name):
 
 
 def attentive(model):
-    """Names of the AN layers without stage and block."""
+    """Returns the names of the AN layers without stage and block."""
     return {
         layer.name.rsplit("_", 1)[-1]
         if layer.name.startswith("stage") and "shortcut" not in layer.name
@@ -75,7 +75,7 @@ def attentive(model):
         ("resnet50_bn", "all", set()),
     ],
 )
-def test_position_chooses_the_norms(name, position, expected):
+def test_position_selects_the_norms(name, position, expected):
     model = model_zoo.create_model(name, position=position, **SMALL)
     assert attentive(model) == expected
 
@@ -88,13 +88,13 @@ def test_position_chooses_the_norms(name, position, expected):
         ("mobilenetv2_an", [5, 5, 5, 5, 10, 10, 10]),
     ],
 )
-def test_components_are_as_published_for_each_stage(name, components):
+def test_components_match_the_paper_in_each_stage(name, components):
     model = model_zoo.create_model(name, **SMALL)
     layers = (f"stage{i + 1}_block1_norm2" for i in range(len(components)))
     assert [model.get_layer(name).num_components for name in layers] == components
 
 
-def test_group_normalization_is_everywhere():
+def test_group_normalization_is_used_everywhere():
     model = model_zoo.create_model(
         "mobilenetv2_an", normalization="group", width_multiplier=0.75, **SMALL
     )
@@ -147,7 +147,7 @@ def test_other_families_do_not_start_at_0():
         ("resnet50_an", "stage4_block1_norm2", 2, (2 / 20) ** 0.5),  # gate kernel
     ],
 )
-def test_weights_start_as_spread_as_published(name, layer, weight, std):
+def test_initial_weights_have_the_published_spread(name, layer, weight, std):
     keras.utils.set_random_seed(0)
     model = model_zoo.create_model(name, **SMALL)
     values = ops.convert_to_numpy(model.get_layer(layer).trainable_weights[weight])
@@ -163,7 +163,7 @@ def test_weights_start_as_spread_as_published(name, layer, weight, std):
         (1.4, True, (48, 24, 32, 48, 88, 136, 224, 448, 1792)),
     ],
 )
-def test_width_multiplier_cuts_or_rounds(multiplier, rounded, widths):
+def test_width_multiplier_truncates_or_rounds(multiplier, rounded, widths):
     model = model_zoo.create_model(
         "mobilenetv2_an", width_multiplier=multiplier, round_channels=rounded, **SMALL
     )
@@ -172,7 +172,7 @@ def test_width_multiplier_cuts_or_rounds(multiplier, rounded, widths):
     assert tuple(model.get_layer(name).filters for name in layers) == widths
 
 
-def test_dropout_stands_before_the_classifier_of_mobilenet_only():
+def test_only_mobilenet_has_dropout_before_the_classifier():
     rates = {
         name: [
             layer.rate
@@ -184,7 +184,7 @@ def test_dropout_stands_before_the_classifier_of_mobilenet_only():
     assert rates == {"mobilenetv2_an": [0.2], "resnet50_an": [], "densenet121_an": []}
 
 
-def test_options_reach_every_attentive_layer_and_tuples_each_stage():
+def test_norm_options_apply_to_every_layer_and_tuples_by_stage():
     model = model_zoo.create_model(
         "resnet18_an",
         num_components=4,
@@ -197,7 +197,7 @@ def test_options_reach_every_attentive_layer_and_tuples_each_stage():
     assert {layer.num_components for layer in layers} == {4}
 
 
-def test_untrained_gain_is_in_the_moving_variances():
+def test_moving_variances_include_the_initial_gain():
     options = {"norm_options": {"num_components": (4, 4, 8, 8)}, **SMALL}
     for arguments, expected in ((options, {4.0, 16.0}), (SMALL, {25.0, 100.0})):
         model = model_zoo.create_model("resnet18_an", **arguments)
@@ -205,12 +205,12 @@ def test_untrained_gain_is_in_the_moving_variances():
         assert {float(layer.moving_variance[0]) for layer in layers} == expected
 
 
-def test_synchronized_reaches_every_norm():
+def test_synchronized_applies_to_every_norm():
     model = model_zoo.create_model("resnet50_an", synchronized=True, **SMALL)
     assert all(layer.synchronized for layer in model.layers if "norm" in layer.name)
 
 
-def test_images_of_any_size_and_number_of_channels():
+def test_images_may_have_any_size_and_number_of_channels():
     model = model_zoo.create_model(
         "mobilenetv2_an", input_shape=(None, None, 1), classes=3
     )
@@ -246,18 +246,18 @@ def test_images_of_any_size_and_number_of_channels():
         ({"depth": 3}, TypeError, "unexpected keyword argument 'depth'"),
     ],
 )
-def test_bad_arguments_are_named(arguments, error, words):
+def test_invalid_arguments_are_reported(arguments, error, words):
     with pytest.raises(error, match=words):
         model_zoo.create_model("mobilenetv2_an", **arguments)
 
 
-def test_builders_say_whose_network_it_is():
+def test_builder_docstring_names_the_lineage():
     text = model_zoo.model_info("resnet50_an").build.__doc__.splitlines()[0]
     assert "He et al. 2016" in text and "keras.applications.ResNet50" in text
 
 
 class TestGroupedConvolution:
-    """It is Keras' layer, in TensorFlow's own operation."""
+    """`GroupedConv2D` is Keras' layer with TensorFlow's own operation."""
 
     @pytest.fixture
     def layers(self):
@@ -269,7 +269,7 @@ class TestGroupedConvolution:
         keras_own.set_weights(ours.get_weights())
         return ours, keras_own
 
-    def test_outputs_and_gradients_equal_those_of_keras(self, layers):
+    def test_outputs_and_gradients_match_keras(self, layers):
         x = np.random.default_rng(0).normal(size=(2, 9, 9, 8)).astype("float32")
         results = []
         for layer in layers:
@@ -281,7 +281,7 @@ class TestGroupedConvolution:
             np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
 
     @pytest.mark.parametrize("dtype", ["float16", "float64", "bfloat16"])
-    def test_gradients_exist_in_every_type(self, dtype):
+    def test_gradients_exist_in_every_dtype(self, dtype):
         options = {"groups": 4, "use_bias": False}
         layer = GroupedConv2D(16, 3, dtype=dtype, **options)
         plain = keras.layers.Conv2D(16, 3, **options)
@@ -299,7 +299,7 @@ class TestGroupedConvolution:
             error = np.abs(tf.cast(a, "float32") - b).max() / np.abs(b).max()
             assert error < {"bfloat16": 0.03, "float16": 4e-3, "float64": 1e-5}[dtype]
 
-    def test_dilation_is_that_of_keras(self):
+    def test_dilation_matches_keras(self):
         options = {"groups": 2, "dilation_rate": 2}
         ours = GroupedConv2D(4, 3, **options)
         plain = keras.layers.Conv2D(4, 3, **options)
@@ -309,7 +309,7 @@ class TestGroupedConvolution:
         plain.set_weights(ours.get_weights())
         np.testing.assert_allclose(ours(x), plain(x), rtol=1e-4, atol=1e-5)
 
-    def test_nothing_must_be_compiled(self, layers):
+    def test_xla_compilation_is_not_required(self, layers):
         def operations(layer):
             spec = tf.TensorSpec((None, 9, 9, 8))
             graph = tf.function(layer).get_concrete_function(spec).graph
@@ -319,7 +319,7 @@ class TestGroupedConvolution:
         assert "_XlaMustCompile" in operations(keras_own)
         assert "_XlaMustCompile" not in operations(ours)
 
-    def test_file_is_that_of_keras(self, layers, tmp_path):
+    def test_saved_model_matches_keras(self, layers, tmp_path):
         inputs = keras.Input((9, 9, 8))
         ours, keras_own = (keras.Model(inputs, layer(inputs)) for layer in layers)
         ours.save(tmp_path / "model.keras")

@@ -1,4 +1,4 @@
-"""The preprocessing of the published evaluation, against Pillow, and class names."""
+"""Preprocessing of the published evaluation, compared with Pillow; class names."""
 
 import keras
 import numpy as np
@@ -14,7 +14,7 @@ MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
 
 def picture(height, width, seed=0):
-    """Soft shapes and fine noise, uint8."""
+    """Returns a uint8 image of soft shapes and fine noise."""
     generator = np.random.default_rng(seed)
     coarse = generator.integers(0, 256, (5, 6, 3), dtype="uint8")
     image = PIL.Image.fromarray(coarse).resize((width, height), PIL.Image.BICUBIC)
@@ -23,7 +23,7 @@ def picture(height, width, seed=0):
 
 
 def by_pillow(image, shorter_side=256, crop=224):
-    """As torchvision's Resize and CenterCrop of a Pillow image."""
+    """Does the same as torchvision's Resize and CenterCrop of a Pillow image."""
     height, width = image.shape[:2]
     short = min(height, width)
     size = (shorter_side * width // short, shorter_side * height // short)
@@ -37,7 +37,7 @@ SIZES = [(300, 500), (500, 333), (256, 256), (97, 131), (375, 1200), (40, 30)]
 
 
 @pytest.mark.parametrize("size", SIZES)
-def test_resize_and_crop_equal_pillow(size):
+def test_resize_and_crop_matches_pillow(size):
     image = picture(*size)
     ours = ops.convert_to_numpy(preprocessing.resize_and_crop(image))
     assert ours.shape == (224, 224, 3)
@@ -53,12 +53,12 @@ def test_layers_and_functions_give_the_published_input(name):
     functions = ops.convert_to_numpy(model_zoo.preprocess_input(cropped, name))
     layers = ops.convert_to_numpy(preprocessing.preprocessing_layers(name)(image[None]))
     assert functions.dtype == layers.dtype == np.float32
-    # 1/255 of the scale on which the published mean and std are given
+    # Tolerance 1/255 on the scale of the published mean and std
     assert (np.abs(functions[0] - expected) * STD).max() <= 1 / 255
     np.testing.assert_allclose(layers, functions, atol=1e-5)
 
 
-def test_numpy_images_stay_numpy_and_any_size():
+def test_numpy_images_of_any_size_stay_numpy():
     images = picture(5, 7)[None]
     outputs = model_zoo.preprocess_input(images, "resnet50_an")
     assert isinstance(outputs, np.ndarray) and outputs.dtype == np.float32
@@ -71,7 +71,7 @@ def test_small_images_have_their_own_scale():
     np.testing.assert_allclose(outputs, 2.0)
 
 
-def test_layers_go_into_a_model_and_through_a_file(tmp_path):
+def test_layers_work_in_a_saved_model(tmp_path):
     inputs = keras.Input((None, None, 3), dtype="uint8")
     network = model_zoo.create_model("mobilenetv2_an")
     outputs = network(preprocessing.preprocessing_layers("mobilenetv2_an")(inputs))
@@ -95,7 +95,7 @@ def test_layers_keep_float32_under_mixed_precision():
     assert ops.dtype(layers(picture(30, 30)[None])) == "float32"
 
 
-def test_channels_may_come_first():
+def test_channels_first_works():
     image = picture(60, 97)
     expected = preprocessing.preprocessing_layers("resnet50_an")(image[None])
     keras.config.set_image_data_format("channels_first")
@@ -112,7 +112,7 @@ def test_channels_may_come_first():
     np.testing.assert_allclose(functions, expected[0], atol=1e-5)
 
 
-def test_symbolic_images_of_unknown_size():
+def test_symbolic_images_may_have_unknown_size():
     inputs = keras.Input((None, None, 3), dtype="uint8")
     model = keras.Model(inputs, preprocessing.resize_and_crop(inputs, 64, 56))
     image = picture(90, 70)
@@ -121,7 +121,7 @@ def test_symbolic_images_of_unknown_size():
 
 
 @pytest.mark.parametrize("shape", [(1, 3_000_000), (3_000_000, 2)])
-def test_images_as_long_as_can_be_need_no_memory(shape):
+def test_extremely_long_images_need_little_memory(shape):
     image = np.broadcast_to(np.arange(shape[1])[:, None] % 2 * 100.0, (*shape, 3))
     unknown = tf.function(
         preprocessing.resize_and_crop,
@@ -132,13 +132,13 @@ def test_images_as_long_as_can_be_need_no_memory(shape):
         assert outputs.min() >= 0 and outputs.max() <= 100 and outputs.mean() > 30
 
 
-def test_sides_of_any_length_are_counted_exactly():
+def test_long_sides_are_resized_exactly():
     image = np.full((1, 10_000, 3), 100, "uint8")
     outputs = preprocessing.resize_and_crop(image, 2**20, 8)
     np.testing.assert_allclose(outputs, 100, rtol=1e-6)
 
 
-def test_functions_work_in_tf_data_on_images_of_any_size():
+def test_resize_and_crop_works_in_tf_data():
     images = [picture(60, 80), picture(90, 70)]
     spec = tf.TensorSpec((None, None, 3), tf.uint8)
     dataset = tf.data.Dataset.from_generator(lambda: images, output_signature=spec)
@@ -148,7 +148,7 @@ def test_functions_work_in_tf_data_on_images_of_any_size():
         np.testing.assert_allclose(output, expected, atol=1e-3)
 
 
-def test_pillow_images_and_lists_are_taken():
+def test_pillow_images_and_lists_are_accepted():
     image = picture(9, 9)
     expected = model_zoo.preprocess_input(image, "resnet50_an")
     for other in (PIL.Image.fromarray(image), image.tolist()):
@@ -156,7 +156,7 @@ def test_pillow_images_and_lists_are_taken():
         np.testing.assert_array_equal(outputs, expected)
 
 
-def test_layer_knows_its_output_shape():
+def test_layer_computes_its_output_shape():
     layer = preprocessing.ResizeAndCrop(64, 56)
     assert layer.compute_output_shape((None, None, None, 3)) == (None, 56, 56, 3)
 
@@ -202,7 +202,7 @@ def test_layer_knows_its_output_shape():
         ),
         (
             lambda: model_zoo.preprocess_input(np.zeros((2, 8, 8, 3)), "resnet50_an.x"),
-            "resnet50_an has weights of these tags: none. Received: 'x'",
+            "resnet50_an has weights with these tags: none. Received: 'x'",
         ),
         (
             lambda: model_zoo.decode_predictions(np.zeros((2, 10))),
@@ -214,12 +214,12 @@ def test_layer_knows_its_output_shape():
         ),
     ],
 )
-def test_bad_arguments_are_named(call, words):
+def test_invalid_arguments_are_reported(call, words):
     with pytest.raises((TypeError, ValueError), match=words):
         call()
 
 
-def test_lists_of_numbers_are_images_too():
+def test_resize_and_crop_accepts_lists():
     image = picture(9, 8)
     np.testing.assert_array_equal(
         ops.convert_to_numpy(preprocessing.resize_and_crop(image.tolist(), 8, 8)),
@@ -227,7 +227,7 @@ def test_lists_of_numbers_are_images_too():
     )
 
 
-def test_predictions_get_their_names():
+def test_predictions_are_decoded_to_class_names():
     predictions = np.zeros((2, 1000), "float32")
     predictions[0, [2, 0, 999]] = 0.5, 0.3, 0.2
     predictions[1, 639] = 1.0
@@ -241,7 +241,7 @@ def test_predictions_get_their_names():
     assert second[0] == ("n03710721", "maillot tank suit", 1.0)
 
 
-def test_there_are_1000_classes_in_the_order_of_their_ids():
+def test_1000_classes_are_in_the_order_of_their_ids():
     ids, names = zip(*preprocessing.imagenet_classes(), strict=True)
     assert len(ids) == 1000 and list(ids) == sorted(set(ids))
     assert len(set(names)) == 1000

@@ -1,4 +1,4 @@
-"""The published networks equal those that their authors' code builds."""
+"""The published networks match those built by their authors' code."""
 
 import numpy as np
 import pytest
@@ -37,7 +37,7 @@ def parameters(model):
 
 
 @pytest.mark.parametrize("case", reference.CASES)
-def test_logits_equal_the_reference(case):
+def test_logits_match_the_reference(case):
     known, arrays = reference.read(case)
     model, _ = reference.build(case)
     assert parameters(model) == known["total_trainable_parameters"]
@@ -68,7 +68,7 @@ def test_logits_equal_the_reference(case):
         ),
     ],
 )
-def test_variants_have_the_published_parameters(name, options, count):
+def test_variants_have_the_published_parameter_count(name, options, count):
     assert parameters(model_zoo.create_model(name, **options)) == count
 
 
@@ -109,16 +109,16 @@ PUBLISHED_COUNTS = {
 
 
 @pytest.mark.parametrize("name", PUBLISHED_COUNTS)
-def test_model_info_has_the_published_parameters(name):
+def test_model_info_has_the_published_parameter_count(name):
     assert model_zoo.model_info(name).parameters == PUBLISHED_COUNTS[name]
 
 
-def test_accuracies_are_of_registered_networks():
+def test_accuracies_belong_to_registered_networks():
     names = {*published.RELEASE_ACCURACY, *published.PAPER_ACCURACY}
     assert names <= set(model_zoo.list_models())
 
 
-def test_info_tells_the_two_published_tables_apart():
+def test_info_separates_the_two_published_tables():
     info = model_zoo.model_info("resnet50_an")
     assert (info.top1, info.top5) == (78.4, 94.1)
     assert (info.paper_top1, info.paper_top5) == (78.41, 94.12)

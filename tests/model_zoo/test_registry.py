@@ -1,4 +1,4 @@
-"""Networks by name."""
+"""Registry of networks by name."""
 
 import pytest
 
@@ -10,13 +10,13 @@ def test_names_match_patterns():
     assert model_zoo.list_models("resnet20_*") == ["resnet20_an", "resnet20_bn"]
 
 
-def test_unknown_name_lists_the_nearest():
+def test_unknown_name_suggests_similar_names():
     with pytest.raises(ValueError, match="like resnet20_an.*Received: 'resnet20_ann'"):
         model_zoo.create_model("resnet20_ann")
 
 
 def test_duplicate_name_raises():
-    with pytest.raises(ValueError, match="'resnet20_an' is registered already"):
+    with pytest.raises(ValueError, match="'resnet20_an' is already registered"):
         register_model("resnet20_an", family="", lineage="", input_shape=(8, 8, 3))
 
 
@@ -26,13 +26,13 @@ def test_info_names_the_lineage():
     assert info.input_shape == (32, 32, 3)
 
 
-def test_pattern_that_is_no_string_is_a_type_error():
+def test_non_string_pattern_raises_type_error():
     with pytest.raises(TypeError, match="`pattern` must be a string. Received"):
         model_zoo.list_models(None)
 
 
 @pytest.mark.parametrize("name", [None, 3, ["resnet20_an"]])
-def test_name_that_is_no_string_is_a_type_error(name):
+def test_non_string_name_raises_type_error(name):
     with pytest.raises(TypeError, match="`name` must be a string. Received: name="):
         model_zoo.create_model(name)
 

@@ -1,4 +1,4 @@
-"""The small-image residual networks."""
+"""Residual networks for small images."""
 
 import keras
 import numpy as np
@@ -20,7 +20,7 @@ def trainable_parameters(model):
     ("depth", "parameters"),
     [(20, 269_722), (32, 464_154), (44, 658_586), (56, 853_018)],
 )
-def test_parameters_are_those_of_the_paper(depth, parameters):
+def test_parameter_count_matches_the_paper(depth, parameters):
     model = model_zoo.create_model(f"resnet{depth}_bn")
     assert trainable_parameters(model) == parameters
 
@@ -69,7 +69,7 @@ def test_layer_names_are_pinned():
     ("position", "blocks_of_resnet20"),
     [("norm1", {"norm1"}), ("norm2", {"norm2"}), ("norm12", {"norm1", "norm2"})],
 )
-def test_position_chooses_the_norms(position, blocks_of_resnet20):
+def test_position_selects_the_norms(position, blocks_of_resnet20):
     model = model_zoo.create_model("resnet20_an", position=position)
     attentive = [
         layer.name
@@ -94,7 +94,7 @@ def test_components_follow_the_stages():
     assert components == [10, 10, 20]
 
 
-def test_option_a_shortcut_is_every_second_pixel_and_zeros():
+def test_option_a_shortcut_subsamples_and_pads_with_zeros():
     model = model_zoo.create_model("resnet20_bn", input_shape=(9, 9, 3))
     padded = model.get_layer("stage2_block1_shortcut_pad")
     before = model.get_layer("stage1_block3_relu2")
@@ -109,7 +109,7 @@ def test_option_a_shortcut_is_every_second_pixel_and_zeros():
 
 @pytest.mark.parametrize("name", NAMES)
 @pytest.mark.parametrize("shape", [(8, 8, 1), (11, 13, 4)])
-def test_any_image_from_8x8_any_channels_any_classes(name, shape):
+def test_any_size_from_8x8_channels_and_classes_work(name, shape):
     model = model_zoo.create_model(name, input_shape=shape, classes=7)
     x = np.random.default_rng(0).normal(size=(2, *shape))
     y = ops.convert_to_numpy(model(x))
@@ -118,7 +118,7 @@ def test_any_image_from_8x8_any_channels_any_classes(name, shape):
 
 
 @pytest.mark.parametrize("name", ["resnet20_an", "resnet20_bn"])
-def test_file_keeps_the_function(name, tmp_path):
+def test_saved_model_gives_the_same_outputs(name, tmp_path):
     model = model_zoo.create_model(name, input_shape=(16, 16, 3))
     x = np.random.default_rng(0).normal(size=(4, 16, 16, 3)).astype("float32")
     model(x, training=True)
@@ -127,14 +127,14 @@ def test_file_keeps_the_function(name, tmp_path):
     np.testing.assert_array_equal(again(x), model(x))
 
 
-def test_weights_are_loaded_from_a_file_of_the_same_network(tmp_path):
+def test_weights_load_only_into_the_same_network(tmp_path):
     path = tmp_path / "an.weights.h5"
     one = model_zoo.create_model("resnet20_an", input_shape=(8, 8, 1))
     one.save_weights(path)
     other = model_zoo.create_model("resnet20_an", input_shape=(8, 8, 1), weights=path)
     for a, b in zip(one.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(a, b)
-    with pytest.raises(ValueError, match="weights of another network than resnet32_an"):
+    with pytest.raises(ValueError, match="weights of a network other than resnet32_an"):
         model_zoo.create_model("resnet32_an", input_shape=(8, 8, 1), weights=path)
 
 
@@ -151,7 +151,7 @@ def test_pooling_and_features_without_the_top():
         assert model.output_shape == expected
 
 
-def test_input_tensor_may_come_out_of_other_layers():
+def test_input_tensor_may_come_from_other_layers():
     inputs = keras.Input((16, 16, 3))
     scaled = keras.layers.Rescaling(1 / 255)(inputs)
     model = model_zoo.create_model("resnet20_an", input_tensor=scaled)
@@ -188,6 +188,6 @@ def test_group_normalization_builds_and_runs():
         ({"weights": "imagenet"}, "path of a .weights.h5 file"),
     ],
 )
-def test_bad_arguments_are_named(arguments, words):
+def test_invalid_arguments_are_reported(arguments, words):
     with pytest.raises(ValueError, match=words):
         model_zoo.create_model("resnet20_an", **arguments)

@@ -1,4 +1,4 @@
-"""Checkpoints of the authors as dictionaries of arrays: names, layouts, strictness."""
+"""The authors' checkpoints as dictionaries of arrays: names, layouts, strictness."""
 
 import re
 
@@ -16,7 +16,7 @@ SMALL = {"input_shape": (64, 64, 3), "classifier_activation": None}
 
 
 def release_names(state):
-    """The keys of a ResNet of AOGNet-v2 as iVMCL-Release spells them."""
+    """Renames the keys of an AOGNet-v2 ResNet to those of iVMCL-Release."""
     attentive = {key[: -len(".weight_")] for key in state if key.endswith(".weight_")}
     renamed = {}
     for key, value in state.items():
@@ -31,7 +31,7 @@ def release_names(state):
 
 
 def mobile_release_names(state):
-    """The keys of MobileNetV2 of AOGNet-v2 as iVMCL-Release spells them."""
+    """Renames the keys of an AOGNet-v2 MobileNetV2 to those of iVMCL-Release."""
     blocks = (1, 2, 3, 4, 3, 3, 1)
     names = ["stem", *(f"layer{r + 1}.{j}" for r in range(7) for j in range(blocks[r]))]
     names.append("layer7.1")
@@ -58,7 +58,7 @@ def test_both_code_bases_give_the_same_network(case, rename):
 
 
 def shapes_of_resnet50d():
-    """The manifest of ResNet-50-AN with the 3x3 stem, from that with the 7x7 stem."""
+    """Derives the checkpoint of ResNet-50-AN with the 3x3 stem from the 7x7 one."""
     state = dict(reference.checkpoint("resnet50_an"))
     first = {key: state.pop(key) for key in list(state) if key.startswith("conv1.")}
     assert list(first) == ["conv1.weight"]
@@ -75,7 +75,7 @@ def shapes_of_resnet50d():
 
 
 @pytest.mark.parametrize("release", [False, True])
-def test_the_3x3_stem_and_averaged_shortcuts_are_named(release):
+def test_3x3_stem_and_averaged_shortcuts_are_mapped(release):
     state = shapes_of_resnet50d()
     if release:
         state = {
@@ -104,7 +104,7 @@ def test_the_3x3_stem_and_averaged_shortcuts_are_named(release):
     ],
 )
 def test_gates_of_all_published_modes_are_read(options, indices):
-    """`indices`: place in the published stack -> place among our gate's layers."""
+    """`indices` maps places in the published stack to those of our gate's layers."""
     model = model_zoo.create_model(
         "resnet18_an", num_components=10, norm_options=options, **SMALL
     )
@@ -124,7 +124,7 @@ def small():
     return model_zoo.create_model("resnet18_an", **SMALL)
 
 
-def test_containers_prefixes_and_half_precision_are_taken_off(small):
+def test_containers_prefixes_and_half_precision_are_handled(small):
     state = as_checkpoint(small)
     packed = {
         "epoch": 119,
@@ -154,7 +154,7 @@ def test_counters_are_skipped_and_reported(small):
     assert not report.new_head
 
 
-def test_new_head_keeps_ours_and_loads_the_rest(small):
+def test_new_head_is_kept_and_the_rest_is_loaded(small):
     state = as_checkpoint(small)
     other = model_zoo.create_model("resnet18_an", classes=7, **SMALL)
     head = [ops.convert_to_numpy(w) for w in other.get_layer("predictions").weights]
@@ -169,7 +169,7 @@ def test_new_head_keeps_ours_and_loads_the_rest(small):
 
 
 @pytest.mark.parametrize("path", [None, 3, []])
-def test_what_is_no_checkpoint_is_a_type_error(small, path):
+def test_wrong_types_raise_type_error(small, path):
     with pytest.raises(TypeError, match="path of a file or a dictionary of arrays"):
         model_zoo.load_torch_checkpoint(small, path)
     with pytest.raises(TypeError, match="`model` must be a Keras model. Received"):
@@ -193,7 +193,7 @@ def change(state, key, value):
         ),
         (
             lambda s: change(s, "stem.0.weight", s["conv1.weight"]),
-            "stem_conv/kernel is filled by conv1.weight already",
+            "stem_conv/kernel is already filled by conv1.weight",
         ),
         (
             lambda s: change(s, "bn1.bias", np.zeros(65)),
@@ -223,7 +223,7 @@ def change(state, key, value):
         (lambda s: {}, "Received: nothing"),
     ],
 )
-def test_a_checkpoint_that_does_not_fit_changes_nothing(small, spoil, words):
+def test_mismatched_checkpoint_changes_nothing(small, spoil, words):
     other = model_zoo.create_model("resnet18_an", **SMALL)
     before = other.get_weights()
     with pytest.raises(ValueError, match=words):
@@ -251,7 +251,7 @@ def test_group_normalization_is_read_from_both_code_bases():
         np.testing.assert_array_equal(a, b)
 
 
-def test_a_network_without_the_top_hints_at_the_new_head(small):
+def test_error_without_the_top_suggests_a_new_head(small):
     features = model_zoo.create_model(
         "resnet18_an", include_top=False, input_shape=(64, 64, 3)
     )
@@ -261,13 +261,15 @@ def test_a_network_without_the_top_hints_at_the_new_head(small):
     assert report.skipped == ["fc.weight", "fc.bias"]
 
 
-def test_the_twin_with_other_norms_is_refused(small):
+def test_checkpoint_with_other_norms_is_refused(small):
     other = model_zoo.create_model("resnet18_bn", **SMALL)
-    with pytest.raises(ValueError, match="is not one of resnet18_bn; nothing was load"):
+    with pytest.raises(
+        ValueError, match="does not match resnet18_bn; nothing was load"
+    ):
         model_zoo.load_torch_checkpoint(other, as_checkpoint(small))
 
 
-def test_head_is_strict_or_new(small):
+def test_head_must_be_strict_or_new(small):
     with pytest.raises(ValueError, match="'strict' or 'new'. Received: head='old'"):
         model_zoo.load_torch_checkpoint(small, {}, head="old")
 
@@ -280,15 +282,17 @@ def test_head_is_strict_or_new(small):
         ({"fc.weight": np.ones((7, 5)), "fc.bias": np.ones(())}, r"fc.bias \(\)"),
     ],
 )
-def test_a_classifier_has_one_number_of_classes(head, received):
-    with pytest.raises(ValueError, match=f"one number of classes.*{received}"):
+def test_classifier_arrays_must_agree_on_the_classes(head, received):
+    with pytest.raises(ValueError, match=f"agree on the number of classes.*{received}"):
         number_of_classes(head)
     with pytest.raises(ValueError, match="has no classifier"):
         number_of_classes({"conv1.weight": np.ones((7, 5))})
 
 
-def test_odd_keys_are_named_in_one_short_line(small):
-    with pytest.raises(ValueError, match="by name. Received: a key of int, 'a.nb'."):
+def test_unusual_keys_are_reported_in_one_short_line(small):
+    with pytest.raises(
+        ValueError, match="by name. Received: a key of type int, 'a.nb'."
+    ):
         model_zoo.load_torch_checkpoint(small, {1: np.ones(3), "a\nb": 2})
     state = as_checkpoint(small) | {"\x1b[2J" + "a" * 5000: np.ones(3)}
     with pytest.raises(ValueError, match="1 differences: '.x1b.2Jaa") as error:

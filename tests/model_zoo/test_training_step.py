@@ -1,6 +1,6 @@
 """One training step of the published networks: loss, gradients, moving statistics.
 
-In float64: in float32 the reference differs from itself by more than the tolerance.
+It runs in float64: in float32, the reference itself varies by more than the tolerance.
 """
 
 import keras
@@ -23,7 +23,7 @@ def double():
 
 
 @pytest.mark.parametrize("name", ["resnet50_an", "mobilenetv2_an"])
-def test_step_equals_the_reference(name):
+def test_step_matches_the_reference(name):
     known, arrays = reference.read(f"{name}_train64")
     model, report = reference.build(name, input_shape=(64, 64, 3))
     for layer in model.layers:
@@ -57,7 +57,7 @@ def test_step_equals_the_reference(name):
     compared = 0
     for variable in model.non_trainable_variables:
         if (key := report.loaded.get(variable.path)) is None:
-            continue  # the seed of dropout
+            continue  # the seed of the dropout layer
         after = variable.numpy()
         if key.endswith("running_var"):
             # PyTorch moves by the unbiased variance, Keras by the biased one.
@@ -81,7 +81,7 @@ def in_pytorch_order(gradient, name):
 
 
 def number_of_values(model, variable):
-    """How many numbers a moment of the batch is taken over."""
+    """Returns how many values a batch moment is computed over."""
     samples, layer = 4, model.get_layer(variable.path.split("/")[0])
     _, height, width, _ = layer.input.shape
     return samples if "gate" in variable.path else samples * height * width

@@ -20,7 +20,7 @@ TAGS = sorted(weights.TAGS)
 
 @pytest.fixture
 def file(tmp_path):
-    """A model and the file of its weights."""
+    """Returns a model and its weights file."""
     model = model_zoo.create_model("resnet18_an", classes=7, **SMALL)
     path = tmp_path / "a.weights.h5"
     model.save_weights(path)
@@ -55,7 +55,7 @@ def test_tags_load_and_classify(name, tag):
 
 
 @pytest.mark.parametrize(("name", "tag"), TAGS)
-def test_metrics_of_a_tag_are_those_of_the_results(name, tag):
+def test_metrics_of_a_tag_match_the_results(name, tag):
     rows = (ROOT / "results/fashion_15_epochs.csv").read_text().splitlines()
     row = next(row.split(",") for row in rows if row.split(",")[1] == name)
     columns = dict(zip(rows[0].split(","), row, strict=True))
@@ -64,7 +64,7 @@ def test_metrics_of_a_tag_are_those_of_the_results(name, tag):
     assert metrics["test_loss"] == pytest.approx(float(columns["loss"]), abs=1e-4)
 
 
-def test_trained_weights_are_sure_of_a_trouser():
+def test_trained_weights_classify_a_trouser():
     image = np.zeros((28, 28), "uint8")
     image[2:8, 9:19] = image[8:26, 9:13] = image[8:26, 15:19] = 200
     name = "resnet20_an.fashion_mnist"
@@ -75,7 +75,7 @@ def test_trained_weights_are_sure_of_a_trouser():
     assert probabilities.max() > 0.9
 
 
-def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
+def test_damaged_file_is_refused(tmp_path, monkeypatch):
     name, tag = TAGS[0]
     path = weights.verified_file(name, tag)
     content = bytearray(path.read_bytes())
@@ -89,19 +89,19 @@ def test_a_damaged_file_is_refused(tmp_path, monkeypatch):
         model_zoo.create_model(f"{name}.{tag}")
 
 
-def test_unknown_tags_are_named():
+def test_unknown_tags_are_reported():
     words = "tags: fashion_mnist. Received: 'mnist'"
     for call in (model_zoo.create_model, model_zoo.model_info):
         with pytest.raises(ValueError, match=words):
             call("resnet20_an.mnist")
 
 
-def test_weights_are_named_once(file):
-    with pytest.raises(ValueError, match="must be named once"):
+def test_weights_must_be_given_once(file):
+    with pytest.raises(ValueError, match="must be given once"):
         model_zoo.create_model("resnet20_an.fashion_mnist", weights=file[1])
 
 
-def test_none_stands_for_the_shape_and_classes_of_the_tag():
+def test_none_selects_the_shape_and_classes_of_the_tag():
     model = model_zoo.create_model(
         "resnet20_an.fashion_mnist", input_shape=None, classes=None, name="clothes"
     )
@@ -114,7 +114,7 @@ def test_file_of_the_same_network_loads(file):
     assert_equal(model.get_weights(), again.get_weights())
 
 
-def test_other_classes_get_a_new_head_and_a_line_in_the_log(file, caplog):
+def test_other_classes_get_a_new_head_and_a_log_message(file, caplog):
     model, path = file
     with caplog.at_level(logging.INFO):
         other = model_zoo.create_model("resnet18_an", classes=3, weights=path, **SMALL)
@@ -127,7 +127,7 @@ def test_other_classes_get_a_new_head_and_a_line_in_the_log(file, caplog):
 
 
 @pytest.mark.parametrize("pooling", [None, "avg", "max"])
-def test_a_network_without_the_top_takes_the_rest(file, pooling):
+def test_network_without_the_top_loads_the_rest(file, pooling):
     model, path = file
     other = model_zoo.create_model(
         "resnet18_an", include_top=False, pooling=pooling, weights=path, **SMALL
@@ -135,7 +135,7 @@ def test_a_network_without_the_top_takes_the_rest(file, pooling):
     assert_equal(backbone(model), backbone(other))
 
 
-def test_a_tag_without_the_top_takes_images_of_any_size():
+def test_tag_without_the_top_accepts_any_image_size():
     features = model_zoo.create_model(
         "resnet20_an.fashion_mnist",
         include_top=False,
@@ -147,7 +147,7 @@ def test_a_tag_without_the_top_takes_images_of_any_size():
     assert features(np.zeros((1, 40, 36, 1))).shape == (1, 64)
 
 
-def test_a_file_without_the_top_leaves_the_head_new(tmp_path, caplog):
+def test_file_without_the_top_leaves_a_new_head(tmp_path, caplog):
     path = tmp_path / "features.weights.h5"
     features = model_zoo.create_model("resnet18_an", include_top=False, **SMALL)
     features.save_weights(path)
@@ -161,7 +161,7 @@ def test_a_file_without_the_top_leaves_the_head_new(tmp_path, caplog):
     [
         ("resnet18_bn", {}),
         ("resnet34_an", {}),
-        ("resnet18_an", {"position": "norm2"}),  # of the same shapes
+        ("resnet18_an", {"position": "norm2"}),  # same shapes
         ("resnet18_an", {"position": "norm12"}),
         ("resnet18_an", {"num_components": 5}),
         ("resnet18_an", {"input_shape": (32, 32, 1)}),
@@ -170,11 +170,11 @@ def test_a_file_without_the_top_leaves_the_head_new(tmp_path, caplog):
 @pytest.mark.parametrize("classes", [7, 8])
 def test_weights_of_another_network_are_refused(file, name, options, classes):
     options = {**SMALL, **options}
-    with pytest.raises(ValueError, match="holds the weights of another network"):
+    with pytest.raises(ValueError, match="holds the weights of a network other than"):
         model_zoo.create_model(name, classes=classes, weights=file[1], **options)
 
 
-def test_layers_at_the_places_of_others_are_refused(file):
+def test_swapped_layers_are_refused(file):
     network, path = file
     with h5py.File(path, "r+") as opened:
         for old, new in (
@@ -190,7 +190,7 @@ def test_layers_at_the_places_of_others_are_refused(file):
         np.testing.assert_array_equal(old, new)
 
 
-def test_numbers_too_large_for_the_model_are_named(file):
+def test_numbers_too_large_for_the_model_are_reported(file):
     network, path = file
     with h5py.File(path, "r+") as opened:
         array = opened["layers/conv2d/vars/0"]
@@ -209,24 +209,24 @@ def test_numbers_too_large_for_the_model_are_named(file):
 def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "a.weights.h5"
     path.write_bytes(content)
-    with pytest.raises(ValueError, match="is no .weights.h5 file or is damaged"):
+    with pytest.raises(ValueError, match="is not a .weights.h5 file or is damaged"):
         model_zoo.create_model("resnet18_an", weights=path, **SMALL)
 
 
-def test_a_truncated_file_is_refused(file):
+def test_truncated_file_is_refused(file):
     _, path = file
     path.write_bytes(path.read_bytes()[:100_000])
-    with pytest.raises(ValueError, match="is no .weights.h5 file or is damaged"):
+    with pytest.raises(ValueError, match="is not a .weights.h5 file or is damaged"):
         model_zoo.create_model("resnet18_an", classes=7, weights=path, **SMALL)
 
 
-def test_a_missing_file_is_named(tmp_path):
+def test_missing_file_is_reported(tmp_path):
     with pytest.raises(ValueError, match="path of a .weights.h5 file"):
         model_zoo.create_model("resnet18_an", weights=tmp_path / "no.weights.h5")
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
-def test_files_of_whole_models_are_no_weights_files(name, tmp_path):
+def test_files_of_whole_models_are_refused(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="must be None, the path of a .weights.h5"):
@@ -238,13 +238,13 @@ def test_other_hdf5_files_are_refused(tmp_path):
     with h5py.File(path, "w") as file:
         file["a"] = np.zeros(3)
         file["layers/b/c/0"] = np.zeros(3)
-    with pytest.raises(ValueError, match="weights of another network than resnet18_an"):
+    with pytest.raises(ValueError, match="weights of a network other than resnet18_an"):
         model_zoo.create_model("resnet18_an", weights=path, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A small network that files are loaded into, its weights and their file."""
+    """Returns a small network to load files into, its weights and their file."""
     model = model_zoo.create_model("resnet20_an", classes=7, input_shape=(28, 28, 1))
     path = tmp_path_factory.mktemp("small") / "a.weights.h5"
     model.save_weights(path)
@@ -325,7 +325,7 @@ def large_chunks(file):
     replace(file, f"{CONV}/0", data=kernel, compression="gzip", **options)
 
 
-ONE_NUMBER = "Expected arrays of one number of classes in its classifier 'predictions'"
+ONE_NUMBER = "Expected the arrays of its classifier 'predictions' to agree on the num"
 ITSELF = "in the file itself"
 
 
@@ -364,9 +364,7 @@ ITSELF = "in the file itself"
         ),
     ],
 )
-def test_arrays_that_the_network_cannot_have_are_refused(
-    small, small_copy, spoil, words
-):
+def test_invalid_arrays_are_refused(small, small_copy, spoil, words):
     with h5py.File(small_copy, "r+") as file:
         attributes = dict(file[HEAD].attrs)
         spoil(file)
@@ -376,7 +374,7 @@ def test_arrays_that_the_network_cannot_have_are_refused(
     assert len(str(error.value)) < 1000
 
 
-def test_the_head_of_other_classes_is_not_read(small, small_copy):
+def test_head_of_other_classes_is_not_read(small, small_copy):
     with h5py.File(small_copy, "r+") as file:
         file[f"{HEAD}/0"][...] = np.nan
     options = {"classes": 5, "input_shape": (28, 28, 1), "weights": small_copy}

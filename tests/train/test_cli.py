@@ -1,4 +1,4 @@
-"""What every command does with odd flags: one line of an error, and exit code 2."""
+"""Every command reports invalid flags in one line, with exit code 2."""
 
 import pytest
 
@@ -69,7 +69,7 @@ NETWORK = (
         *((benchmark, ("layer", f"--plot={name}")) for name in ("plot", "plot.txt")),
     ],
 )
-def test_odd_flags_are_usage_errors(
+def test_invalid_flags_are_usage_errors(
     start, module, arguments, tmp_path, monkeypatch, data_dir
 ):
     monkeypatch.chdir(tmp_path)

@@ -25,7 +25,7 @@ def digits(short_run, data_dir):
     )
 
 
-def test_evaluate_repeats_the_accuracy_of_the_run(short_run, data_dir, command):
+def test_evaluate_reproduces_the_accuracy_of_the_run(short_run, data_dir, command):
     workdir, _ = short_run
     results = json.loads((workdir / "results.json").read_text())
     flags = [f"--workdir={workdir}", f"--data_dir={data_dir}"]
@@ -37,7 +37,7 @@ def test_evaluate_repeats_the_accuracy_of_the_run(short_run, data_dir, command):
     assert "(355 images, step 60)" in done.stdout
 
 
-def test_signatures_have_the_promised_names_shapes_and_types(export):
+def test_signatures_have_the_documented_names_shapes_and_types(export):
     signatures = tf.saved_model.load(str(export)).signatures
     described = {
         name: (
@@ -62,7 +62,7 @@ def test_signatures_have_the_promised_names_shapes_and_types(export):
     }
 
 
-def test_answers_are_probabilities_with_names_and_scores_in_order(export, digits):
+def test_answers_are_probabilities_with_sorted_names_and_scores(export, digits):
     serve = tf.saved_model.load(str(export)).signatures["serving_default"]
     entries = digits.splits["test"].images[:9]
     images = tf.stack([pipeline.evaluation_image(digits, entry) for entry in entries])
@@ -75,7 +75,7 @@ def test_answers_are_probabilities_with_names_and_scores_in_order(export, digits
     np.testing.assert_array_equal(answer["scores"], expected)
 
 
-def test_bytes_of_any_size_and_format_are_answered_as_the_fitted_pixels(export):
+def test_image_bytes_give_the_answer_of_their_fitted_pixels(export):
     signatures = tf.saved_model.load(str(export)).signatures
     pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 3), dtype=np.uint8)
     for encode in (tf.io.encode_png, lambda x: tf.io.encode_jpeg(x, quality=95)):
@@ -93,16 +93,16 @@ def test_assets_hold_labels_and_model_card(export):
     assert export.name == str(card["step"])
 
 
-def test_export_writes_a_version_once_and_nothing_else(short_run, tmp_path, command):
+def test_export_writes_each_version_only_once(short_run, tmp_path, command):
     workdir, _ = short_run
     flags = [f"--workdir={workdir}", f"--out={tmp_path / 'models'}"]
     assert "SavedModel in" in command("-m", "train.export", *flags).stdout
     assert [p.name for p in (tmp_path / "models").iterdir()] == ["60"]
     done = command("-m", "train.export", *flags, expected=1)
-    assert "exists already. Expected a new version" in done.stderr
+    assert "already exists. Expected a new version" in done.stderr
 
 
-def test_export_of_something_else_is_refused_and_leaves_nothing(tmp_path, command):
+def test_export_of_another_directory_is_refused_without_leftovers(tmp_path, command):
     flags = [f"--workdir={tmp_path}", f"--out={tmp_path / 'models'}"]
     done = command("-m", "train.export", *flags, expected=1)
     assert "is not the directory of a run" in done.stderr
@@ -122,12 +122,14 @@ def test_predict_prints_names_and_scores(short_run, digits, tmp_path, command):
     for i, line in enumerate(done.stdout.strip().splitlines()):
         name, score = answer["classes"][i, 0].numpy().decode(), answer["scores"][i, 0]
         assert line.startswith(f"{paths[i]}  {name} ")
-        # one image at a time rounds otherwise than three
+        # one image rounds differently than a batch of three
         assert float(line.split()[2]) == pytest.approx(float(score), abs=2e-4)
 
 
 @pytest.mark.parametrize("file", ["variables.index", "variables.data-00000-of-00001"])
-def test_predict_names_an_export_with_a_damaged_bit(file, short_run, tmp_path, command):
+def test_predict_reports_an_export_with_a_damaged_bit(
+    file, short_run, tmp_path, command
+):
     workdir, _ = short_run
     export = runtimes.newest_export(workdir)
     shutil.copytree(export, tmp_path / export.name)
@@ -138,26 +140,24 @@ def test_predict_names_an_export_with_a_damaged_bit(file, short_run, tmp_path, c
     (tmp_path / "a.png").write_bytes(b"")
     arguments = [tmp_path / export.name, tmp_path / "a.png"]
     done = command("-m", "train.predict", *arguments, expected=1)
-    assert "cannot be loaded. Expected whole files" in done.stderr
+    assert "cannot be loaded. Expected undamaged files" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_predict_names_what_it_cannot_use(short_run, tmp_path, command):
+def test_predict_reports_unusable_arguments(short_run, tmp_path, command):
     workdir, _ = short_run
     (tmp_path / "text.png").write_text("no picture")
     for arguments, code, words in (
         ([workdir], 2, "Expected a run and at least one image"),
         ([workdir, tmp_path / "none.png"], 1, "Cannot read"),
-        ([workdir, tmp_path / "text.png"], 1, "text.png is no image"),
+        ([workdir, tmp_path / "text.png"], 1, "text.png is not an image"),
         ([tmp_path, tmp_path / "text.png"], 1, "holds no SavedModel"),
     ):
         done = command("-m", "train.predict", *arguments, expected=code)
         assert words in done.stderr and "Traceback" not in done.stderr
 
 
-def test_serve_check_notices_an_export_that_answers_otherwise(
-    export, data_dir, tmp_path, command
-):
+def test_serve_check_detects_a_different_accuracy(export, data_dir, tmp_path, command):
     broken = tmp_path / "60"
     shutil.copytree(export, broken)
     card = json.loads((broken / "assets" / "model.json").read_text())
@@ -184,7 +184,7 @@ def test_serve_check_blocks_our_packages_and_keras(export, data_dir, command):
     assert "as trained" in command("-c", program).stdout
 
 
-def test_report_puts_runs_side_by_side(short_run, data_dir, command, tmp_path):
+def test_report_compares_runs(short_run, data_dir, command, tmp_path):
     workdir, _ = short_run
     done = command("-m", "train.report", workdir, "--svm", f"--data_dir={data_dir}")
     results = json.loads((workdir / "results.json").read_text())
@@ -193,13 +193,11 @@ def test_report_puts_runs_side_by_side(short_run, data_dir, command, tmp_path):
     assert "is not the directory of a run" in done.stderr
 
 
-def test_export_that_does_not_fit_on_the_disk_leaves_nothing(
-    command, short_run, tmp_path
-):
+def test_export_too_large_for_the_disk_leaves_nothing(command, short_run, tmp_path):
     flags = [f"--workdir={short_run[0]}", f"--out={tmp_path / 'models'}"]
     done = command("-m", "train.export", *flags, expected=1, largest_file=2**19)
     assert done.stderr.splitlines()[-1].startswith("error: ")
-    assert "takes no export" in done.stderr and "Traceback" not in done.stderr
+    assert "Cannot export to" in done.stderr and "Traceback" not in done.stderr
     assert list((tmp_path / "models").iterdir()) == []
 
 
@@ -218,17 +216,17 @@ def test_every_kind_of_weights_is_exported(tmp_path, short_flags, command):
         answers[kind] = serve(images=tf.constant(images))["probabilities"].numpy()
         card = json.loads((out / "60" / "assets" / "model.json").read_text())
         assert bool(card["test"]) == (kind == "best")
-    np.testing.assert_array_equal(answers["best"], answers["average"])  # of one step
+    np.testing.assert_array_equal(answers["best"], answers["average"])  # same step
     assert np.abs(answers["last"] - answers["best"]).max() > 1e-3
 
 
-def test_averages_of_a_run_without_them_are_a_usage_error(short_run, command):
+def test_missing_averages_are_a_usage_error(short_run, command):
     flags = [f"--workdir={short_run[0]}", "--checkpoint=average"]
     done = command("-m", "train.export", *flags, expected=2)
     assert "keeps no averages" in done.stderr
 
 
-def test_export_is_folded_unless_told_otherwise(short_run, export, tmp_path, command):
+def test_export_is_folded_by_default(short_run, export, tmp_path, command):
     command(
         *("-m", "train.export", "--nofold"),
         *(f"--workdir={short_run[0]}", f"--out={tmp_path}"),

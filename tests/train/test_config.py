@@ -13,7 +13,7 @@ from train import config, recipes
 from train.cli import UsageError
 
 
-def test_overrides_are_typed_by_the_fields():
+def test_overrides_take_the_types_of_the_fields():
     recipe = config.override(
         recipes.create_recipe("digits"),
         [
@@ -62,9 +62,9 @@ def test_overrides_are_typed_by_the_fields():
         ("data.mean=()", "data.mean must hold a number"),
         ("model.options={'a': {1, 2}}", "model.options must be plain values"),
         ("model.options={'a': 1e999}", "model.options must be plain values"),
-        ("model.options={1: 2}", "must have names of arguments for keys"),
+        ("model.options={1: 2}", "must have argument names as keys"),
         ("model.weights=", "model.weights must not be empty"),
-        ("model.weights=a\0b", "model.weights must have no control characters"),
+        ("model.weights=a\0b", "model.weights must not contain control characters"),
         ("data.name=folder:", "--data=folder:DIR must not be empty"),
         (f"optimizer.learning_rate={'9' * 400}", "learning_rate must be of type float"),
         (f"data.mean={'9' * 400},0", "data.mean must be of type"),
@@ -81,13 +81,13 @@ def test_overrides_are_typed_by_the_fields():
         ("steps=1 if 2else 3", "steps must be of type"),
     ],
 )
-def test_bad_overrides_are_usage_errors(assignment, words):
+def test_invalid_overrides_are_usage_errors(assignment, words):
     with pytest.raises(UsageError, match=words):
         config.override(recipes.create_recipe("digits"), [assignment])
 
 
 def names(kind, prefix=""):
-    """Of all fields of a recipe, with their types."""
+    """Yields the names and types of all fields of a recipe."""
     for name, annotation in typing.get_type_hints(kind).items():
         if dataclasses.is_dataclass(annotation):
             yield from names(annotation, f"{prefix}{name}.")
@@ -132,7 +132,7 @@ def written(recipe):
     name=st.sampled_from(sorted(FIELDS)) | st.text(),
     text=ODD | st.text() | LITERALS.map(repr),
 )
-def test_any_text_makes_a_recipe_or_a_usage_error(name, text):
+def test_any_text_gives_a_recipe_or_a_usage_error(name, text):
     try:
         recipe = config.override(recipes.create_recipe("digits"), [f"{name}={text}"])
     except UsageError as error:
@@ -151,12 +151,12 @@ def test_every_number_of_a_recipe_has_limits():
     assert numbers == {name for name, _, _ in config.LIMITS}
 
 
-def test_weights_can_be_none_again():
+def test_weights_can_be_reset_to_none():
     recipe = config.override(recipes.create_recipe("digits"), ["model.weights=x"])
     assert config.override(recipe, ["model.weights=None"]).model.weights is None
 
 
-def test_unknown_recipe_lists_the_nearest():
+def test_unknown_recipe_lists_similar_names():
     with pytest.raises(UsageError, match="like digits.*Received: 'digit'"):
         recipes.create_recipe("digit")
 
@@ -168,7 +168,7 @@ def test_recipe_survives_json(name):
     assert config.from_dict(config.Recipe, json.loads(text)) == recipe
 
 
-def test_twins_differ_in_the_network_only():
+def test_an_and_bn_recipes_differ_in_the_network_only():
     an, bn = recipes.create_recipe("digits"), recipes.create_recipe("digits_bn")
     assert an != bn
     assert dataclasses.replace(an, model=bn.model) == bn

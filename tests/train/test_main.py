@@ -1,4 +1,4 @@
-"""python -m train, from the command line: the main job, exit codes, resume."""
+"""python -m train from the command line: the main job, exit codes and resuming."""
 
 import csv
 import json
@@ -25,7 +25,7 @@ def rows(workdir):
         return list(csv.DictReader(file))
 
 
-def test_run_prints_what_it_does_and_where_everything_lies(short_run):
+def test_run_prints_its_progress_and_the_location_of_its_files(short_run):
     workdir, output = short_run
     for words in (
         "resnet20_an, 284,842 parameters",
@@ -66,7 +66,7 @@ def test_run_directory_holds_metrics_and_results(short_run):
     assert {"loss", "top1", "attention/stage1_block1_norm1"} <= tags["validation"]
 
 
-def test_finished_run_started_again_repeats_nothing(short_run, short_flags, command):
+def test_restarting_a_finished_run_repeats_nothing(short_run, short_flags, command):
     workdir, _ = short_run
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
     done = command(
@@ -84,7 +84,7 @@ def test_finished_run_started_again_repeats_nothing(short_run, short_flags, comm
 @pytest.mark.parametrize(
     ("stop", "code"), [(signal.SIGKILL, -signal.SIGKILL), (signal.SIGTERM, 75)]
 )
-def test_stopped_run_goes_on_as_if_it_had_not_been(
+def test_stopped_run_resumes_with_identical_metrics(
     tmp_path, short_run, short_flags, command, stop, code
 ):
     reference, _ = short_run
@@ -136,7 +136,7 @@ def test_stopped_run_goes_on_as_if_it_had_not_been(
         ),
         (
             ["--recipe=digits", "--set=model.options={'include_top': False}"],
-            "is no classifier. Expected outputs of shape (None, 10)",
+            "is not a classifier. Expected outputs of shape (None, 10)",
         ),
         (
             ["--recipe=digits", "--set=model.name=applications.ANMobileNetV3Small"],
@@ -153,13 +153,13 @@ def test_bad_flags_are_usage_errors(arguments, words, start, tmp_path):
     assert not workdir.exists()
 
 
-def test_help_exits_with_0_and_lists_the_flags(command):
+def test_help_lists_the_flags_and_exits_with_0(command):
     done = command("-m", "train", "--help")
     for flag in ("recipe", "workdir", "data", "strategy", "seed", "steps", "set"):
         assert f"--{flag}" in done.stdout
 
 
-def test_unreadable_image_stops_the_run_before_it_begins(command, tmp_path):
+def test_unreadable_image_stops_the_run_before_it_starts(command, tmp_path):
     folder = tmp_path / "images" / "train" / "cat"
     folder.mkdir(parents=True)
     (folder / "bad.png").write_bytes(b"not a picture")
@@ -178,7 +178,7 @@ def test_unreadable_image_stops_the_run_before_it_begins(command, tmp_path):
     assert not (tmp_path / "run").exists()
 
 
-def test_directory_and_checkpoint_of_other_runs_are_refused(
+def test_directory_and_checkpoint_of_another_run_are_refused(
     command, short_run, short_flags, data_dir, tmp_path
 ):
     workdir, _ = short_run
@@ -188,7 +188,7 @@ def test_directory_and_checkpoint_of_other_runs_are_refused(
     assert "recipe.model.name: expected 'resnet20_an', received 'resnet20_bn'" in (
         done.stderr
     )
-    # the same settings, but a checkpoint of another model moved in
+    # the same settings, but with a checkpoint of another model
     other = tmp_path / "other"
     other.mkdir()
     (other / "config.json").write_text((workdir / "config.json").read_text())
@@ -208,7 +208,7 @@ def test_directory_and_checkpoint_of_other_runs_are_refused(
     assert "Traceback" not in done.stderr
 
 
-def test_loss_that_is_no_number_stops_the_run(command, tmp_path, short_flags):
+def test_non_finite_loss_stops_the_run(command, tmp_path, short_flags):
     done = command(
         "-m",
         "train",
@@ -222,7 +222,7 @@ def test_loss_that_is_no_number_stops_the_run(command, tmp_path, short_flags):
     assert not (tmp_path / "run" / "export").exists()
 
 
-def test_sigterm_before_training_ends_the_run_for_another_start(
+def test_sigterm_before_training_ends_the_run_as_preempted(
     tmp_path, short_flags, command
 ):
     arguments = ["-m", "train", *short_flags, f"--workdir={tmp_path / 'run'}"]
@@ -240,7 +240,7 @@ def test_sigterm_before_training_ends_the_run_for_another_start(
     assert process.returncode == 75, errors
 
 
-def test_sigterm_while_modules_are_imported_is_no_failure(tmp_path, short_flags):
+def test_sigterm_during_imports_ends_the_run_as_preempted(tmp_path, short_flags):
     run = tmp_path / "run"
     process = subprocess.Popen(
         [sys.executable, "-X", "importtime", "-m", "train", *short_flags]
@@ -254,7 +254,7 @@ def test_sigterm_while_modules_are_imported_is_no_failure(tmp_path, short_flags)
             process.terminate()
             break
     _, errors = process.communicate(timeout=900)
-    assert process.returncode == 75 and "preempted: nothing has begun yet" in errors
+    assert process.returncode == 75 and "preempted: nothing has started yet" in errors
     assert not run.exists()
 
 
@@ -265,7 +265,7 @@ os.execv(sys.executable, [sys.executable, *sys.argv[1:]])
 """
 
 
-def test_interrupt_while_modules_are_imported_has_no_traceback(tmp_path, short_flags):
+def test_interrupt_during_imports_has_no_traceback(tmp_path, short_flags):
     process = subprocess.Popen(
         [sys.executable, "-c", INTERRUPTIBLE, "-X", "importtime", "-m", "train"]
         + [*short_flags, f"--workdir={tmp_path / 'run'}"],
@@ -285,7 +285,7 @@ def test_interrupt_while_modules_are_imported_has_no_traceback(tmp_path, short_f
 def test_sigterm_after_training_ends_the_run_at_once(
     tmp_path, short_run, short_flags, command, words
 ):
-    """While it exports, and while the export is checked."""
+    """During the export and during its check."""
     run = tmp_path / "run"
     shutil.copytree(short_run[0], run)
     shutil.rmtree(run / "export")
@@ -308,7 +308,7 @@ def test_sigterm_after_training_ends_the_run_at_once(
 
 
 @pytest.mark.slow
-def test_finished_run_with_a_damaged_best_checkpoint_stays_what_it_is(
+def test_finished_run_with_a_damaged_best_checkpoint_keeps_its_results(
     tmp_path, short_run, short_flags, command
 ):
     reference, _ = short_run
@@ -322,14 +322,14 @@ def test_finished_run_with_a_damaged_best_checkpoint_stays_what_it_is(
     evaluate = ("-m", "train.evaluate", f"--workdir={run}", short_flags[-1])
     assert "damaged checkpoint" in command(*evaluate, expected=1).stderr
     done = command("-m", "train", *short_flags, f"--workdir={run}")
-    assert "Made again from" in done.stderr and "as trained" in done.stdout
+    assert "Recreated from" in done.stderr and "as trained" in done.stdout
     command(*evaluate)
     results = [(each / "results.json").read_text() for each in (reference, run)]
     assert results[0] == results[1]
 
 
 @pytest.mark.slow
-def test_results_and_export_of_other_weights_are_refused_until_they_are_removed(
+def test_results_and_export_of_other_weights_are_refused_until_removed(
     tmp_path, short_run, short_flags, command
 ):
     run = tmp_path / "run"
@@ -348,7 +348,7 @@ def test_results_and_export_of_other_weights_are_refused_until_they_are_removed(
 
 
 @pytest.mark.slow
-def test_lost_best_checkpoint_is_made_again_from_that_of_its_step(
+def test_lost_best_checkpoint_is_recreated_from_the_one_of_its_step(
     tmp_path, short_run, short_flags, command
 ):
     reference, _ = short_run
@@ -359,14 +359,14 @@ def test_lost_best_checkpoint_is_made_again_from_that_of_its_step(
     shutil.rmtree(run / "export")
     done = command("-m", "train", *short_flags, f"--workdir={run}")
     assert "best/ckpt-60 is a damaged checkpoint" in done.stderr
-    assert "Made again from" in done.stderr
+    assert "Recreated from" in done.stderr
     results = [json.loads((w / "results.json").read_text()) for w in (reference, run)]
     assert results[0]["loss"] == results[1]["loss"]
     assert rows(run) == rows(reference)
 
 
 @pytest.mark.slow
-def test_run_and_data_that_have_moved_are_the_same(tmp_path, command):
+def test_moved_run_and_data_are_recognized(tmp_path, command):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
     for number, image in enumerate(pixels):
         file = tmp_path / "d" / "train" / "ab"[number % 2] / f"{number}.png"
@@ -396,7 +396,7 @@ def test_run_and_data_that_have_moved_are_the_same(tmp_path, command):
 
 
 @pytest.mark.slow
-def test_image_that_vanishes_in_training_is_one_line(tmp_path, command):
+def test_image_that_vanishes_during_training_is_reported_in_one_line(tmp_path, command):
     folder = tmp_path / "images" / "train"
     for name in ("a", "b"):
         (folder / name).mkdir(parents=True)
@@ -427,7 +427,7 @@ def test_image_that_vanishes_in_training_is_one_line(tmp_path, command):
 
 
 @pytest.mark.slow
-def test_many_sigterms_are_one(tmp_path, short_flags, command):
+def test_repeated_sigterms_act_like_one(tmp_path, short_flags, command):
     run = tmp_path / "run"
     flags = [*short_flags, "--steps=4000", "--set=evaluate_every=1000"]
     process = subprocess.Popen(
@@ -458,12 +458,14 @@ def test_directory_in_use_is_refused(tmp_path, short_flags, command):
         if line.startswith("workdir"):
             break
     done = command(*arguments, expected=1)
-    assert "error: Another process trains in" in done.stderr
+    assert "error: Another process is training in" in done.stderr
     process.kill()
     process.communicate()
 
 
-def test_directory_that_cannot_be_made_is_one_line(tmp_path, short_flags, command):
+def test_directory_that_cannot_be_created_is_reported_in_one_line(
+    tmp_path, short_flags, command
+):
     (tmp_path / "file").touch()
     flags = [*short_flags, f"--workdir={tmp_path / 'file' / 'run'}"]
     done = command("-m", "train", *flags, expected=1)
@@ -472,8 +474,8 @@ def test_directory_that_cannot_be_made_is_one_line(tmp_path, short_flags, comman
 
 
 @pytest.mark.slow
-def test_parts_and_replicas_train_as_one_batch(tmp_path, data_dir, command):
-    """Two replicas, two parts each, against one device: clipped, averaged, smoothed."""
+def test_accumulation_and_replicas_train_as_one_batch(tmp_path, data_dir, command):
+    """Two replicas with two parts each against one device: clip, average, smoothing."""
     states = []
     for flags in (
         ["--strategy=one"],
@@ -486,7 +488,7 @@ def test_parts_and_replicas_train_as_one_batch(tmp_path, data_dir, command):
             "--recipe=digits",
             "--steps=20",
             "--set=steps_per_loop=5",
-            "--set=model.options={'normalization': 'group'}",  # sees no batch
+            "--set=model.options={'normalization': 'group'}",  # no batch statistics
             "--set=optimizer.learning_rate=0.01",
             "--set=optimizer.clip_norm=0.5",
             "--set=optimizer.average=0.9",
@@ -549,7 +551,7 @@ def test_half_precision_trains_and_exports(
         ),
     ],
 )
-def test_killed_run_ends_with_the_digest_of_a_whole_one(
+def test_killed_run_ends_with_the_digest_of_an_uninterrupted_one(
     tmp_path, data_dir, command, request, devices, share
 ):
     """Mixup, dropout and averaged weights; killed at random moments."""
@@ -607,9 +609,9 @@ def test_full_disk_destroys_nothing(tmp_path, short_run, short_flags, command):
     reference, _ = short_run
     run = tmp_path / "run"
     flags = ["-m", "train", *short_flags, "--set=evaluate_every=1", f"--workdir={run}"]
-    half = 2**20  # bytes; a checkpoint of this run has more than twice as many
+    half = 2**20  # bytes; a checkpoint of this run is more than twice as large
     done = command(*flags, expected=1, largest_file=half)
-    assert "takes no checkpoint of step 20" in done.stderr.splitlines()[-1]
+    assert "Cannot save the checkpoint of step 20 " in done.stderr.splitlines()[-1]
     assert "File too large" in done.stderr and "Traceback" not in done.stderr
 
     process = subprocess.Popen(
@@ -623,7 +625,7 @@ def test_full_disk_destroys_nothing(tmp_path, short_run, short_flags, command):
     digest = ("-m", "train.checkpoint", "digest", run)
     before = command(*digest).stdout
     done = command(*flags, expected=1, largest_file=half)
-    assert "takes no checkpoint of step" in done.stderr.splitlines()[-1]
+    assert "Cannot save the checkpoint of step" in done.stderr.splitlines()[-1]
     assert command(*digest).stdout == before
 
     command(*flags)
@@ -631,9 +633,9 @@ def test_full_disk_destroys_nothing(tmp_path, short_run, short_flags, command):
     assert train[0] == train[1]
 
 
-@pytest.mark.long  # as `make train`
+@pytest.mark.long  # like `make train`
 def test_main_job_reaches_its_accuracy(tmp_path, data_dir, command):
-    """What `make train` promises: 0.985 on digits, beside the twin and the SVM."""
+    """`make train` promises 0.985 on digits, next to the BN twin and the SVM."""
     runs = [tmp_path / "digits", tmp_path / "digits_bn"]
     for run in runs:
         command(

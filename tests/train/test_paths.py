@@ -1,4 +1,4 @@
-"""Paths of commands, and those that TensorFlow would read as patterns."""
+"""Path arguments, and paths that TensorFlow would read as patterns."""
 
 import os
 import pathlib
@@ -54,15 +54,15 @@ OTHERS = (
 
 
 @pytest.mark.parametrize(("module", "typed", "flag"), LITERAL)
-def test_patterns_are_usage_errors_where_tensorflow_reads(start, module, typed, flag):
+def test_patterns_are_usage_errors_as_flags(start, module, typed, flag):
     for path in PATTERNS:
         code, error = start(module, *typed, f"{flag}{path}")
         assert code == cli.USAGE and error.count("\n") == 1
-        assert "have none of * ? [ ] \\, which" in error
+        assert "not contain * ? [ ] \\, which" in error
 
 
 @pytest.mark.parametrize(("module", "typed", "flag"), LITERAL + OTHERS)
-def test_what_is_no_path_is_a_usage_error(start, module, typed, flag):
+def test_invalid_paths_are_usage_errors(start, module, typed, flag):
     for path in NO_PATHS:
         if flag != "--data_dir=" or "://" not in path:
             code, error = start(module, *typed, f"{flag}{path}")
@@ -86,11 +86,11 @@ def test_patterns_are_usage_errors_as_arguments(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "image.png").write_bytes(b"")
     code, error = start(module, *typed)
-    assert code == cli.USAGE and "have none of" in error and "[12]" in error
+    assert code == cli.USAGE and "must not contain *" in error and "[12]" in error
 
 
 @pytest.mark.parametrize(("module", "typed", "flag"), LITERAL + OTHERS)
-def test_tilde_is_the_home_directory(module, typed, flag, tmp_path, monkeypatch):
+def test_tilde_is_expanded_in_flags(module, typed, flag, tmp_path, monkeypatch):
     del typed
     monkeypatch.setenv("HOME", str(tmp_path))
     before = {*flags.FLAGS}
@@ -104,7 +104,7 @@ def test_tilde_is_the_home_directory(module, typed, flag, tmp_path, monkeypatch)
     assert parsed == f"{tmp_path}/x.png"
 
 
-def test_tilde_in_a_recipe_is_the_home_directory(tmp_path, monkeypatch):
+def test_tilde_is_expanded_in_recipes(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path))
     recipe = config.override(
         recipes.create_recipe("digits"),
@@ -120,21 +120,23 @@ def test_home_directory_that_is_a_pattern_is_refused(tmp_path, monkeypatch):
     monkeypatch.setenv("HOME", str(tmp_path / "a[1]"))
     assert paths.expand("~/x", "--csv") == f"{tmp_path}/a[1]/x"
     with pytest.raises(
-        UsageError, match=r"--workdir must have none.*Received: .*a\[1\]/x"
+        UsageError, match=r"--workdir must not contain .*Received: .*a\[1\]/x"
     ):
         paths.literal("~/x", "--workdir")
 
 
-def test_output_must_have_a_directory(tmp_path):
+def test_directory_of_an_output_must_exist(tmp_path):
     file = tmp_path / "x.csv"
     assert paths.output(str(file), "--csv") == str(file)
     assert paths.output("x.csv", "--csv") == "x.csv"
     for path in (tmp_path, tmp_path / "none" / "x.csv", f"{file}/"):
-        with pytest.raises(UsageError, match="--csv must be a file in a directory"):
+        with pytest.raises(
+            UsageError, match="--csv must be a file in an existing directory"
+        ):
             paths.output(str(path), "--csv")
 
 
-def test_pattern_touches_no_other_run(tmp_path):
+def test_pattern_does_not_affect_other_runs(tmp_path):
     neighbour = tmp_path / "lr1" / "checkpoints"
     neighbour.mkdir(parents=True)
     files = [neighbour / f"ckpt-{step}.index" for step in range(5)]
@@ -157,8 +159,10 @@ def test_pattern_touches_no_other_run(tmp_path):
     assert [path.name for path in tmp_path.iterdir()] == ["lr1"]
 
 
-def test_what_tensorflow_does_not_read_as_patterns_stays_allowed(tmp_path, monkeypatch):
-    """Images in folders, prepared data, and the directory that one is in."""
+def test_patterns_are_allowed_where_tensorflow_does_not_read_them(
+    tmp_path, monkeypatch
+):
+    """In image folders, prepared data, and the working directory."""
     image = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
     root = tmp_path / "holiday[1]"
     for split in ("train", "test"):

@@ -1,4 +1,4 @@
-"""Finished runs side by side."""
+"""The report on finished runs."""
 
 import csv
 import json
@@ -24,7 +24,7 @@ RESULTS = {
 
 @pytest.fixture
 def make_run(tmp_path, monkeypatch):
-    """Makes the directory of a finished run, as far as the report looks at it."""
+    """Makes the parts of a finished run's directory that the report reads."""
     monkeypatch.setattr(report.run_directory, "read_spec", lambda run: None)
     monkeypatch.chdir(tmp_path)
 
@@ -50,7 +50,7 @@ def show(monkeypatch):
     return run
 
 
-def test_runs_of_similar_names_are_told_apart(make_run, show, capsys, tmp_path):
+def test_runs_with_similar_names_stay_distinct(make_run, show, capsys, tmp_path):
     names = ["digits[lr=0.1]", "digits[lr=0.2]", "a/digits", "b/digits", "[/run]"]
     for name in names:
         make_run(name)
@@ -63,7 +63,9 @@ def test_runs_of_similar_names_are_told_apart(make_run, show, capsys, tmp_path):
         assert [row["run"] for row in csv.DictReader(file)] == names
 
 
-def test_curves_are_below_the_parent_of_all_runs(make_run, show, capsys, tmp_path):
+def test_tensorboard_starts_at_the_common_parent_of_runs(
+    make_run, show, capsys, tmp_path
+):
     make_run("my runs/a")
     make_run("my runs/more/b")
     show("my runs/more/b", "my runs/more/../a")
@@ -92,29 +94,29 @@ def test_curves_are_below_the_parent_of_all_runs(make_run, show, capsys, tmp_pat
         ),
     ],
 )
-def test_damaged_results_are_named(make_run, text, words):
+def test_damaged_results_are_reported(make_run, text, words):
     run = make_run("digits")
     (run / "results.json").write_text(text)
     with pytest.raises(RunError, match=f"results.json is damaged. Expected .*{words}"):
         run_directory.read_results(run)
 
 
-def test_results_that_are_no_text_are_damaged(make_run):
+def test_results_that_are_not_text_are_damaged(make_run):
     run = make_run("digits")
     (run / "results.json").write_bytes(b"\xff\xfe")
     with pytest.raises(RunError, match="results.json is damaged.*UnicodeDecodeError"):
         run_directory.read_results(run)
 
 
-def test_an_unwritable_table_is_an_error(make_run, show, tmp_path):
+def test_unwritable_table_is_an_error(make_run, show, tmp_path):
     run = make_run("digits")
-    with pytest.raises(RunError, match="takes no table"):
+    with pytest.raises(RunError, match="cannot hold a table"):
         show(run, table=str(tmp_path))
     with pytest.raises(OSError, match="No such file or directory"):
         show(run, table=str(tmp_path / "no" / "a.csv"))
 
 
-def test_results_that_are_not_those_of_the_export_are_refused(make_run, show):
+def test_results_that_differ_from_the_export_are_refused(make_run, show):
     run = make_run("digits", top1=0.99)
     with pytest.raises(RunError, match="differ in top1. Expected 0.5.*Received: 0.99"):
         show(run)

@@ -1,4 +1,4 @@
-"""Tables of names that users have given."""
+"""Tables that contain names given by users."""
 
 import csv
 
@@ -25,7 +25,7 @@ NAMES = [
 
 
 def joined_cells(text):
-    """The text of the first column of each row, put together where it was folded."""
+    """Returns the first column of each row, joined where it was folded."""
     cells = []
     for line in text.splitlines():
         if line.startswith("│"):
@@ -37,7 +37,7 @@ def joined_cells(text):
     return cells
 
 
-def test_names_are_shown_whole_and_as_they_are(capsys):
+def test_names_are_shown_complete_and_literally(capsys):
     tables.show(["run", "top-1"], [(name, "0.5") for name in NAMES])
     assert joined_cells(capsys.readouterr().out) == NAMES
 
@@ -52,7 +52,7 @@ def test_names_are_shown_whole_and_as_they_are(capsys):
         ("Größe 猫", "Größe 猫"),
     ],
 )
-def test_what_a_terminal_does_not_show_is_escaped(name, shown, capsys):
+def test_characters_that_a_terminal_does_not_show_are_escaped(name, shown, capsys):
     tables.show([name], [(name,)], title=name)
     assert capsys.readouterr().out.count(shown) == 3
 
@@ -63,7 +63,7 @@ def read(path):
 
 
 @pytest.mark.parametrize("first", tables.FORMULA)
-def test_text_is_no_formula_in_a_spreadsheet(first, tmp_path):
+def test_text_is_not_a_formula_in_a_spreadsheet(first, tmp_path):
     path = tmp_path / "a.csv"
     tables.write_csv(path, [{"run": f"{first}1+1", f"{first}x": "a"}])
     assert read(path) == [{"run": f"'{first}1+1", f"'{first}x": "a"}]
@@ -78,7 +78,7 @@ def test_numbers_stay_numbers(tmp_path):
     )
 
 
-def test_odd_names_are_read_back(tmp_path):
+def test_unusual_names_are_read_back(tmp_path):
     path = tmp_path / "a.csv"
     names = [*NAMES, 'quote"', "comma,", "line\nbreak", " =1", "'1"]
     tables.write_csv(path, [{"run": name} for name in names])
@@ -87,13 +87,13 @@ def test_odd_names_are_read_back(tmp_path):
     assert read(path) == [{"run": "caf\\udce9"}]
 
 
-def test_every_row_keeps_its_columns(tmp_path):
+def test_rows_may_have_different_columns(tmp_path):
     path = tmp_path / "a.csv"
     tables.write_csv(path, [{"a": 1}, {"a": 2, "top5": 0.5}])
     assert read(path) == [{"a": "1", "top5": ""}, {"a": "2", "top5": "0.5"}]
 
 
-def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch):
+def test_failed_write_keeps_the_old_table(tmp_path, monkeypatch):
     path = tmp_path / "a.csv"
     path.write_text("old")
 
@@ -104,11 +104,11 @@ def test_a_table_that_cannot_be_written_leaves_the_old_one(tmp_path, monkeypatch
     with pytest.raises(OSError, match="no space left"):
         tables.write_csv(path, [{"a": 1}])
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
-    with pytest.raises(RunError, match="takes no table. Expected a file"):
+    with pytest.raises(RunError, match="cannot hold a table. Expected a file"):
         tables.write_csv(tmp_path, [{"a": 1}])
 
 
-def test_a_link_to_a_table_stays_a_link(tmp_path):
+def test_link_to_a_table_stays_a_link(tmp_path):
     link = tmp_path / "link.csv"
     link.symlink_to(tmp_path / "a.csv")
     tables.write_csv(link, [{"a": 1}])

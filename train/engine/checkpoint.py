@@ -1,10 +1,10 @@
-"""What a run directory holds, what a checkpoint holds, and when they may be restored.
+"""Layout of a run directory, contents of a checkpoint, and rules for restoring it.
 
-RUN/config.json        what the run is (`run_directory`)
-RUN/checkpoints/       the last checkpoints, to go on from
-RUN/best/              the checkpoint that is best on the validation images
-RUN/metrics.csv        one row for each line of progress and each evaluation
-RUN/results.json       the test images, read once, with the best checkpoint
+RUN/config.json        the fingerprint of the run (`run_directory`)
+RUN/checkpoints/       the latest checkpoints, to resume from
+RUN/best/              the best checkpoint on the validation images
+RUN/metrics.csv        one row per progress line and per evaluation
+RUN/results.json       results on the test images, read once, with the best checkpoint
 RUN/train, validation  TensorBoard summaries
 RUN/export/STEP/       the SavedModel
 """
@@ -27,11 +27,11 @@ class Checkpoints:
     """Saves and restores the state of a run.
 
     Args:
-        run: the directory of the run.
-        model, optimizer: built. Every variable is listed by its path; those of the
-            optimizer and the seeds of random layers among them.
-        state: further `tf.Variable`s by name, the step among them.
-        writes: this process saves; another one of the run does it otherwise.
+        run: The directory of the run.
+        model, optimizer: The built model and optimizer. Every variable is listed by its
+            path, including those of the optimizer and the seeds of random layers.
+        state: Further `tf.Variable`s by name, including the step.
+        writes: Whether this process saves. If not, another process of the run does.
     """
 
     def __init__(
@@ -57,12 +57,12 @@ class Checkpoints:
         )
 
     def save(self, best: bool = False) -> None:
-        """Saves the state, to go on from or as the best one so far.
+        """Saves the state, to resume from it or as the best one so far.
 
-        The state says of which run it is, and which weights are the best ones.
+        The state records which run it belongs to and which weights are the best.
 
         Raises:
-            RunError: it cannot be written; the checkpoints before it are as they were.
+            RunError: If it cannot be written. Earlier checkpoints are unchanged.
         """
         manager, step = self._best if best else self._last, int(self._step.numpy())
         if best:
@@ -76,15 +76,15 @@ class Checkpoints:
             manager.save(checkpoint_number=step)
         except tf.errors.OpError as error:
             raise RunError(
-                f"{manager.directory} takes no checkpoint of step {step}: "
+                f"Cannot save the checkpoint of step {step} in {manager.directory}: "
                 f"{error.message}"
             ) from error
 
     def digest(self) -> str:
-        """sha256 of all variables as they are, as `digest` has it of a checkpoint.
+        """Returns the sha256 of all current variables, like `digest` of a checkpoint.
 
         Raises:
-            RunError: the replicas of this process have different ones.
+            RunError: If the replicas of this process hold different values.
         """
         names = sorted(self._variables)
         for name in names:
@@ -92,18 +92,19 @@ class Checkpoints:
             if any(first.numpy().tobytes() != o.numpy().tobytes() for o in others):
                 raise RunError(
                     f"The replicas differ after step {int(self._step.numpy())}. "
-                    f"Expected equal copies of every variable. Received: other {name}."
+                    "Expected equal copies of every variable. "
+                    f"Received: different copies of {name}."
                 )
         return checkpoint_files.digest_of(self._variables)
 
     def restore_last(self) -> bool:
-        """Restores the newest readable checkpoint; `False` when there is none yet.
+        """Restores the newest readable checkpoint; returns `False` if there is none.
 
-        Damaged ones are named in the log.
+        Damaged checkpoints are logged.
 
         Raises:
-            RunError: all are damaged, one is of another model or run, or the run has
-                lost them.
+            RunError: If all are damaged, one belongs to another model or run, or the
+                run has lost them.
         """
         paths = checkpoint_files.saved(self._last.directory)
         for path in paths:
@@ -120,26 +121,26 @@ class Checkpoints:
         if paths:
             raise RunError(
                 f"{self._last.directory} holds no readable checkpoint. Expected one of "
-                f"{', '.join(os.path.basename(path) for path in paths)} to be whole."
+                f"{', '.join(os.path.basename(path) for path in paths)} to be intact."
             )
         if checkpoint_files.saved(self._best.directory):
             raise RunError(
                 f"{self._last.directory} holds no checkpoint, but the run has been "
-                "evaluated. Expected the directory as it was left."
+                "evaluated. Expected the directory as the run left it."
             )
         return False
 
     def require_best(self, averaged: contextlib.AbstractContextManager) -> None:
-        """That the best checkpoint is whole and the one that this run has saved.
+        """Checks that the best checkpoint is intact and was saved by this run.
 
-        If not, it is made again from the checkpoint of the same step, if that is still
-        there; otherwise the next evaluation is the best so far. The log says so.
+        If not, it is recreated from the checkpoint of the same step, if that still
+        exists. Otherwise the next evaluation is the best so far. Both are logged.
 
         Args:
-            averaged: within it the model has the weights that are evaluated.
+            averaged: Context in which the model has the weights that are evaluated.
 
         Raises:
-            RunError: it is lost, and its results have been reported.
+            RunError: If it is lost and its results have been reported.
         """
         state = {name: variable.numpy() for name, variable in self._state.items()}
         if state["best_top1"] < 0:
@@ -154,17 +155,17 @@ class Checkpoints:
             return
         if (self._run / "results.json").exists():
             raise RunError(
-                f"The best weights of {self._run} are lost: those of step {step}, of "
-                "which its results.json and export are. Expected them in best or "
-                f"checkpoints. Without results.json and export/{step} the same command "
-                "makes new ones, of its last weights."
+                f"The best weights of {self._run} are lost: those of step {step}, used "
+                "for its results.json and export. Expected them in best or "
+                f"checkpoints. Delete results.json and export/{step}, and the same "
+                "command creates new ones from the last weights."
             )
-        logging.getLogger(__name__).warning("The next evaluation takes its place.")
+        logging.getLogger(__name__).warning("The next evaluation will replace it.")
         self._state["best_top1"].assign(-1.0)
         self._state["evaluated"].assign(int(state["step"]) - 1)
 
     def _make_best_again(self, step, state, averaged):
-        """Whether the checkpoint of a step had the best weights, which are saved."""
+        """Recreates the best checkpoint from that of `step`; returns whether it did."""
         copies = [
             path
             for path in checkpoint_files.saved(self._last.directory)
@@ -189,20 +190,20 @@ class Checkpoints:
             for variable, value in zip(self._variables.values(), last, strict=True):
                 variable.assign(value)
             if is_best:
-                logging.getLogger(__name__).warning("Made again from %s.", path)
+                logging.getLogger(__name__).warning("Recreated from %s.", path)
                 return True
         return False
 
 
 def has_checkpoint(run: pathlib.Path) -> bool:
-    """Whether a run has saved anything to go on from."""
+    """Returns whether a run has saved anything to resume from."""
     return bool(checkpoint_files.saved(run / "checkpoints"))
 
 
 def new_state(identity: int = 0) -> dict[str, tf.Variable]:
-    """What a run knows besides its model and optimizer: who it is and how far.
+    """Creates the identity and progress of a run, apart from its model and optimizer.
 
-    `identity`: `run_directory.RunSpec.identity` of the run.
+    `identity` is the run's `run_directory.RunSpec.identity`.
     """
     numbers = {
         "run": identity,
@@ -219,11 +220,11 @@ def new_state(identity: int = 0) -> dict[str, tf.Variable]:
 
 
 def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
-    """Path and step of the best checkpoint of a run, once it has been looked through.
+    """Verifies the best checkpoint of a run and returns its path and step.
 
     Raises:
-        RunError: the run has none yet, or it is damaged, or it is not the one that the
-            run has saved as its best.
+        RunError: If the run has none yet, it is damaged, or it is not the one that the
+            run saved as its best.
     """
     paths = checkpoint_files.saved(run / "best")
     if not paths:
@@ -234,7 +235,7 @@ def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
     best = paths[0]
     own = _require_own(best, run_directory.read_spec(run).identity)
     last = next(checkpoint_files.states(run / "checkpoints"), own)
-    # a run that was killed between the two saves has a newer best one
+    # a run killed between the two saves has a newer best checkpoint
     expected = own if own["step"] > last["step"] else last
     received = checkpoint_files.short(checkpoint_files.stored_digest(best, "model/"))
     if (
@@ -242,31 +243,31 @@ def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
         or checkpoint_files.step_of(best) != expected["best_step"]
     ):
         raise RunError(
-            f"{best} has other weights than the best ones of this run. Expected those "
-            f"of step {expected['best_step']}, {expected['best_digest']:014x}. "
+            f"{best} does not hold the best weights of this run. Expected those of "
+            f"step {expected['best_step']}, {expected['best_digest']:014x}. "
             f"Received: {received:014x}."
         )
     return best, checkpoint_files.step_of(best)
 
 
 def _require_own(path, identity):
-    """What a checkpoint says, if it is of the run with this identity."""
+    """Returns the state in a checkpoint after checking that it belongs to this run."""
     recorded = checkpoint_files.recorded(path)
     if recorded.get("run") != identity:
         raise RunError(
-            f"{path} is a checkpoint of another run. Expected one of the run in whose "
-            "directory it lies."
+            f"{path} is a checkpoint of another run. Expected one of the run that owns "
+            "the directory."
         )
     return recorded
 
 
 def digest(run: pathlib.Path) -> tuple[int, str]:
-    """Step of the last checkpoint of a run, and the sha256 of all its variables.
+    """Returns the step of a run's last checkpoint and the sha256 of all its variables.
 
-    Of each variable, in the order of their names: name, type, shape and bytes.
+    The digest covers name, type, shape and bytes of each variable, ordered by name.
 
     Raises:
-        RunError: the directory holds no run, or it has no readable checkpoint.
+        RunError: If the directory holds no run, or the run no readable checkpoint.
     """
     run_directory.read_spec(run)
     paths = checkpoint_files.saved(run / "checkpoints")
@@ -281,17 +282,17 @@ def digest(run: pathlib.Path) -> tuple[int, str]:
 
 
 def network_digest(model) -> str:
-    """sha256 of the variables of a model, as `digest` has it of all of a checkpoint."""
+    """Returns the sha256 of the variables of a model, computed as in `digest`."""
     return checkpoint_files.digest_of(
         checkpoint_files.by_path("model", model.variables)
     )
 
 
 def restore_model(path: str, model) -> None:
-    """Restores the variables of a model, and nothing else, from a checkpoint.
+    """Restores only the variables of a model from a checkpoint.
 
     Raises:
-        RunError: it is of another model.
+        RunError: If the checkpoint belongs to another model.
     """
     variables = checkpoint_files.by_path("model", model.variables)
     checkpoint_files.require_equal_shapes(path, variables, prefix="model/")

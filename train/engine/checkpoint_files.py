@@ -1,4 +1,4 @@
-"""Checkpoint files: which there are in a directory, and what one of them holds."""
+"""Lists the checkpoints in a directory and reads their contents."""
 
 import contextlib
 import hashlib
@@ -14,7 +14,7 @@ from train.cli import RunError
 from train.engine import run_directory
 from train.paths import require_literal, require_regular
 
-# What a full disk, missing rights or a lost worker raise: no fault of a checkpoint.
+# Raised by a full disk, missing permissions or a lost worker, not by damage.
 ELSEWHERE = (
     tf.errors.AbortedError,
     tf.errors.CancelledError,
@@ -33,11 +33,11 @@ class DamagedError(RunError):
 
 
 def saved(directory) -> list[str]:
-    """Paths of the checkpoints in a directory, the newest first.
+    """Returns the paths of the checkpoints in a directory, newest first.
 
-    By their files, and by the list that TensorFlow keeps beside them once they are
-    whole: a file that is missing is damage. Without a file and not in the list are
-    those that a kill has cut short. Copies under other names are none.
+    A checkpoint counts if it has an index file or is in the list that TensorFlow keeps
+    of complete checkpoints; one that lost a file is damaged. A checkpoint interrupted
+    by a kill has neither and does not count, nor do copies under other names.
     """
     require_literal(directory, "of the run")
     directory = pathlib.Path(directory)
@@ -50,7 +50,7 @@ def saved(directory) -> list[str]:
 
 
 def _listed(directory) -> set[str]:
-    """Names in TensorFlow's list, a text file."""
+    """Returns the names in TensorFlow's list, a text file."""
     try:
         state = tf.train.get_checkpoint_state(str(directory))
     except UnicodeDecodeError:
@@ -60,26 +60,26 @@ def _listed(directory) -> set[str]:
 
 
 def drop_damaged_list(directory: pathlib.Path, writes: bool) -> None:
-    """TensorFlow's list is only a help, but its manager does not start with noise."""
+    """Deletes an unreadable list, which is optional but breaks TensorFlow's manager."""
     file = directory / "checkpoint"
     if not file.is_file():
         return
     try:
         file.read_text()
     except UnicodeDecodeError:
-        logging.getLogger(__name__).warning("%s is damaged and not used", file)
+        logging.getLogger(__name__).warning("%s is damaged and ignored", file)
         if writes:
             file.unlink()
 
 
 def step_of(path: str) -> int:
-    """The number in its name."""
+    """Returns the step in the name of a checkpoint."""
     return int(path.rpartition("-")[2])
 
 
 @contextlib.contextmanager
 def readable(path: str):
-    """Within it TensorFlow's errors are `DamagedError`s that name the checkpoint."""
+    """Turns TensorFlow's errors into `DamagedError`s that name the checkpoint."""
     try:
         yield
     except ELSEWHERE:
@@ -89,9 +89,9 @@ def readable(path: str):
 
 
 def by_path(kind: str, variables, owner: str = "") -> dict[str, tf.Variable]:
-    """Variables by path, without what Keras numbers through a process.
+    """Returns variables by path, without names that Keras numbers within a process.
 
-    That is the name of their owner, and those of the seeds of random layers.
+    These are the name of their owner and the names of the seeds of random layers.
     """
     named, seeds = {}, 0
     for variable in variables:
@@ -103,11 +103,11 @@ def by_path(kind: str, variables, owner: str = "") -> dict[str, tf.Variable]:
 
 
 def require_equal_shapes(path: str, variables: dict, prefix: str = "") -> None:
-    """Compares names and shapes before a restore touches anything.
+    """Compares names and shapes before anything is restored.
 
     Raises:
-        DamagedError: the checkpoint cannot be read.
-        RunError: it is of another model.
+        DamagedError: If the checkpoint cannot be read.
+        RunError: If it belongs to another model.
     """
     with readable(path):
         listed = tf.train.list_variables(path)
@@ -122,14 +122,14 @@ def require_equal_shapes(path: str, variables: dict, prefix: str = "") -> None:
 
 
 def states(directory: str | pathlib.Path) -> Iterator[dict]:
-    """What the readable checkpoints in a directory say, the newest first."""
+    """Yields the run state in each readable checkpoint of a directory, newest first."""
     for path in saved(directory):
         with contextlib.suppress(DamagedError):
             yield recorded(path)
 
 
 def recorded(path: str) -> dict[str, int | float]:
-    """The state of the run in a checkpoint: `checkpoint.new_state`, as numbers."""
+    """Returns the run state in a checkpoint: `checkpoint.new_state`, as numbers."""
     with readable(path):
         reader = tf.train.load_checkpoint(path)
         names = {_plain(name): name for name in reader.get_variable_to_shape_map()}
@@ -141,7 +141,7 @@ def recorded(path: str) -> dict[str, int | float]:
 
 
 def stored_digest(path: str, prefix: str) -> str:
-    """As `digest_of`, of the variables in a checkpoint whose names begin so."""
+    """Returns `digest_of` the stored variables whose names start with `prefix`."""
     with readable(path):
         reader = tf.train.load_checkpoint(path)
         names = {_plain(name): name for name in reader.get_variable_to_shape_map()}
@@ -153,17 +153,17 @@ def stored_digest(path: str, prefix: str) -> str:
 
 
 def short(sha256: str) -> int:
-    """The beginning of a digest, as a number that fits into int64."""
+    """Returns the start of a digest as a number that fits into int64."""
     return int(sha256[:14], 16)
 
 
 def digest_of(variables: dict) -> str:
-    """sha256 of variables in the order of their names: name, type, shape and bytes."""
+    """The sha256 of name, type, shape and bytes of each variable, ordered by name."""
     return _sha256((name, variables[name].numpy()) for name in sorted(variables))
 
 
 def _sha256(values):
-    """Of pairs of names and arrays."""
+    """The sha256 of pairs of names and arrays."""
     sha256 = hashlib.sha256()
     for name, value in values:
         sha256.update(f"{name} {value.dtype} {value.shape}\n".encode())
@@ -172,7 +172,7 @@ def _sha256(values):
 
 
 def _plain(name):
-    """The path of a variable in a checkpoint; empty for what is no variable of ours."""
+    """Returns the path of a variable in a checkpoint; empty for any other entry."""
     prefix, suffix = "variables/", "/.ATTRIBUTES/VARIABLE_VALUE"
     if not name.startswith(prefix):
         return ""

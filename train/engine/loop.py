@@ -1,4 +1,4 @@
-"""The loop of a run: trains, evaluates and saves, then tests the best weights, once."""
+"""The loop of a run: trains, evaluates and saves, then tests the best weights once."""
 
 import itertools
 import os
@@ -25,7 +25,7 @@ from train.engine.trainer import Trainer, quiet_orbit
 from train.input import pipeline
 
 ATTENTION_IMAGES = 64
-# What an image that is gone, cut short or no image raises in the middle of training.
+# Raised during training by an image file that is missing, truncated or not an image.
 UNREADABLE = (
     tf.errors.DataLossError,
     tf.errors.InvalidArgumentError,
@@ -37,8 +37,8 @@ def train(run: Run) -> None:
     """Trains to the last step; saves the last checkpoints and the best one.
 
     Raises:
-        RunError: the loss is no number any more.
-        Preempted: the process was asked to stop (SIGTERM); everything is saved.
+        RunError: If the loss is no longer finite.
+        Preempted: If the process was asked to stop (SIGTERM). Everything is saved.
     """
     if run.is_chief:
         print(run.describe(), flush=True)
@@ -105,7 +105,7 @@ def train(run: Run) -> None:
     print(f"state    step {run.step}  sha256 {digest}", flush=True)
     digest = checkpoint_files.short(digest)
     if len({*strategies.gather(run.strategy, digest)}) > 1:
-        raise cli.RunError("The workers have ended with different weights.")
+        raise cli.RunError("The workers ended with different weights.")
 
 
 def _train_and_evaluate(run, controller, validator, metrics_file, shown):
@@ -131,7 +131,7 @@ def _train_and_evaluate(run, controller, validator, metrics_file, shown):
 
 
 def _evaluation_steps(run):
-    """Steps at which the validation images are looked at, from here to the end."""
+    """Returns the remaining steps at which the validation images are evaluated."""
     loop = run.recipe.steps_per_loop
     loops = round(run.recipe.evaluate_every * run.steps_per_epoch / loop)
     interval = max(loops, 1) * loop
@@ -139,7 +139,7 @@ def _evaluation_steps(run):
 
 
 def _record(run, results, metrics_file):
-    """Whether these are the best results so far."""
+    """Records validation results and returns whether they are the best so far."""
     metrics.require_finite(results, run.evaluated + 1, run.step)
     metrics_file.append(run.step, "validation", results)
     run.state["evaluated"].assign(run.step)
@@ -150,7 +150,7 @@ def _record(run, results, metrics_file):
 
 
 def _record_attention(run, controller):
-    """Histograms of what each layer's gate says to a few validation images."""
+    """Writes histograms of each layer's attention for a few validation images."""
     if not run.is_chief or not attentive_layers(run.model):
         return
     writer = controller.eval_summary_manager.summary_writer()
@@ -164,14 +164,14 @@ def _record_attention(run, controller):
 
 
 def test(run: Run) -> dict:
-    """Reads the test images, once, with the best weights.
+    """Evaluates the best weights on the test images, once.
 
     Returns:
         The contents of results.json.
 
     Raises:
-        RunError: the best weights are lost, or results.json is of others.
-        Preempted: the process was asked to stop (SIGTERM).
+        RunError: If the best weights are lost, or results.json belongs to others.
+        Preempted: If the process was asked to stop (SIGTERM).
     """
     with run.stop_signal.deferred():
         results = _test(run)
@@ -215,7 +215,7 @@ def _test(run):
 
 
 def evaluation_steps(interval: int, steps: int, step: int, evaluated: int):
-    """Multiples of `interval` and the last of `steps`, from `step` on, not done yet."""
+    """Returns the multiples of `interval`, and `steps`, that are not evaluated yet."""
     begin = max(step, evaluated + 1, 1)
     first = -(-begin // interval) * interval
     last = [steps] if steps >= begin else []

@@ -1,4 +1,4 @@
-"""Loss and accuracies: of a batch, over a split, and whether they are finite."""
+"""Loss and accuracies of a batch and over a split, and a check that they are finite."""
 
 import keras
 import numpy as np
@@ -9,7 +9,7 @@ from train.input import dataset
 
 
 def top_k(data: dataset.ImageData) -> int:
-    """How many guesses the second accuracy allows: 5, or 1 where 5 say nothing."""
+    """Returns the k of the second accuracy: 5, or 1 where top-5 is meaningless."""
     return 5 if len(data.class_names) > 5 else 1
 
 
@@ -35,8 +35,8 @@ class RunningMeans:
             variable.assign(tf.zeros_like(variable))
 
     def update(self, losses, logits, labels, weights, k: int) -> None:
-        """Adds the examples of a batch; (N,) losses, (N, classes) logits."""
-        # as an export guesses: equal logits are no right answer for every class
+        """Adds the examples of a batch: losses (N,) and logits (N, classes)."""
+        # as in an export: equal logits do not make every class a correct answer
         _, guesses = tf.math.top_k(logits, k)
         hits = tf.equal(tf.cast(guesses, labels.dtype), labels[:, tf.newaxis])
         hits = tf.cast(hits, tf.float32)
@@ -47,16 +47,16 @@ class RunningMeans:
             self._sums[name].assign_add(tf.reduce_sum(value * weights))
 
     def results(self, k: int) -> dict:
-        """Means over the examples; no top5 where it would say nothing."""
+        """Returns the means over the examples, without top5 where it is meaningless."""
         names = ("loss", "top1", "top5") if k > 1 else ("loss", "top1")
         return {name: self._sums[name] / self._sums["examples"] for name in names}
 
 
 def cross_entropy(labels, logits, smoothing=0.0):
-    """Softmax cross entropy of each example, (N,).
+    """Returns the softmax cross entropy of each example, (N,).
 
-    With smoothing e: (1 - e) times that with the label, plus e times the mean of those
-    with every class, the true one included.
+    With smoothing e it is (1 - e) times the cross entropy with the label, plus e times
+    the mean of the cross entropies with all classes, the true one included.
     """
     if logits.dtype != tf.float64:
         logits = tf.cast(logits, tf.float32)
@@ -70,10 +70,10 @@ def cross_entropy(labels, logits, smoothing=0.0):
 
 
 def require_finite(metrics: dict, first_step: int, last_step: int) -> None:
-    """Stops a run whose loss or weights are no numbers any more.
+    """Stops a run whose loss or weights are no longer finite.
 
     Raises:
-        RunError: names the steps in which it happened.
+        RunError: If they are not. The message names the steps in which it happened.
     """
     for name, value in metrics.items():
         if not np.isfinite(value):

@@ -1,4 +1,4 @@
-"""The network of a run: built for its data, and with its best or last weights."""
+"""Builds the network of a run for its data, and loads its best or last weights."""
 
 import math
 import os
@@ -19,15 +19,16 @@ NAME = re.compile(r"[A-Za-z0-9.][A-Za-z0-9_.-]*")
 def create_model(
     spec: run_directory.RunSpec, weights: str | None = None
 ) -> keras.Model:
-    """The network of a run; it returns logits.
+    """Creates the network of a run, which returns logits.
 
     Args:
-        spec: of the run.
-        weights: tag, file or run as in `config.Model`; `None`: random weights.
+        spec: The spec of the run.
+        weights: Tag, file or run as in `config.Model`. `None` selects random weights.
 
     Raises:
-        UsageError: the zoo has no such network, or not with these options or weights.
-        RunError: it does not fit into memory.
+        UsageError: If the zoo has no such network, or not with these options or
+            weights.
+        RunError: If it does not fit into memory.
     """
     settings, classes = spec.recipe.model, len(spec.class_names)
     if weights and os.path.isdir(weights):
@@ -60,7 +61,7 @@ def create_model(
     require_name_for_graphs(model)
     if model.output_shape != (None, classes):
         raise UsageError(
-            f"{settings.name} with options {settings.options} is no classifier. "
+            f"{settings.name} with options {settings.options} is not a classifier. "
             f"Expected outputs of shape (None, {classes}). "
             f"Received: {model.output_shape}."
         )
@@ -68,10 +69,10 @@ def create_model(
 
 
 def require_name_for_graphs(model: keras.Model) -> None:
-    """That TensorFlow takes the name of a network into its graphs.
+    """Checks that TensorFlow accepts the name of a network in its graphs.
 
     Raises:
-        UsageError: it does not.
+        UsageError: If it does not.
     """
     if not NAME.fullmatch(model.name):
         raise UsageError(
@@ -81,10 +82,10 @@ def require_name_for_graphs(model: keras.Model) -> None:
 
 
 def load_best(workdir: pathlib.Path) -> tuple[keras.Model, run_directory.RunSpec, int]:
-    """The network of a run with its best weights, the run's spec, and their step.
+    """Returns a run's network with its best weights, the run's spec and their step.
 
     Raises:
-        RunError: there is no such run, or it has no checkpoint of this network.
+        RunError: If there is no such run, or it has no checkpoint of this network.
     """
     spec = run_directory.read_spec(workdir)
     path, step = checkpoint.best_checkpoint(workdir)
@@ -96,11 +97,11 @@ def load_best(workdir: pathlib.Path) -> tuple[keras.Model, run_directory.RunSpec
 def load_last(
     workdir: pathlib.Path, averaged: bool
 ) -> tuple[keras.Model, run_directory.RunSpec, int]:
-    """The network of a run with its last weights or their averages, and their step.
+    """Returns a run's network with its last or averaged weights, its spec and the step.
 
     Raises:
-        UsageError: the run keeps no averages.
-        RunError: there is no such run, or it has no checkpoint of this network.
+        UsageError: If the run keeps no averages.
+        RunError: If there is no such run, or it has no checkpoint of this network.
     """
     spec = run_directory.read_spec(workdir)
     settings = spec.recipe.optimizer
@@ -110,10 +111,12 @@ def load_last(
             "0. Received: 0."
         )
     model, state = create_model(spec), checkpoint.new_state(spec.identity)
-    schedule = optimizers.create_schedule(settings, 1, 1.0, 1)  # it is not trained
+    schedule = optimizers.create_schedule(settings, 1, 1.0, 1)  # not trained here
     optimizer = optimizers.create_optimizer(spec.recipe, schedule, model)
     if not checkpoint.Checkpoints(workdir, model, optimizer, state).restore_last():
-        raise RunError(f"{workdir} holds no checkpoint. Expected a run that has begun.")
+        raise RunError(
+            f"{workdir} holds no checkpoint. Expected a run that has saved one."
+        )
     if averaged:
         own = getattr(optimizer, "inner_optimizer", optimizer)
         for variable, average in zip(
@@ -124,5 +127,5 @@ def load_last(
 
 
 def trainable_parameters(model: keras.Model) -> int:
-    """How many numbers training adjusts; moving statistics are none of them."""
+    """Returns the number of trainable parameters, which exclude moving statistics."""
     return sum(math.prod(variable.shape) for variable in model.trainable_variables)

@@ -14,23 +14,24 @@ LEAST_SCALE = 2.0**-10
 
 @keras.saving.register_keras_serializable(package="train")
 class PublishedSGD(keras.optimizers.SGD):
-    """SGD as PyTorch and the paper have it.
+    """SGD as in PyTorch and the paper.
 
     g = gradient + l2 * w;  v = momentum * v + g;  w = w - learning_rate * v
 
-    Keras' own SGD keeps the learning rate inside of the velocity (which differs while
-    the rate changes), and its `weight_decay` is decoupled from the gradient. Gradients
-    come summed over the replicas, equal on each: so the norm that is clipped, and what
-    `LossScaleOptimizer` takes for finite, are of the whole batch.
+    Keras' own SGD includes the learning rate in the velocity, which differs while the
+    rate changes, and decouples its `weight_decay` from the gradient. Gradients arrive
+    summed over the replicas and equal on each, so the clipped norm and the finiteness
+    check of `LossScaleOptimizer` cover the whole batch.
 
     Args:
-        learning_rate: a number or a schedule.
-        momentum: in [0, 1].
-        l2: coefficient, on every variable but those of `exclude_from_weight_decay`.
-        clip_norm: largest norm of the gradient over all variables; `None`: no limit.
-        average: d in average = d * average + (1 - d) * variable, at step t (from 0) at
-            most (1 + t) / (10 + t), so that the initial values are soon forgotten; 0:
-            no averages.
+        learning_rate: A number or a schedule.
+        momentum: Momentum, in [0, 1].
+        l2: Coefficient, for every variable except those of `exclude_from_weight_decay`.
+        clip_norm: Largest norm of the gradient over all variables. `None` disables
+            clipping.
+        average: d in average = d * average + (1 - d) * variable. At step t (from 0) it
+            is at most (1 + t) / (10 + t), so that the initial values are soon
+            forgotten. 0 disables averages.
     """
 
     def __init__(
@@ -84,9 +85,9 @@ class PublishedSGD(keras.optimizers.SGD):
 
 
 def create_optimizer(recipe: config.Recipe, schedule, model: keras.Model):
-    """The optimizer of a run, built for the model's weights.
+    """Creates the optimizer of a run, built for the model's weights.
 
-    With `"mixed_float16"` it scales the loss; the published optimizer is then its
+    With `"mixed_float16"` it scales the loss, and the published optimizer is its
     `inner_optimizer`.
     """
     settings = recipe.optimizer
@@ -107,10 +108,10 @@ def create_optimizer(recipe: config.Recipe, schedule, model: keras.Model):
 
 
 def require_scale(optimizer, first_step: int, last_step: int) -> None:
-    """Stops a run whose float16 gradients overflow at any scale of the loss.
+    """Stops a run whose float16 gradients overflow at any loss scale.
 
     Raises:
-        RunError: names the steps in which it was noticed.
+        RunError: If they do. The message names the steps in which it was detected.
     """
     scale = getattr(optimizer, "dynamic_scale", None)
     if scale is not None and float(scale.numpy()) < LEAST_SCALE:
@@ -122,7 +123,7 @@ def require_scale(optimizer, first_step: int, last_step: int) -> None:
 
 
 def decayed_variables(settings: config.Optimizer, model: keras.Model) -> list:
-    """The weights that L2 is on."""
+    """Returns the weights that L2 applies to."""
     return [v for v in model.trainable_variables if _decays(settings, v)]
 
 
@@ -133,7 +134,7 @@ def _decays(settings, variable):
 
 @contextlib.contextmanager
 def averaged(optimizer, variables: list):
-    """Within it the variables hold their averages, if the optimizer keeps some."""
+    """Context in which variables hold their averages, if the optimizer keeps any."""
     averages = getattr(optimizer, "inner_optimizer", optimizer).averages
     if not averages:
         yield
@@ -155,8 +156,9 @@ class WarmupCosine(keras.optimizers.schedules.CosineDecay):
     rate(i) = L * p / w                               for p = i + 1 < w
             = L / 2 * (1 + cos(pi * (p - w) / (T - w)))    after it
 
-    with i the step, from 0, w the steps of warm-up and T those of the run. Keras'
-    schedule is the same function of i instead of i + 1, which loses the first step.
+    where i is the step (from 0), w the number of warm-up steps and T the number of
+    steps of the run. Keras' schedule is the same function of i instead of i + 1, which
+    loses the first step.
     """
 
     def __call__(self, step):
@@ -166,7 +168,7 @@ class WarmupCosine(keras.optimizers.schedules.CosineDecay):
 def create_schedule(
     settings: config.Optimizer, batch_size: int, steps_per_epoch: float, steps: int
 ) -> WarmupCosine:
-    """The learning rate of a run of `steps` steps with the given global batch."""
+    """Creates the schedule of a run of `steps` steps with the given global batch."""
     peak = settings.learning_rate * batch_size / 256
     warmup = min(round(settings.warmup_epochs * steps_per_epoch), steps - 1)
     if not warmup:

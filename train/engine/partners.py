@@ -1,8 +1,8 @@
-"""The other processes of a run: found before TensorFlow waits for them.
+"""Finds the other processes of a run before TensorFlow waits for them.
 
-TensorFlow waits without end for a worker that never comes, does not say for which one,
-and lets nobody else in the process speak meanwhile. Plain sockets find out first: each
-worker listens at its own address, until all the others answer at theirs.
+TensorFlow waits forever for a worker that never starts, does not report which one, and
+blocks all other threads of the process meanwhile. Plain sockets check first: each
+worker listens at its own address until all the others answer at theirs.
 """
 
 import json
@@ -13,7 +13,7 @@ from collections.abc import Mapping
 
 from train.cli import RunError, UsageError
 
-INTERVAL = 0.5  # seconds between two looks
+INTERVAL = 0.5  # seconds between two attempts
 ADDRESS = re.compile(r"(\[[0-9a-f:.]+\]|[^\s:/@\[\]]+):([0-9]{1,5})", re.IGNORECASE)
 EXAMPLE = (
     'JSON such as {"cluster": {"worker": ["host0:22", "host1:22"]}, "task": {"type": '
@@ -22,10 +22,10 @@ EXAMPLE = (
 
 
 def read_cluster(environment: Mapping[str, str]) -> tuple[str, list[str]] | None:
-    """Addresses of this process and of the others in TF_CONFIG; `None`: it has none.
+    """Returns this process's address and the others of TF_CONFIG's cluster, if any.
 
     Raises:
-        UsageError: its cluster cannot be used.
+        UsageError: If its cluster cannot be used.
     """
     text = environment.get("TF_CONFIG", "")
     try:
@@ -44,11 +44,11 @@ def read_cluster(environment: Mapping[str, str]) -> tuple[str, list[str]] | None
         _require_kind(kind, str, "task.type")
         _require_kind(index, int, "task.index")
         if kind not in cluster or not 0 <= index < len(cluster[kind]):
-            raise ValueError(f"the cluster has no {kind} of index {index}")
+            raise ValueError(f"the cluster has no {kind} with index {index}")
     except (RecursionError, ValueError) as error:
         raise UsageError(
             f"The environment variable TF_CONFIG cannot be used: {error}. "
-            f"Expected {EXAMPLE}, or none without --strategy=multi_worker. "
+            f"Expected {EXAMPLE}, or no TF_CONFIG without --strategy=multi_worker. "
             f"Received: {text!r}."
         ) from error
     own = cluster[kind][index]
@@ -56,10 +56,10 @@ def read_cluster(environment: Mapping[str, str]) -> tuple[str, list[str]] | None
 
 
 def _addresses(cluster):
-    """Of all tasks, each once.
+    """Returns the addresses of all tasks, each once.
 
     Raises:
-        ValueError: what is wrong with them.
+        ValueError: If they are invalid. The message says why.
     """
     if not {*cluster} <= {"chief", "worker"}:
         raise ValueError(f"it has tasks of other kinds: {', '.join(cluster)}")
@@ -70,10 +70,10 @@ def _addresses(cluster):
             _require_kind(address, str, f"an address of cluster.{kind}")
             match = ADDRESS.fullmatch(address)
             if not match or not _is_host(match[1]) or not 1 <= int(match[2]) <= 65535:
-                raise ValueError(f"{address!r} is no HOST:PORT")
+                raise ValueError(f"{address!r} is not HOST:PORT")
             key = match[1].lower(), int(match[2])
             if key in found:
-                raise ValueError(f"{address} is there twice")
+                raise ValueError(f"{address} is listed twice")
             found[key] = address
     if len(cluster.get("chief", ())) > 1:
         raise ValueError("it has more than one chief")
@@ -92,35 +92,35 @@ def _require_kind(value, kind, name):
     words = {dict: "an object", list: "a list", str: "a string"}
     if not isinstance(value, kind) or isinstance(value, bool):
         expected = words.get(kind, "a whole number")
-        raise ValueError(f"{name} must be {expected}, and is {json.dumps(value)}")
+        raise ValueError(f"{name} must be {expected}, but is {json.dumps(value)}")
 
 
 def find(own: str, others: list[str], limit: float) -> None:
-    """Waits until all other processes of the run listen, or have begun.
+    """Waits until all other processes of the run listen or have started.
 
     Args:
         own: `host:port` of this process.
-        others: those of the others.
-        limit: seconds.
+        others: `host:port` of each other process.
+        limit: Seconds to wait.
 
     Raises:
-        RunError: some are missing after that time, one is this process itself, or the
-            own port is taken.
+        RunError: If some are missing after that time, one is this process itself, or
+            the port of this process is taken.
     """
     end = time.monotonic() + limit
     with _listening(int(own.rpartition(":")[2])):
         while missing := [each for each in others if not _answers(each, own)]:
             if time.monotonic() > end:
                 raise RunError(
-                    f"The worker at {own} is not alone in this run. Expected the "
-                    f"others to start within {limit:g} s (--join_timeout). Received "
+                    f"The worker at {own} has not found all the others. Expected "
+                    f"them to start within {limit:g} s (--join_timeout). Received "
                     f"no answer from {', '.join(missing)}."
                 )
             time.sleep(INTERVAL)
 
 
 def _answers(address, own):
-    """Whether somebody else listens there."""
+    """Returns whether another process listens at `address`."""
     host, _, port = address.rpartition(":")
     try:
         with socket.create_connection((host.strip("[]"), int(port)), 5) as connection:
@@ -129,8 +129,8 @@ def _answers(address, own):
         return False
     if here == there and port == own.rpartition(":")[2]:
         raise RunError(
-            "TF_CONFIG lists this process twice. Expected an address of its own for "
-            f"each worker. Received: {own} and {address}."
+            "TF_CONFIG lists this process twice. Expected a separate address for each "
+            f"worker. Received: {own} and {address}."
         )
     return True
 

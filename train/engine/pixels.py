@@ -1,7 +1,7 @@
-"""What a network sees of its images: decided once, for training and all that follows.
+"""Normalization of images: decided once, for training and everything that follows.
 
-Recipe, network and weights must agree on it. What was decided is in the recipe of the
-run's `config.json`; evaluation and export read it there.
+Recipe, network and weights must agree on it. The decision is stored in the recipe of
+the run's `config.json`, where evaluation and export read it.
 """
 
 import dataclasses
@@ -24,21 +24,21 @@ UNKNOWN = preprocessing.SMALL_IMAGES  # mean .5, std .25
 def settle(
     recipe: config.Recipe, channels: int, workdir: pathlib.Path
 ) -> config.Recipe:
-    """The recipe of a run with numbers for `data.mean` and `data.std`.
+    """Returns the recipe of a run with numbers for `data.mean` and `data.std`.
 
-    Where they are `None`, they and `data.reverse_channels` are, in this order: what the
-    run began with; what the weights were trained with that it starts from, those of
-    another run or of a tag; what `model_zoo.preprocessing` says of the network; for
-    images of another number of channels than that, .5 and .25.
+    If they are `None`, they and `data.reverse_channels` are the first of: those the run
+    started with; those its initial weights, from another run or a tag, were trained
+    with; those of the network in `model_zoo.preprocessing`; .5 and .25 if the images
+    have another number of channels than that.
 
     Args:
-        recipe: as it was written.
-        channels: of the images.
-        workdir: of the run, new or not.
+        recipe: The recipe as written.
+        channels: Number of channels of the images.
+        workdir: Directory of the run, new or not.
 
     Raises:
-        UsageError: the recipe says something else than its weights, or than a network
-            that rescales images of 0 to 255 itself.
+        UsageError: If the recipe contradicts its weights, or a network that rescales
+            images of 0 to 255 itself.
     """
     data = recipe.data
     given = {name: getattr(data, name) for name in FIELDS}
@@ -61,25 +61,25 @@ def settle(
     if owner and not all(_equal(given[name], own[name]) for name in FIELDS):
         raise UsageError(
             f"The recipe contradicts {owner}. Expected {_assignments(own)}, or "
-            "data.mean=None data.std=None, which stand for it. "
+            "data.mean=None data.std=None, which select these. "
             f"Received: {_assignments(given)}."
         )
     return recipe
 
 
 def initial_weights(model: config.Model) -> str | None:
-    """The tag, file or run that training starts from; `None`: random weights."""
+    """Returns the tag, file or run of the initial weights; `None`: random weights."""
     _, tag = split_name(model.name)
     return model.weights or model.options.get("weights") or tag
 
 
 def _source(model, channels, workdir) -> tuple[Preprocessing | config.Data, str]:
-    """Who knows, and the words for it if nobody may contradict it."""
+    """Returns the source of the normalization, and its name if it must be followed."""
     if (workdir / "config.json").is_file():  # its settings are compared later
         return run_directory.read_spec(workdir).recipe.data, ""
     if model.weights and os.path.isdir(model.weights):
         spec = run_directory.read_spec(pathlib.Path(model.weights))
-        return spec.recipe.data, f"the run {model.weights}, whose weights it takes"
+        return spec.recipe.data, f"the run {model.weights}, whose weights it uses"
     network, _ = split_name(model.name)
     weights = initial_weights(model)
     try:

@@ -1,8 +1,9 @@
 """SIGTERM: a run that is asked to stop ends soon, with everything saved.
 
-A thread of its own hears the signal. The main thread would hear it between two steps of
-Python only, and TensorFlow keeps it for minutes; what a handler raises is lost where it
-interrupts a destructor; and TensorFlow's own handler, of several workers, does nothing.
+A separate thread receives the signal. The main thread handles signals only between two
+Python instructions, and TensorFlow can keep it busy for minutes. An exception from a
+handler is lost if it interrupts a destructor. TensorFlow's own handler, used with
+several workers, does nothing.
 """
 
 import contextlib
@@ -15,13 +16,13 @@ import time
 from train import cli
 from train.engine import strategies
 
-PATIENCE = 300.0  # seconds after the signal for a loop of training and its saving
+PATIENCE = 300.0  # seconds after the signal to finish and save a training loop
 
 
 class StopSignal:
-    """SIGTERM ends the process with exit code 75: at once, or where training can save.
+    """Ends the process on SIGTERM with exit code 75: at once, or where it can save.
 
-    Nothing changes for the process before it listens.
+    Nothing changes for the process before `listen` is called.
     """
 
     def __init__(self):
@@ -29,20 +30,20 @@ class StopSignal:
         self._received = self._is_deferred = False
 
     def listen(self) -> None:
-        """To be called in the main thread, before others that would take the signal."""
+        """Call this in the main thread, before threads that would take the signal."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=self._listen, daemon=True).start()
 
     def belongs_to(self, workdir: pathlib.Path, strategy) -> None:
-        """Names the run, for the message and for what its processes tell each other."""
+        """Sets the run, for the message and the communication between its processes."""
         self._workdir, self._strategy = workdir, strategy
 
     @contextlib.contextmanager
     def deferred(self):
-        """Within it the signal waits for `check` or for the end, but not for ever.
+        """Context that defers the signal to `check` or its end, but not indefinitely.
 
         Raises:
-            Preempted: at the end, if the signal has come.
+            Preempted: At the end, if the signal was received.
         """
         self._is_deferred = True
         try:
@@ -53,16 +54,16 @@ class StopSignal:
             raise cli.Preempted(_message(self._saved()))
 
     def check(self) -> None:
-        """Ends the run if the signal has come; all processes call it at equal steps.
+        """Ends the run if signalled; all processes must call this at equal steps.
 
         Raises:
-            Preempted: it has.
+            Preempted: If any process has received the signal.
         """
         if any(strategies.gather(self._strategy, self._received)):
             raise cli.Preempted(_message(self._saved()))
 
     def call(self, arguments: list[str]) -> int:
-        """Exit code of another program; the signal ends it, too."""
+        """Runs another program and returns its exit code; the signal ends it, too."""
         self._child = os.posix_spawn(
             arguments[0], arguments, os.environ, setsigmask=[], setpgroup=0
         )
@@ -79,8 +80,8 @@ class StopSignal:
         self._received = True
         saved = self._saved()
         if self._is_deferred:
-            time.sleep(PATIENCE)  # by then the process has ended, as a rule
-            saved = f"not saved within {PATIENCE:.0f} s, the last checkpoint is whole"
+            time.sleep(PATIENCE)  # by then the process has usually ended
+            saved = f"not saved within {PATIENCE:.0f} s, the last checkpoint is intact"
         self._end_child()
         cli.fail("preempted", _message(saved), cli.PREEMPTED)
         os._exit(cli.PREEMPTED)
@@ -91,12 +92,12 @@ class StopSignal:
 
     def _saved(self):
         if self._workdir is None or not self._workdir.exists():
-            return "nothing has begun yet"
+            return "nothing has started yet"
         return f"everything is saved in {self._workdir}"
 
 
-STOP_SIGNAL = StopSignal()  # of this process
+STOP_SIGNAL = StopSignal()  # one per process
 
 
 def _message(saved):
-    return f"{saved}. Start the same command again to go on."
+    return f"{saved}. Start the same command again to resume."

@@ -1,4 +1,4 @@
-"""What a run shows and records while it trains: the progress line and metrics.csv."""
+"""The progress line that a run shows while it trains, and its metrics.csv."""
 
 import csv
 import os
@@ -19,11 +19,11 @@ class Progress:
     """A live bar on a terminal, plain lines otherwise.
 
     Args:
-        start: the step to begin with.
-        stop: the number of steps in the run.
-        batch_size: images in a step.
-        stream: where to write; a terminal gets the bar.
-        quiet: only measures.
+        start: The step to start from.
+        stop: Number of steps in the run.
+        batch_size: Images per step.
+        stream: Where to write. A terminal gets the bar.
+        quiet: Whether to only measure.
     """
 
     def __init__(
@@ -42,16 +42,16 @@ class Progress:
 
     @property
     def images_per_second(self) -> float | None:
-        """Median over the loops so far without the first, in which graphs are built."""
+        """Median over the loops so far, except the first, in which graphs are built."""
         rates = sorted(self._rates[1:])
         return rates[len(rates) // 2] if rates else None
 
     def resume_clock(self) -> None:
-        """Leaves the time since the last report out of the next one."""
+        """Excludes the time since the last report from the next one."""
         self._clock = time.perf_counter()
 
     def report(self, step: int, loss: float, top1: float) -> None:
-        """One line about the steps since the last report."""
+        """Shows one line about the steps since the last report."""
         now = time.perf_counter()
         rate = (step - self.step) * self._batch_size / (now - self._clock)
         self._rates.append(rate)
@@ -70,7 +70,7 @@ class Progress:
         self.step, self._clock = step, now
 
     def write(self, line: str) -> None:
-        """A line of its own, above the bar if there is one."""
+        """Writes a separate line, above the bar if there is one."""
         if self._bar is not None:
             self._bar.write(line, file=self._stream)
         elif not self._quiet:
@@ -88,13 +88,13 @@ def _duration(seconds: float) -> str:
 
 
 class MetricsFile:
-    """metrics.csv: what was measured at which step; nothing that depends on the clock.
+    """Writes metrics.csv, the metrics of each step; nothing depends on the clock.
 
     Args:
-        path: of the file; `None` keeps none. Rows that the run will write again, and
-            one that a crash cut short, are dropped.
-        step: the step that the run begins with.
-        evaluated: the step of its last evaluation.
+        path: Path of the file. `None` writes no file. Rows that the run will write
+            again, and a row that a crash cut short, are dropped.
+        step: The step that the run starts from.
+        evaluated: The step of its last evaluation.
     """
 
     def __init__(self, path: pathlib.Path | None, step: int, evaluated: int):
@@ -131,7 +131,7 @@ class MetricsFile:
         return [row for row in whole if int(row[0]) <= last[row[1]]]
 
     def append(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """One row; a metric that is not there stays empty."""
+        """Appends one row; missing metrics stay empty."""
         if self._path is None:
             return
         values = {"step": step, "split": split, **metrics}

@@ -1,4 +1,4 @@
-"""One run: a recipe, its data, its network and the directory they live in."""
+"""One run: a recipe, its data, its network and its directory."""
 
 import dataclasses
 import math
@@ -26,23 +26,24 @@ from train.input import dataset
 
 @dataclasses.dataclass(eq=False)
 class Run:
-    """A recipe and the directory in which it is trained and tested; `open` makes one.
+    """A recipe and the directory in which it is trained and tested; created by `open`.
 
     Attributes:
-        workdir: Its directory.
-        strategy: Where it computes.
-        stop_signal: What ends it early.
-        data_dir: Where tensorflow-datasets keeps its files; `None`: its default.
+        workdir: The directory of the run.
+        strategy: The strategy that it trains with.
+        stop_signal: The signal that ends it early.
+        data_dir: Directory in which tensorflow-datasets keeps its files. `None` selects
+            the default.
         data: The data set.
-        spec: What the run is, its recipe among it.
+        spec: The fingerprint of the run, including its recipe.
         schedule: The learning rate as a function of the step.
-        model: The network; returns logits.
-        optimizer: Built for the network.
+        model: The network, which returns logits.
+        optimizer: The optimizer, built for the network.
         state: Further variables: the step, the best accuracy so far.
         checkpoints: Saves and restores all of these.
-        lock: Keeps other processes out of the directory while it is open.
-        resumed: Whether it goes on from a checkpoint.
-        images_per_second: Measured while it trained.
+        lock: Open file that keeps other processes out of the directory.
+        resumed: Whether the run resumes from a checkpoint.
+        images_per_second: Speed, measured during training.
     """
 
     workdir: pathlib.Path
@@ -69,20 +70,21 @@ class Run:
         data_dir: str | None = None,
         stop_signal: preemption.StopSignal | None = None,
     ) -> "Run":
-        """Opens a run, a new one or one to go on with.
+        """Opens a new run, or an existing one to resume.
 
         Nothing is written before recipe, data, devices and directory are known to fit.
 
         Args:
-            workdir: The run's directory; new, or of a run with the same settings.
+            workdir: The run's directory, new or from a run with the same settings.
             recipe: The recipe to train.
-            strategy: Where to train it.
-            data_dir: Where tensorflow-datasets keeps its files; `None`: its default.
-            stop_signal: What ends the run early; `None`: nothing.
+            strategy: The strategy to train it with.
+            data_dir: Directory in which tensorflow-datasets keeps its files. `None`
+                selects the default.
+            stop_signal: The signal that ends the run early. `None` disables it.
 
         Raises:
-            UsageError, RunError: The settings do not fit each other, or the directory
-                belongs to something else.
+            UsageError, RunError: If the settings do not match each other, or the
+                directory belongs to something else.
         """
         paths.require_literal(workdir, "workdir")
         stop_signal = stop_signal or preemption.StopSignal()
@@ -115,7 +117,7 @@ class Run:
 
         spec = run_directory.claim(workdir, spec, strategy)
         is_chief = strategies.is_chief(strategy)
-        lock = cli.lock(workdir, "trains in") if is_chief else None
+        lock = cli.lock(workdir, "is training in") if is_chief else None
         with strategy.scope():
             state = checkpoint.new_state(spec.identity)
         run = cls(
@@ -145,8 +147,8 @@ class Run:
         if len({*strategies.gather(self.strategy, digest)}) > 1:
             number, _ = strategies.worker(self.strategy)
             raise cli.RunError(
-                "The workers begin with different weights. Expected one directory, and "
-                "equal files of weights, that all of them read. Received: "
+                "The workers start with different weights. Expected all to read "
+                "the same directory and equal weight files. Received: "
                 f"{self.workdir}, step {self.step} in worker {number}."
             )
 
@@ -173,7 +175,7 @@ class Run:
         return int(self.state["step"].numpy())
 
     def describe(self) -> str:
-        """What is about to happen, in a few lines."""
+        """Returns a few lines that describe what the run will do."""
         recipe, replicas = self.recipe, self.spec.replicas
         settings = recipe.optimizer
         decayed = optimizers.decayed_variables(settings, self.model)
@@ -206,7 +208,7 @@ class Run:
         )
 
     def own_file(self, name: str) -> pathlib.Path | None:
-        """A file of the run for the process that writes; `None` for the others."""
+        """Returns the path of a file in the writing process, `None` in the others."""
         return self.workdir / name if self.is_chief else None
 
     @property
@@ -214,7 +216,7 @@ class Run:
         return int(self.state["evaluated"].numpy())
 
     def evaluator(self, split: str) -> Evaluator:
-        """Evaluates a split with the weights as they are."""
+        """Returns an evaluator of a split with the current weights."""
         return Evaluator(
             self.strategy,
             self.model,
@@ -225,22 +227,22 @@ class Run:
         )
 
     def averaged(self):
-        """Within it the network has the weights that are evaluated."""
+        """Context in which the network has the weights that are evaluated."""
         return optimizers.averaged(self.optimizer, self.model.trainable_variables)
 
     def wait_for_chief(self) -> None:
-        """The other workers wait here for what only the first one does.
+        """Makes the other workers wait for work that only the first one does.
 
         Raises:
-            Preempted: the first worker has left before it was done.
+            Preempted: If the first worker ended before it was done.
         """
         try:
             strategies.of_chief(self.strategy, 0)
         except tf.errors.OpError as error:
             if not self.is_chief:
                 raise cli.Preempted(
-                    "the first worker has left before its export was done; everything "
-                    f"is saved in {self.workdir}. Start the same commands again."
+                    "the first worker ended before its export was done; everything is "
+                    f"saved in {self.workdir}. Start the same commands again."
                 ) from error
 
 
@@ -253,13 +255,13 @@ def _require_divisible_batches(recipe, replicas):
         )
     if recipe.jit_compile and replicas > 1:
         raise cli.UsageError(
-            "Recipe field jit_compile is for one replica: batch norms of several "
-            f"exchange statistics in the middle. Received: {replicas} replicas."
+            "Recipe field jit_compile is for one replica: with several, batch norms "
+            f"exchange statistics within the step. Received: {replicas} replicas."
         )
 
 
 def _length(spec):
-    """Steps of an epoch, which need not be whole, and of the run."""
+    """Returns the steps per epoch, which may be fractional, and those of the run."""
     recipe = spec.recipe
     steps_per_epoch = spec.images["train"] / recipe.batch_size
     return steps_per_epoch, recipe.steps or math.ceil(recipe.epochs * steps_per_epoch)

@@ -1,6 +1,6 @@
-"""The fingerprint of a run, and its directory, which no other run may take.
+"""The fingerprint of a run, and its directory, which no other run may use.
 
-RUN/config.json        recipe, images and number of replicas: what the run is
+RUN/config.json        recipe, images and number of replicas, which define the run
 """
 
 import dataclasses
@@ -16,15 +16,15 @@ from train.cli import RunError, UsageError
 from train.engine import strategies
 
 NUMBERS = ("parameters", "images", "top1", "loss", "step")  # in results.json
-AGAIN = "Without it the run, started again, reads the test images again."
+AGAIN = "Delete it and start the run again to evaluate the test images again."
 DIRECTORIES = ("checkpoints", "best", "train", "validation", "export")  # in a run
-# What reading a JSON file of another shape than expected raises.
+# Raised by reading a JSON file that does not have the expected structure.
 WRONG = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
-WRITING = ".writing"  # ends the name of a file that is not whole yet
+WRITING = ".writing"  # suffix of a file that is not complete yet
 
 
 def write_json(path: pathlib.Path, values: dict) -> None:
-    """Writes a JSON file that is complete or not there."""
+    """Writes a JSON file completely or not at all."""
     text = json.dumps(values, indent=2)
     aside = path.with_name(f"{path.name}{WRITING}")
     with aside.open("w") as file:
@@ -36,16 +36,16 @@ def write_json(path: pathlib.Path, values: dict) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """The fingerprint of a run, and enough to build its model again.
+    """The fingerprint of a run, sufficient to rebuild its model.
 
     Attributes:
-        recipe: what it trains.
-        replicas: devices that share a batch.
-        shape: (height, width, channels) of an image.
-        class_names: one for each label.
-        images: number of images by split.
-        fingerprint: of the images and labels.
-        identity: of the run, in its checkpoints; given when it begins.
+        recipe: The recipe that it trains.
+        replicas: Number of devices that share a batch.
+        shape: Shape of an image, (height, width, channels).
+        class_names: One name per label.
+        images: Number of images by split.
+        fingerprint: The fingerprint of the images and labels.
+        identity: The identity of the run in its checkpoints, assigned at its start.
     """
 
     recipe: config.Recipe
@@ -57,14 +57,14 @@ class RunSpec:
     identity: int = 0
 
     def essence(self) -> dict:
-        """As JSON has it, without the place of the data, whose content counts."""
-        # through JSON, which has lists for tuples and strings for all keys
+        """Returns JSON values without the location of the data; its content counts."""
+        # via JSON, which turns tuples into lists and all keys into strings
         values = json.loads(json.dumps(dataclasses.asdict(self)))
         del values["identity"], values["recipe"]["data"]["name"]
         return values
 
     def digest(self) -> int:
-        """Of all that makes the run what it is; fits into int64."""
+        """Returns a digest of everything that defines the run; it fits into int64."""
         text = json.dumps(self.essence())
         values = json.loads(text, parse_int=float)  # 5 epochs are 5.0 epochs
         text = json.dumps(values, sort_keys=True).encode()
@@ -72,10 +72,10 @@ class RunSpec:
 
 
 def read_spec(run: pathlib.Path) -> RunSpec:
-    """The fingerprint of an existing run.
+    """Reads the fingerprint of an existing run.
 
     Raises:
-        RunError: the directory holds no run.
+        RunError: If the directory holds no run.
     """
     path = run / "config.json"
     paths.require_regular(path)
@@ -89,30 +89,31 @@ def read_spec(run: pathlib.Path) -> RunSpec:
 
 
 def require_agreement(spec: RunSpec, strategy) -> None:
-    """Before the processes of a run share anything.
+    """Checks that the processes of a run agree before they share anything.
 
     Raises:
-        RunError: they have different recipes or data.
+        RunError: If they have different recipes or data.
     """
     numbers = strategies.gather(strategy, spec.digest())
     if len({*numbers}) > 1:
         raise RunError(
-            "The workers are not of one run. Expected equal recipes and data. Received "
-            f"fingerprints {', '.join(f'{number:x}' for number in numbers)}."
+            "The workers belong to different runs. Expected equal recipes and data. "
+            "Received fingerprints "
+            f"{', '.join(f'{number:x}' for number in numbers)}."
         )
 
 
 def claim(run: pathlib.Path, spec: RunSpec, strategy=None) -> RunSpec:
     """Makes `run` the directory of the run with this fingerprint.
 
-    All processes of the run must see it; the chief alone writes. Data that has moved is
-    looked for at its new place from now on.
+    All processes of the run must see it; only the chief writes. Data that has moved is
+    read from its new location from now on.
 
     Returns:
         The spec with the identity of the run.
 
     Raises:
-        RunError: the directory belongs to another run, or holds something else, or
+        RunError: If the directory belongs to another run or holds something else, or
             a process does not see what the chief has written.
     """
     strategy = strategy or tf.distribute.get_strategy()
@@ -128,17 +129,17 @@ def claim(run: pathlib.Path, spec: RunSpec, strategy=None) -> RunSpec:
     identity = old.identity if old else spec.digest()
     spec = dataclasses.replace(spec, identity=identity)
     is_elsewhere = not old or old.recipe.data.name != spec.recipe.data.name
-    strategies.gather(strategy, is_new)  # everyone has looked
+    strategies.gather(strategy, is_new)  # all processes have checked
     if is_elsewhere and strategies.is_chief(strategy):
         run.mkdir(parents=True, exist_ok=True)
         write_json(run / "config.json", dataclasses.asdict(spec))
-    strategies.gather(strategy, is_new)  # now it is there for everyone
+    strategies.gather(strategy, is_new)  # now all processes can see it
     _require_equal_specs(run, spec)
     return spec
 
 
 def _require_equal_specs(run, spec):
-    """The spec in the directory, if they are of the same run."""
+    """Returns the spec in the directory after checking that it is of the same run."""
     old = read_spec(run)
     differing = [
         f"{name}: expected {before!r}, received {after!r}"
@@ -153,14 +154,15 @@ def _require_equal_specs(run, spec):
 
 
 def read_results(run: pathlib.Path, **expected) -> dict:
-    """results.json of a finished run.
+    """Reads results.json of a finished run.
 
     Args:
-        run: its directory.
-        **expected: values that it must have, such as the sha256 of the best weights.
+        run: The directory of the run.
+        **expected: Values that it must have, such as the sha256 of the best weights.
 
     Raises:
-        RunError: the run is not finished, or the file is damaged or of other weights.
+        RunError: If the run is not finished, or the file is damaged or belongs to
+            other weights.
     """
     read_spec(run)
     path = run / "results.json"
@@ -168,7 +170,7 @@ def read_results(run: pathlib.Path, **expected) -> dict:
     if not path.exists():
         raise RunError(
             f"{run} is not finished. Expected its results.json; start its training "
-            "again to go on."
+            "again to resume."
         )
     try:
         results = json.loads(path.read_text(encoding="utf-8"))
@@ -185,14 +187,14 @@ def read_results(run: pathlib.Path, **expected) -> dict:
     for name, value in expected.items():
         if results.get(name) != value:
             raise RunError(
-                f"{path} is not of the best weights of its run. Expected {name} "
-                f"{value}. Received: {results.get(name)}. {AGAIN}"
+                f"{path} does not belong to the best weights of its run. Expected "
+                f"{name} {value}. Received: {results.get(name)}. {AGAIN}"
             )
     return results
 
 
 def differences(old: dict, new: dict, prefix: str = ""):
-    """(name, old, new) of what differs, however deep."""
+    """Yields (name, old, new) for each value that differs, at any depth."""
     for name in sorted({*old, *new}):
         pair = old.get(name), new.get(name)
         if all(isinstance(value, dict) for value in pair):

@@ -1,4 +1,4 @@
-"""Where a run computes: the tf.distribute strategies, their devices and workers."""
+"""The tf.distribute strategies of a run, their devices and workers."""
 
 import contextlib
 import faulthandler
@@ -10,7 +10,7 @@ import subprocess
 from train.cli import RunError, UsageError
 from train.engine import partners
 
-JOINING = 120.0  # seconds for TensorFlow, once all workers are there
+JOINING = 120.0  # seconds for TensorFlow, once all workers answer
 NAMES = ("one", "mirrored", "multi_worker", "tpu")
 
 
@@ -20,24 +20,24 @@ def create(
     tpu: str | None = None,
     join_timeout: float = 600.0,
 ):
-    """The strategy called `name`.
+    """Creates the strategy called `name`.
 
     Args:
-        name: `"one"`: the first GPU, or the CPU; `"mirrored"`: all GPUs, or all logical
-            CPUs, with equal weights on each and gradients summed over them;
+        name: `"one"`: the first GPU, or the CPU. `"mirrored"`: all GPUs, or all logical
+            CPUs, with equal weights on each and gradients summed over them.
             `"multi_worker"`: the same over the processes that the environment variable
-            TF_CONFIG lists; `"tpu"`: all cores of a TPU.
-        logical_cpus: splits the CPU into this many devices, to try out `"mirrored"` on
-            a machine without GPUs. Must come before TensorFlow touches a device.
-        tpu: name or address of the TPU, `"local"` on its own machine; for `"tpu"`.
-        join_timeout: seconds to wait for the other processes of `"multi_worker"`.
+            TF_CONFIG lists. `"tpu"`: all cores of a TPU.
+        logical_cpus: Number of devices to split the CPU into, to try out `"mirrored"`
+            on a machine without GPUs. Must be set before TensorFlow touches a device.
+        tpu: Name or address of the TPU for `"tpu"`; `"local"` on the TPU's machine.
+        join_timeout: Seconds to wait for the other processes of `"multi_worker"`.
 
     Returns:
         A `tf.distribute.Strategy`.
 
     Raises:
-        UsageError: arguments or TF_CONFIG that do not fit the strategy.
-        RunError: there is no TPU at this address, or other processes do not come.
+        UsageError: If the arguments or TF_CONFIG do not match the strategy.
+        RunError: If there is no TPU at this address, or other processes do not start.
     """
     if logical_cpus > 1 and name != "mirrored":
         raise UsageError(
@@ -72,8 +72,8 @@ def create(
     import tensorflow as tf  # only when there is something to compute
 
     if name != "one":
-        # It merges operations behind the sum over the replicas on one of them only,
-        # which rounds otherwise: their equal weights would drift apart.
+        # It would merge operations after the sum over the replicas on one of them only.
+        # This rounds differently, so that their equal weights would drift apart.
         options = {"arithmetic_optimization": False}
         tf.config.optimizer.set_experimental_options(options)
     if name == "multi_worker":
@@ -105,7 +105,7 @@ def _join(own, others):
         with _watched(
             f"error: The worker at {own} has not joined the others within "
             f"{JOINING:.0f} s. Expected workers of this run at {', '.join(others)}, "
-            "where somebody answers. Start all again with the same commands."
+            "where something answers. Start all again with the same commands."
         ):
             return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
@@ -117,11 +117,11 @@ def _join(own, others):
 
 @contextlib.contextmanager
 def _watched(message):
-    """Ends the process with this message where TensorFlow waits without end.
+    """Ends the process with this message if TensorFlow waits indefinitely.
 
-    A worker that dies just now, or another program in its place, is waited for, and no
-    other thread of Python is heard meanwhile. `faulthandler` needs none; what it writes
-    makes a program of its own say why.
+    TensorFlow waits for a worker that dies at this moment, or for another program in
+    its place, and blocks all other Python threads meanwhile. `faulthandler` needs no
+    Python thread; its output makes a separate program print the message.
     """
     program = 'read -r _ && printf "%s\\n" "$0" >&2; cat > /dev/null'
     say = ["sh", "-c", program, message]
@@ -147,15 +147,15 @@ def _connect(address):
 
 
 def is_chief(strategy) -> bool:
-    """Whether this process is the one that writes files."""
+    """Returns whether this process is the one that writes files."""
     return strategy.extended.should_checkpoint
 
 
 def worker(strategy) -> tuple[int, int]:
-    """The number of this process, from 0, and how many processes train together."""
+    """Returns this process's index, from 0, and how many processes train together."""
     resolver = strategy.cluster_resolver
     if resolver is None or resolver.task_type not in ("chief", "worker"):
-        return 0, 1  # one process, also where it drives the hosts of a TPU
+        return 0, 1  # one process, even if it controls the hosts of a TPU
     cluster = resolver.cluster_spec().as_dict()
     chiefs, workers = (len(cluster.get(kind, ())) for kind in ("chief", "worker"))
     first = chiefs if resolver.task_type == "worker" else 0
@@ -163,7 +163,7 @@ def worker(strategy) -> tuple[int, int]:
 
 
 def gather(strategy, number: int) -> list[int]:
-    """A number of every process that trains; all wait for each other here."""
+    """Gathers a number from every process that trains; all wait for each other."""
     import tensorflow as tf
 
     if worker(strategy)[1] == 1:
@@ -173,7 +173,7 @@ def gather(strategy, number: int) -> list[int]:
 
 
 def of_chief(strategy, number: int) -> int:
-    """The first process's number: files may look different to the others."""
+    """Returns the first process's number, since the others may see other files."""
     return gather(strategy, number)[0]
 
 
@@ -190,10 +190,10 @@ def _gather(strategy):
 
 @contextlib.contextmanager
 def together(strategy):
-    """Within it the end of another process of the run ends this one, too.
+    """Context in which the end of another process of the run ends this one, too.
 
     Raises:
-        RunError: the others are gone.
+        RunError: If the other processes are gone.
     """
     import tensorflow as tf
 
@@ -205,7 +205,7 @@ def together(strategy):
         if workers == 1 or not is_aborted:
             raise
         raise RunError(
-            f"Worker {number} of {workers} lost the others. Expected all to stay until "
-            "the end. Start all again with the same commands to go on. "
+            f"Worker {number} of {workers} lost the others. Expected all to run until "
+            "the end. Start all again with the same commands to resume. "
             f"Received: {' '.join(reason.splitlines()[:2])}"
         ) from error

@@ -14,13 +14,13 @@ class Trainer(orbit.StandardTrainer):
     """Trains a model that returns logits.
 
     Args:
-        strategy: where the replicas are.
-        model, optimizer: Keras, built inside of the strategy's scope.
-        schedule: the learning rate as a function of the step, for the record.
-        step: `tf.Variable` int64, the steps done.
-        data: the data set.
-        recipe: of the run.
-        steps: of the run.
+        strategy: The strategy with the replicas.
+        model, optimizer: Keras objects, built inside the strategy's scope.
+        schedule: The learning rate as a function of the step, for the record.
+        step: `tf.Variable` int64, the number of steps done.
+        data: The data set.
+        recipe: The recipe of the run.
+        steps: Number of steps in the run.
     """
 
     def __init__(
@@ -57,7 +57,7 @@ class Trainer(orbit.StandardTrainer):
         self._step.assign_add(1)
 
     def _replica_step(self, *batch):
-        """`batch`: images, labels, and with mixup the others' labels and our share."""
+        """`batch`: images, labels and, with mixup, the other labels and the share."""
         parts = [tf.split(array, self._recipe.accumulation) for array in batch]
         gradients = []
         for part in zip(*parts, strict=True):
@@ -101,13 +101,13 @@ class Trainer(orbit.StandardTrainer):
 
 
 class Evaluator(orbit.StandardEvaluator):
-    """Loss and accuracies over a split, exact whatever the batch size.
+    """Computes loss and accuracies over a split, exactly for any batch size.
 
     Args:
-        strategy, model, data: as in `Trainer`.
+        strategy, model, data: As in `Trainer`.
         split: `"validation"` or `"test"`.
-        batch_size: over all replicas.
-        after_step: called after every step; may raise, to end the evaluation.
+        batch_size: Batch size over all replicas.
+        after_step: Called after every step. May raise to end the evaluation.
     """
 
     def __init__(
@@ -154,6 +154,6 @@ class Evaluator(orbit.StandardEvaluator):
 
 @contextlib.contextmanager
 def quiet_orbit():
-    """orbit prints each loop to stdout; `Progress` shows the same, once."""
+    """Silences orbit, which prints each loop to stdout; `Progress` shows the same."""
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere):
         yield

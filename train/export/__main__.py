@@ -3,9 +3,9 @@
     python -m train.export --workdir=runs/digits --out=models/digits
     python -m train.export --model=resnet50_an --weights=FILE --out=models/resnet50
 
-Of a run the best weights on the validation images, or with `--checkpoint=last` those
-to go on from, or with `--checkpoint=average` their averages. Attentive normalization is
-folded for inference, unless `--nofold`.
+For a run, exports the weights that are best on the validation images, with
+`--checkpoint=last` those of the last checkpoint, or with `--checkpoint=average` their
+averages. Attentive normalization is folded for inference unless `--nofold` is given.
 
 Signatures (N images, C classes, k = min(5, C)):
 
@@ -13,11 +13,11 @@ Signatures (N images, C classes, k = min(5, C)):
     image_bytes      image_bytes string (N): JPEG or PNG; decoded, resized and cropped
                      as in evaluation
         -> probabilities float32 (N, C), classes string (N, k), scores float32 (N, k)
-    features         images -> features float32 (N, D), what the classifier sees
+    features         images -> features float32 (N, D), the classifier's input
 
-`--format=litert,onnx,openvino` writes `model.tflite`, `model.onnx` and `model.xml` with
-`model.bin` besides, each images -> probabilities in float32. `--quantize` is for the
-first: `float16` weights, `dynamic` (int8 weights) or `int8` (activations too).
+`--format=litert,onnx,openvino` also writes `model.tflite`, `model.onnx` and `model.xml`
+with `model.bin`, each images -> probabilities in float32. `--quantize` applies to
+LiteRT: `float16` weights, `dynamic` (int8 weights) or `int8` (activations too).
 """
 
 import pathlib
@@ -35,21 +35,21 @@ from train.input.builders import checks
 def define_flags():
     paths.DEFINE_path("workdir", "Directory of the run.", paths.literal)
     paths.DEFINE_path(
-        "out", "Where to put the version; default: RUN/export.", paths.literal
+        "out", "Directory of the versions; default: RUN/export.", paths.literal
     )
     flags.DEFINE_enum(
-        "checkpoint", "best", image_classifier.CHECKPOINTS, "Which weights of the run."
+        "checkpoint", "best", image_classifier.CHECKPOINTS, "Weights of the run."
     )
-    flags.DEFINE_string("model", None, "A network of the zoo, instead of a run.")
+    flags.DEFINE_string("model", None, "Network of the zoo, instead of a run.")
     paths.DEFINE_path("weights", "Its weights: a .weights.h5 file or a tag.")
     flags.DEFINE_string("options", "{}", "Its arguments: {'input_shape': (64, 64, 3)}.")
-    paths.DEFINE_path("labels", "Its class names: a file, one name a line.")
-    flags.DEFINE_integer("version", 1, "Number of its export.", 0, 2**62)
+    paths.DEFINE_path("labels", "Its class names: a file, one name per line.")
+    flags.DEFINE_integer("version", 1, "Version number of its export.", 0, 2**62)
     flags.DEFINE_bool("fold", True, "Folds attentive normalization for inference.")
-    flags.DEFINE_list(
-        "format", [], f"Besides the SavedModel: {', '.join(runtimes.OTHERS)}."
+    flags.DEFINE_list("format", [], f"Formats to add: {', '.join(runtimes.OTHERS)}.")
+    flags.DEFINE_enum(
+        "quantize", None, runtimes.QUANTIZATIONS, "Quantization of LiteRT."
     )
-    flags.DEFINE_enum("quantize", None, runtimes.QUANTIZATIONS, "Of LiteRT.")
     paths.DEFINE_data_place()
 
 
@@ -121,8 +121,8 @@ def _check_flags(values, others):
         )
     if values.quantize in write.WITH_IMAGES and values.model:
         raise UsageError(
-            f"Expected --quantize={values.quantize} with --workdir, for its images. "
-            "Received: --model."
+            f"Expected --quantize={values.quantize} with --workdir, whose images it "
+            "needs. Received: --model."
         )
 
 
@@ -137,11 +137,11 @@ def _options(text):
 
 
 def read_labels(path: str | None) -> tuple[str, ...]:
-    """The names in a file, one a line; none without a file.
+    """Reads the names in a file, one per line; returns none without a file.
 
     Raises:
-        UsageError: a line cannot be a name, or the file is no UTF-8.
-        RunError: it is a pipe or a device.
+        UsageError: If a line cannot be a name, or the file is not UTF-8.
+        RunError: If the file is a pipe or a device.
     """
     if path is None:
         return ()

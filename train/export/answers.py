@@ -1,8 +1,8 @@
-"""An export's answers: to batches, to odd images, in every format, on test images.
+"""Checks an export's answers: batches, unusual images, every format, test images.
 
-`python -m train.export.answers` is the process in which `train.serve_check` looks at an
+`python -m train.export.answers` is the process in which `train.serve_check` checks an
 export. It may not import Keras or our packages, write files, or take more memory than
-the machine has; a part of the check that takes too long ends it.
+the machine has. A part of the check that takes too long ends it.
 """
 
 import os
@@ -12,7 +12,7 @@ import sys
 BLOCKED = ("keras", "tf_keras", "an_keras", "model_zoo")
 
 if __name__ == "__main__":
-    signal.signal(signal.SIGINT, signal.SIG_DFL)  # who started it says so
+    signal.signal(signal.SIGINT, signal.SIG_DFL)  # the parent process reports it
     os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "1")
     for _module in BLOCKED:
         sys.modules[_module] = None  # importing it now fails
@@ -36,16 +36,16 @@ from train.input import augment, dataset, pipeline
 
 BATCHES = (1, 3, 64)
 SIGNATURES = {"serving_default", "image_bytes", "features"}
-# Between answers to one image, by the precision of the export: batches round otherwise.
+# Tolerance between answers to one image, by precision: rounding depends on the batch.
 CLOSE = {"float64": 1e-4, "float32": 1e-4, "mixed_float16": 1e-2, "mixed_bfloat16": 0.1}
-# What reading a file of another shape than expected raises.
+# Exceptions that reading a malformed file raises.
 WRONG = (
     *(ValueError, LookupError, TypeError, AttributeError),
     *(ArithmeticError, RecursionError),
 )
-FLIPS = 0.002  # of the test images: rounding changes which of two equals is first
+FLIPS = 0.002  # of the test images: rounding changes the order of equal scores
 UNLIMITED = "test images"  # the part that reads, and may prepare, a data set
-LOSSY = 0.02  # between answers to a picture and to its JPEG
+LOSSY = 0.02  # tolerance between answers to a picture and to its JPEG
 
 
 def check(
@@ -54,16 +54,17 @@ def check(
     place: str | None = None,
     begin: Callable[[str], None] = lambda part: None,
 ) -> Iterator[str]:
-    """Checks an export; yields one line about each thing that was right.
+    """Checks an export and yields a line for each check that passes.
 
     Args:
-        path: of the export.
-        data_dir: where tensorflow-datasets keeps its files; `None`: its default.
-        place: where the data set of the run lies now; `None`: where it lay then.
-        begin: is called with the name of each part of the check before it begins.
+        path: Directory of the export.
+        data_dir: Directory in which tensorflow-datasets keeps its files. `None`
+            selects the default.
+        place: Current location of the run's data set. `None` if it has not moved.
+        begin: Called with the name of each part of the check before it starts.
 
     Raises:
-        RunError: it is no export of ours, or it answers otherwise than it should.
+        RunError: If it is not an export of ours, or its answers are wrong.
     """
     begin("files and operations")
     yield f"{inspection.require_plain(path)} kinds of operations, all allowed"
@@ -113,10 +114,10 @@ def check(
 
 
 def read_card(path: pathlib.Path) -> dict:
-    """`model.json` of an export.
+    """Returns `model.json` of an export.
 
     Raises:
-        RunError: it is not readable, or the export is not as it says.
+        RunError: If it is not readable, or does not match the export.
     """
     file = path / "assets" / "model.json"
     try:
@@ -131,7 +132,7 @@ def read_card(path: pathlib.Path) -> dict:
         labels = labels.split("\n")[:-1]
     except (OSError, *WRONG) as error:
         raise RunError(
-            f"{path} is no export of train.export. Expected a readable {file}. "
+            f"{path} is not an export of train.export. Expected a readable {file}. "
             f"Received: {error!r}."
         ) from error
     for name, expected, received in (
@@ -140,7 +141,7 @@ def read_card(path: pathlib.Path) -> dict:
     ):
         if expected != received:
             raise RunError(
-                f"{path} is not as its model.json says in {name}. "
+                f"{path} does not match its model.json in {name}. "
                 f"Expected: {expected}. Received: {received}."
             )
     return card
@@ -151,10 +152,13 @@ def _present(path):
 
 
 def require_signatures(signatures, shape: tuple, classes: int) -> list[str]:
-    """That a SavedModel has the signatures of `train.export`; their names.
+    """Checks that a SavedModel has the signatures of `train.export`.
+
+    Returns:
+        Their names.
 
     Raises:
-        RunError: it lacks one, or one has other inputs or outputs.
+        RunError: If one is missing, or has other inputs or outputs.
     """
     guesses = min(5, classes)
     answers = {
@@ -177,14 +181,14 @@ def require_signatures(signatures, shape: tuple, classes: int) -> list[str]:
     for name, signature in expected.items():
         if received.get(name) != signature:
             raise RunError(
-                f"The signature {name} is not as promised. Expected: {signature}. "
+                f"The signature {name} is wrong. Expected: {signature}. "
                 f"Received: {received.get(name)}."
             )
     return sorted(received)
 
 
 def _check_server(path, signatures, card):
-    """That nodes of the graph, which servers run, answer as the functions do."""
+    """Checks that the graph's nodes, which servers run, match the functions."""
     served, tolerance, largest = _served(path), CLOSE[card["precision"]], 0.0
     pictures = tf.constant([odd_images.plain(card["preprocessing"]["shape"][-1])])
     given = {"images": tf.constant(_noise(card, 3)), "image_bytes": pictures}
@@ -197,8 +201,8 @@ def _check_server(path, signatures, card):
         difference = float(np.abs(received - expected).max() / scale)
         if not difference <= tolerance:
             raise RunError(
-                f"{path} answers otherwise in a server. Expected {output} of {name} as "
-                f"its function computes them. Received: a difference of "
+                f"{path} gives other answers in a server. Expected the {output} that "
+                f"the function of {name} computes. Received: a difference of "
                 f"{difference:.2e}."
             )
         largest = max(largest, difference)
@@ -207,10 +211,10 @@ def _check_server(path, signatures, card):
 
 
 def _served(path):
-    """Its signatures as servers run them: nodes of a graph, in a session."""
+    """Returns its signatures as servers run them: nodes of a graph, in a session."""
     session, logger = tf.compat.v1.Session(graph=tf.Graph()), tf.get_logger()
     level = logger.level
-    logger.setLevel("ERROR")  # "deprecated": it is what TensorFlow Serving does
+    logger.setLevel("ERROR")  # no deprecation warning: TensorFlow Serving does the same
     try:
         saved = tf.compat.v1.saved_model.load(session, ["serve"], str(path))
     finally:
@@ -228,7 +232,7 @@ def _served(path):
 
 
 def _check_warm_up(path, signatures):
-    """How many requests TensorFlow Serving would send before all others."""
+    """Runs the warm-up requests of TensorFlow Serving and returns their number."""
     file, count = path / "assets.extra" / "tf_serving_warmup_requests", 0
     try:
         for record in tf.data.TFRecordDataset(str(file)).as_numpy_iterator():
@@ -246,7 +250,7 @@ def _check_warm_up(path, signatures):
 
 
 def _described(function):
-    """Inputs and outputs: {name: (dtype, shape)}."""
+    """Returns inputs and outputs, each as {name: (dtype, shape)}."""
     return tuple(
         {name: (spec.dtype, spec.shape.as_list()) for name, spec in specs.items()}
         for specs in (
@@ -280,15 +284,15 @@ def _check_batches(serve, card, tolerance):
             and np.array_equal(guessed, names[order])
         ):
             raise RunError(
-                f"A batch of {count} images is not answered as promised. Expected "
-                "probabilities that add up to 1 and are those of other batches, and "
+                f"The answer to a batch of {count} images is wrong. Expected "
+                "probabilities that sum to 1 and equal those of other batches, and "
                 "the names and scores of the largest. Received: a difference of "
                 f"{difference:.2e}, {guessed[0]}, {scores[0]}."
             )
 
 
 def _check_bytes(serve, card, tolerance):
-    """Names of the images that are answered, and of those that are refused."""
+    """Returns the names of the images that are answered and those refused."""
     channels = card["preprocessing"]["shape"][-1]
     answered, refused = [], []
     for name, content, equal, is_lossy in odd_images.pictures(channels):
@@ -300,7 +304,7 @@ def _check_bytes(serve, card, tolerance):
         difference = np.abs(answer - _probabilities(serve, [equal])).max()
         if not difference <= (max(LOSSY, tolerance) if is_lossy else tolerance):
             raise RunError(
-                f"{name} is answered otherwise than a PNG of the same picture. "
+                f"{name} and a PNG of the same picture get different answers. "
                 "Expected equal probabilities, or an error. Received: a difference of "
                 f"{difference:.2e}."
             )
@@ -314,14 +318,14 @@ def _check_bytes(serve, card, tolerance):
             except tf.errors.InvalidArgumentError:
                 continue
             raise RunError(
-                f"{name} is no image. Expected an error. Received: {answer[-1]}."
+                f"{name} is not an image. Expected an error. Received: {answer[-1]}."
             )
         refused.append(name)
         if not np.array_equal(before, _probabilities(serve, [good])):
-            raise RunError(f"After {name} a good image is answered otherwise.")
+            raise RunError(f"The answer to a good image changes after {name}.")
     if not {"PNG", "JPEG"} <= {*answered}:
         raise RunError(
-            f"PNG and JPEG must be answered. Received: answers to {answered} only."
+            f"Expected answers to PNG and JPEG. Received: answers to {answered} only."
         )
     return answered, refused
 
@@ -331,7 +335,7 @@ def _probabilities(serve, contents):
 
 
 def _differences(runs, card):
-    """How far the other formats are from the SavedModel."""
+    """Yields how far each of the other formats is from the SavedModel."""
     images = _noise(card, 3)
     expected = runs["saved_model"](images)
     for name, run in runs.items():
@@ -341,8 +345,8 @@ def _differences(runs, card):
         quantized = name == "litert" and card["quantization"]
         if not quantized and not difference <= CLOSE[card["precision"]]:
             raise RunError(
-                f"{name} answers otherwise than the SavedModel. Expected equal "
-                f"probabilities. Received: a difference of {difference:.2e}."
+                f"{name} differs from the SavedModel. Expected equal probabilities. "
+                f"Received: a difference of {difference:.2e}."
             )
         yield name, difference
 
@@ -352,25 +356,25 @@ def _accuracy(run, images, begin):
     for batch, labels, weights in pipeline.evaluation_batches(
         images, "test", 256, standardized=False
     ):
-        begin()  # the time limit is for a batch
+        begin()  # the time limit applies to one batch
         correct = run(batch.numpy()).argmax(-1) == labels.numpy()
         right += float((correct * weights.numpy()).sum())
     return right / len(images.splits["test"])
 
 
 def report(path: str, data_dir: str | None, place: str | None, time_limit: int) -> None:
-    """Checks an export in this process, which it keeps from doing harm.
+    """Checks an export in this process, with its resources limited.
 
-    Prints messages in JSON: `part`, before it begins; `line`, about what was right;
-    `error`, the last one. SIGALRM ends the process where a part takes too long.
+    Prints messages in JSON: `part` before a part starts, `line` for a check that
+    passes, `error` as the last one. SIGALRM ends the process if a part takes too long.
 
     Args:
-        path: of the export.
-        data_dir, place: as in `check`.
-        time_limit: of a part, seconds.
+        path: Directory of the export.
+        data_dir, place: As in `check`.
+        time_limit: Time limit of a part, in seconds.
     """
     messages = os.fdopen(os.dup(sys.stdout.fileno()), "w")
-    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # what libraries print
+    os.dup2(sys.stderr.fileno(), sys.stdout.fileno())  # for the output of libraries
     file_size, part = resource.getrlimit(resource.RLIMIT_FSIZE), "loading"
     _, most = resource.getrlimit(resource.RLIMIT_DATA)
     memory = os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE")
@@ -396,9 +400,9 @@ def report(path: str, data_dir: str | None, place: str | None, time_limit: int) 
         say(line=f"without {', '.join(BLOCKED)}")
     except (RunError, UsageError) as error:
         say(error=str(error))
-    except Exception as error:  # an export can make each runtime raise what it likes
+    except Exception as error:  # an export can make a runtime raise anything
         say(
-            error=f"{path} fails in its {part}. Expected answers. Received: "
+            error=f"{path} fails in the part '{part}'. Expected answers. Received: "
             f"{type(error).__name__}: {textwrap.shorten(str(error), 300)}"
         )
 

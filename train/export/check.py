@@ -1,4 +1,4 @@
-"""An export checked in a process of its own (`train.export.answers`)."""
+"""Checks an export in a separate process (`train.export.answers`)."""
 
 import json
 import pathlib
@@ -10,7 +10,7 @@ from collections.abc import Iterator
 from train import paths
 from train.cli import RunError
 
-TIME_LIMIT = 600  # seconds; of a part, or of a batch of test images
+TIME_LIMIT = 600  # seconds for a part, or for a batch of test images
 
 
 def check(
@@ -19,18 +19,19 @@ def check(
     place: str | None = None,
     time_limit: int = TIME_LIMIT,
 ) -> Iterator[str]:
-    """Checks an export in another process; yields a line about what was right.
+    """Checks an export in another process; yields a line for each check that passes.
 
     Args:
-        path: of the export.
-        data_dir: where tensorflow-datasets keeps its files; `None`: its default.
-        place: where the data set of the run lies now; `None`: where it lay then.
-        time_limit: seconds that a part of the check may take.
+        path: Directory of the export.
+        data_dir: Directory in which tensorflow-datasets keeps its files. `None`
+            selects the default.
+        place: Current location of the run's data set. `None` if it has not moved.
+        time_limit: Seconds that a part of the check may take.
 
     Raises:
-        UsageError: TensorFlow would read its path as a pattern.
-        RunError: it is no export of ours, it answers otherwise than it should, takes
-            too long or ends the process.
+        UsageError: If TensorFlow would read its path as a pattern.
+        RunError: If it is not an export of ours, its answers are wrong, it takes too
+            long, or it ends the process.
     """
     paths.require_literal(path, "path")
     arguments = json.dumps([str(path), data_dir, place, time_limit])
@@ -46,18 +47,18 @@ def check(
                     raise RunError(message["error"])
                 if "line" in message:
                     yield message["line"]
-        except BaseException:  # also where nobody asks for the next line
+        except BaseException:  # also when the caller closes the generator
             process.kill()
             raise
     if process.returncode == -signal.SIGALRM:
         raise RunError(
-            f"{path} takes too long in its {part}. Expected an end within "
-            f"{time_limit} seconds, or a larger --time_limit. Received: none."
+            f"{path} takes too long in the part '{part}'. Expected at most "
+            f"{time_limit} seconds, or a larger --time_limit. Received: no result."
         )
     if process.returncode:
         raise RunError(
-            f"{path} ended the process that checks it in its {part}. Expected answers. "
-            f"Received: {_end(process.returncode)}."
+            f"{path} ended the process of the check in the part '{part}'. Expected "
+            f"answers. Received: {_end(process.returncode)}."
         )
 
 

@@ -1,4 +1,4 @@
-"""An export beside the Keras model: how far their probabilities are apart."""
+"""Compares the probabilities of an export with those of the Keras model."""
 
 from collections.abc import Callable
 
@@ -10,9 +10,10 @@ from train.cli import RunError
 from train.export.image_classifier import ImageClassifier
 from train.input import dataset, pipeline
 
-# Of a probability, between the Keras model and its export, by the model's precision;
-# and of the largest change of a probability from image to image. LEAST is rounding too:
-# of a network whose answers hardly change, an untrained one or one that is sure.
+# Tolerances of a probability between the Keras model and its export, by the model's
+# precision. OF_CHANGE is a share of the largest change of a probability from image to
+# image. LEAST allows for rounding where answers hardly change: in an untrained network
+# or one that is certain of a class.
 TOLERANCES = {
     "float64": 1e-4,
     "float32": 1e-4,
@@ -21,22 +22,22 @@ TOLERANCES = {
     "mixed_bfloat16": 6e-2,
 }
 OF_CHANGE, LEAST = 0.1, 1e-5
-OF_ROUNDING = 4  # times what a model in fewer bits is off from float32
-AGREEMENT = 0.9  # share of validation images with an equal first guess
+OF_ROUNDING = 4  # times the error of a lower-precision model against float32
+AGREEMENT = 0.9  # share of validation images with the same first guess
 
 
 def saved_model_difference(exported: ImageClassifier, signatures: dict) -> float:
-    """Compares a SavedModel with the model, through pixels and through PNG.
+    """Compares a SavedModel with the model, on pixels and on PNG images.
 
     Args:
-        exported: the model.
-        signatures: of the SavedModel.
+        exported: The model.
+        signatures: The signatures of the SavedModel.
 
     Returns:
         The largest difference of a probability.
 
     Raises:
-        RunError: they differ.
+        RunError: If they differ.
     """
     classifier = exported.serving_model(exported.model)
     precise = in_float32(exported)
@@ -57,7 +58,7 @@ def saved_model_difference(exported: ImageClassifier, signatures: dict) -> float
 
 
 def in_float32(exported: ImageClassifier) -> keras.Model | None:
-    """The classifier in float32, if the model computes in fewer bits."""
+    """Returns the classifier in float32, if the model has a lower precision."""
     if exported.precision in ("float32", "float64"):
         return None
     return exported.serving_model(exported.network(False, "float32"))
@@ -71,18 +72,18 @@ def difference(
     precision: str,
     precise: keras.Model | None = None,
 ) -> float:
-    """The largest difference of a probability between an export and the model.
+    """Returns the largest difference of a probability between export and model.
 
     Args:
-        name: of the export or signature, for the message.
-        classifier: the model.
-        images: uint8 (N, H, W, C).
-        answer: of the export to these images, or its probabilities.
-        precision: of the model, or of the export if that is lower.
-        precise: the classifier in float32, if the model computes in fewer bits.
+        name: Name of the export or signature, for the message.
+        classifier: The model.
+        images: Images, uint8 (N, H, W, C).
+        answer: Answer of the export to these images, or its probabilities.
+        precision: Precision of the model, or of the export if that is lower.
+        precise: The classifier in float32, if the model has a lower precision.
 
     Raises:
-        RunError: it is larger than rounding explains.
+        RunError: If the difference is larger than rounding explains.
     """
     expected = np.asarray(classifier(images, training=False)["probabilities"])
     received = answer["probabilities"] if isinstance(answer, dict) else answer
@@ -100,11 +101,12 @@ def difference(
 def limit(
     expected: np.ndarray, precision: str, exact: np.ndarray | None = None
 ) -> float:
-    """What rounding may change of probabilities (N, classes) of different images.
+    """Returns the tolerance for probabilities (N, classes) of different images.
 
-    `exact` are the same in float32: how far the model is rounded. TensorFlow fuses
-    operations of an export, which are rounded elsewhere, and were seen to be off three
-    times as much (an untrained EfficientNetB0 in bfloat16).
+    `exact` holds the same probabilities in float32, which shows the rounding error of
+    the model. TensorFlow fuses operations of an export, which are then rounded at other
+    places. An error three times as large was observed (an untrained EfficientNetB0 in
+    bfloat16).
     """
     change = float(np.ptp(expected, axis=0).max())
     allowed = min(TOLERANCES[precision], max(OF_CHANGE * change, LEAST))
@@ -114,7 +116,7 @@ def limit(
 
 
 def probe_images(shape: tuple[int, int, int]) -> np.ndarray:
-    """Noise, fine and coarse, and a grey image; uint8 (3, H, W, C)."""
+    """Returns fine noise, coarse noise and a grey image; uint8 (3, H, W, C)."""
     rng = np.random.default_rng(0)
     fine, coarse = (rng.integers(0, 256, size) for size in (shape, (4, 4, shape[-1])))
     smooth = np.asarray(tf.image.resize(coarse, shape[:2]))
@@ -124,10 +126,10 @@ def probe_images(shape: tuple[int, int, int]) -> np.ndarray:
 def agreement(
     classifier: keras.Model, run: Callable, images: dataset.ImageData
 ) -> dict[str, float]:
-    """How often an export has the model's first guess, on the validation images.
+    """Compares first guesses of an export and the model on the validation images.
 
     Raises:
-        RunError: too seldom.
+        RunError: If too few first guesses are equal.
     """
     equal = count = 0
     for batch, _, weights in pipeline.evaluation_batches(

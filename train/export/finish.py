@@ -1,4 +1,4 @@
-"""The end of a run: its best weights, exported and checked."""
+"""The end of a run: exports and checks its best weights."""
 
 import sys
 
@@ -8,18 +8,18 @@ from train.export import image_classifier, saved_model, write
 
 
 def export_best(run: Run, results: dict) -> None:
-    """Exports the best weights of a run, unless that is done, and checks the export.
+    """Exports the best weights of a run, unless already done, and checks the export.
 
-    The chief does; the other workers wait for it.
+    Only the chief exports; the other workers wait for it.
 
     Args:
-        run: trained and tested.
-        results: of its test.
+        run: The run, trained and tested.
+        results: Results of its test.
 
     Raises:
-        RunError: the export does not reproduce the accuracy.
-        Preempted: the process was asked to stop (SIGTERM), or the first worker was
-            before its export was done.
+        RunError: If the export does not reproduce the accuracy.
+        Preempted: If this process received SIGTERM, or the first worker did before its
+            export was done.
     """
     if run.is_chief:
         _export(run, results)
@@ -41,10 +41,10 @@ def _export(run, results):
 
 
 def _serve_check(run, version, advice=""):
-    data_set = f"--data={run.recipe.data.name}"  # where it lies now
+    data_set = f"--data={run.recipe.data.name}"  # its current location
     checked = [sys.executable, "-m", "train.serve_check", data_set]
     if run.data_dir:
         checked.append(f"--data_dir={run.data_dir}")
-    checked += ["--", str(version)]  # its name may begin with -
+    checked += ["--", str(version)]  # its name may start with -
     if run.stop_signal.call(checked):
         raise cli.RunError(f"The serve check of {version} failed.{advice}")

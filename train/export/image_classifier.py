@@ -1,4 +1,4 @@
-"""What is exported: a network with its weights, its images and its class names."""
+"""The source of an export: a network, its weights, images and class names."""
 
 import dataclasses
 import functools
@@ -29,7 +29,7 @@ CHECKPOINTS = {
 
 
 LARGEST = 2**14  # height and width of images, as in recipes
-# Arguments of create_model that follow from the weights, or that no classifier has.
+# Arguments of create_model that follow from the weights or do not fit a classifier.
 RESERVED = {
     *("classes", "classifier_activation", "include_top"),
     *("input_tensor", "pooling", "weights"),
@@ -41,15 +41,16 @@ class ImageClassifier:
     """A network, its images and its labels.
 
     Attributes:
-        model: standardized images -> logits (N, classes).
-        version: number of the export.
-        shape: (height, width, channels) of the images that it takes.
-        shorter_side: its length before the centre of other images is cut out, pixels;
-            `None`: as little as covers `shape`.
-        mean, std: the network sees (image / 255 - mean) / std.
-        reverse_channels: whether it takes BGR; mean and std are in that order.
-        class_names: one for each class.
-        card: what else `model.json` says.
+        model: The network, standardized images -> logits (N, classes).
+        version: Version number of the export.
+        shape: (height, width, channels) of its input images.
+        shorter_side: Length in pixels to which the shorter side of other images is
+            resized before the centre crop. `None` selects the smallest that covers
+            `shape`.
+        mean, std: The network receives (image / 255 - mean) / std.
+        reverse_channels: Whether it takes BGR. `mean` and `std` are in that order.
+        class_names: One name for each class.
+        card: Further contents of `model.json`.
     """
 
     model: keras.Model
@@ -64,7 +65,7 @@ class ImageClassifier:
 
     @property
     def precision(self) -> str:
-        """Of the layers: a copy of a model has a policy of its own."""
+        """The precision of the layers. A copy of a model has its own policy."""
         return next(
             layer for layer in self.model.layers if layer.weights
         ).dtype_policy.name
@@ -74,7 +75,7 @@ class ImageClassifier:
         return bool(attentive_layers(self.model))
 
     def description(self) -> dict:
-        """`model.json`: what the export is, how it was made, how well it does."""
+        """Returns `model.json`: what the export is, its origin and its accuracy."""
         seen = ("shape", "shorter_side", "mean", "std", "reverse_channels")
         versions = {"an_keras": an_keras.__version__, "keras": keras.__version__}
         return self.card | {
@@ -86,7 +87,7 @@ class ImageClassifier:
         }
 
     def standardize(self, images):
-        """uint8 (N, H, W, C) -> float32, as the network takes it."""
+        """Converts uint8 (N, H, W, C) to the float32 input of the network."""
         if self.reverse_channels:
             images = ops.flip(images, axis=-1)
         scale = [1 / (255 * std) for std in self.std]
@@ -95,28 +96,31 @@ class ImageClassifier:
         return keras.layers.Rescaling(scale, offset, dtype="float32")(images)
 
     def fit(self, encoded):
-        """JPEG or PNG of any size -> uint8 `shape`, as in evaluation."""
+        """Converts JPEG or PNG of any size to uint8 `shape`, as in evaluation."""
         image = augment.decode(encoded, self.shape[-1])
         return augment.fit(image, self.shape, self.shorter_side)
 
     def network(self, fold: bool, precision: str | None = None) -> keras.Model:
-        """The model; a copy where it is folded or computes otherwise than trained."""
+        """Returns the model, or a copy if it is folded or its precision changes."""
         model = with_constants(self.model)
         if precision and precision != self.precision:
             model = with_precision(model, precision)
         return fold_for_inference(model) if fold and self.is_attentive else model
 
     def serving_model(self, network: keras.Model) -> keras.Model:
-        """`images` uint8 (N, H, W, C) -> {"probabilities": float32 (N, classes)}."""
+        """Returns the classifier of pixels.
+
+        `images` uint8 (N, H, W, C) -> {"probabilities": float32 (N, classes)}.
+        """
         images = keras.Input(self.shape, dtype="uint8", name="images")
         softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
         probabilities = softmax(network(self.standardize(images)))
         return keras.Model(images, {"probabilities": probabilities})
 
     def feature_model(self, network: keras.Model) -> keras.Model:
-        """`images` -> {"features": float32 (N, D)}: what the last layer sees."""
+        """Returns `images` -> {"features": float32 (N, D)}, the classifier's input."""
         seen = head(network).input
-        if len(seen.shape) == 4:  # the classifier is a convolution of one position
+        if len(seen.shape) == 4:  # the classifier is a 1x1 convolution
             seen = keras.layers.GlobalAveragePooling2D()(seen)
         inner = keras.Model(network.inputs, seen)
         images = keras.Input(self.shape, dtype="uint8", name="images")
@@ -125,14 +129,15 @@ class ImageClassifier:
 
 
 def head(model: keras.Model) -> keras.Layer:
-    """The classifier: the last layer with weights."""
+    """Returns the classifier, the last layer with weights."""
     return [layer for layer in model.layers if layer.weights][-1]
 
 
 def with_constants(model: keras.Model) -> keras.Model:
-    """The model, or a copy in which `Normalization`, as in EfficientNets, is a scale.
+    """Replaces `Normalization` layers, as in EfficientNets, by `Rescaling` in a copy.
 
-    Its moments are tensors outside of the graph, which an ONNX file would ask for.
+    Their moments are tensors outside the graph, which ONNX would require as inputs.
+    A model without such layers is returned unchanged.
     """
 
     def replace(layer):
@@ -151,7 +156,7 @@ def with_constants(model: keras.Model) -> keras.Model:
 
 
 def with_precision(model: keras.Model, precision: str) -> keras.Model:
-    """A copy with equal weights that computes in another precision."""
+    """Returns a copy with equal weights that computes in another precision."""
     made = {}
 
     def replace(layer):
@@ -168,10 +173,10 @@ def with_precision(model: keras.Model, precision: str) -> keras.Model:
 
 
 def of_run(workdir: pathlib.Path, which: str = "best") -> ImageClassifier:
-    """The `"best"` or `"last"` weights of a run, or the `"average"` of the last.
+    """Loads the `"best"` or `"last"` weights of a run, or the `"average"` of the last.
 
     Raises:
-        UsageError, RunError: the run has no such weights.
+        UsageError, RunError: If the run has no such weights.
     """
     model, spec, step = CHECKPOINTS[which](workdir)
     settings = spec.recipe.data
@@ -200,7 +205,7 @@ def of_run(workdir: pathlib.Path, which: str = "best") -> ImageClassifier:
 
 
 def _test_results(workdir, step):
-    """Those of these weights; `None` where others were tested, or none yet."""
+    """Returns the results of these weights, or `None` if they were not tested."""
     if not (workdir / "results.json").exists():
         return None
     results = run_directory.read_results(workdir)
@@ -214,18 +219,19 @@ def of_network(
     class_names: tuple[str, ...] = (),
     version: int = 1,
 ) -> ImageClassifier:
-    """A network of the zoo with weights of a file.
+    """Builds a network of the zoo with weights from a file.
 
     Args:
-        name: what `model_zoo.create_model` takes.
-        weights: a `.weights.h5` file, with its classifier, or a tag.
-        options: further arguments of `create_model`.
-        class_names: one for each class; empty: those of the tag, or of ImageNet-1k.
-        version: number of the export.
+        name: Name of the network, for `model_zoo.create_model`.
+        weights: A `.weights.h5` file that includes the classifier, or a tag.
+        options: Further arguments of `create_model`.
+        class_names: One name for each class. Empty selects those of the tag, or of
+            ImageNet-1k.
+        version: Version number of the export.
 
     Raises:
-        UsageError: there is no such network, or the weights are not its own.
-        RunError: it does not fit into memory.
+        UsageError: If there is no such network, or the weights do not fit it.
+        RunError: If it does not fit into memory.
     """
     reserved = RESERVED & set(options)
     if reserved:
@@ -258,20 +264,20 @@ def of_network(
         class_names = tuple(label for _, label in preprocessing.imagenet_classes())
     if len(class_names) != classes:
         raise UsageError(
-            f"Expected --labels=FILE with the names of {classes} classes, one a line. "
-            f"Received: {len(class_names)} names."
+            f"Expected --labels=FILE with the names of {classes} classes, one per "
+            f"line. Received: {len(class_names)} names."
         )
     height, width, channels = model.input_shape[1:]
     if None in (height, width) or max(height, width) > LARGEST:
         raise UsageError(
-            f"An export takes images of one size, of at most {LARGEST} pixels a side. "
+            f"An export needs a fixed image size, at most {LARGEST} pixels a side. "
             "Expected an input_shape in --options. "
             f"Received: {model.input_shape[1:]}."
         )
     if len(expected.mean) not in (1, channels):
         raise UsageError(
             f"The preprocessing of {name} is for {len(expected.mean)} channels. "
-            f"Received: images of {channels}."
+            f"Received: images with {channels}."
         )
     is_square = height == width
     return ImageClassifier(
@@ -297,7 +303,7 @@ def of_network(
 
 
 def _with_weights(name, path, options):
-    """The network for as many classes as the file has, returning logits."""
+    """Returns the network with the file's number of classes and logits as output."""
     head_name = head(model_zoo.create_model(name, **options)).name
     classes = classes_in(path, head_name)
     if not classes:

@@ -1,4 +1,4 @@
-"""What an export holds, read from its files: nothing of it is loaded or run."""
+"""Inspects the files of an export without loading or running anything in it."""
 
 import fnmatch
 import os
@@ -14,8 +14,8 @@ from tensorflow.core.protobuf import meta_graph_pb2, saved_model_pb2
 from train.cli import RunError
 from train.export import operations, runtimes
 
-LARGEST_GRAPH = 2**28  # bytes; weights are in other files
-# TensorFlow would take a saved_model.pbtxt or saved_model.cpb too.
+LARGEST_GRAPH = 2**28  # bytes; the weights are in other files
+# TensorFlow would also load a saved_model.pbtxt or saved_model.cpb.
 FILES = (
     *runtimes.FILES.values(),
     *("model.bin", "fingerprint.pb"),
@@ -24,7 +24,7 @@ FILES = (
     "assets.extra/tf_serving_warmup_requests",
 )
 FOLDERS = ("variables", "assets", "assets.extra")
-# Of Python objects: without classes that a program registers, files or initializers.
+# Kinds of Python objects, without registered classes, files and initializers.
 OBJECTS = ("variable", "function", "bare_concrete_function", "constant", "user_object")
 CLASSES = (
     *("_generic_user_object", "signature_map", "trackable_dict_wrapper"),
@@ -34,27 +34,27 @@ REGISTERED = ("", "tf.TrackableConstant")  # by TensorFlow itself
 COMPILED = ("_XlaMustCompile", "_XlaCompile")
 INITIALIZER = "__saved_model_init_op"
 SOURCES = ("Const", "Placeholder", "VarHandleOp")
-# Inputs that are names of files, and what such names are made of.
+# Number of inputs that are file names, and the operations that compose such names.
 NAMES_OF_FILES = {"SaveV2": 1, "RestoreV2": 1, "MergeV2Checkpoints": 2}
 OF_NAMES = ("Identity", "Pack", "Select", "ShardedFilename", "StringJoin")
 SUFFIXES = {b".part", b"_temp/part"}
 
 
 def require_plain(path: pathlib.Path) -> int:
-    """That an export holds nothing but computations on tensors.
+    """Checks that an export holds nothing but computations on tensors.
 
-    Functions that XLA must compile are not among them: TensorFlow Serving has XLA
-    switched off on CPUs and refuses such models.
+    Functions that XLA must compile are refused: TensorFlow Serving disables XLA on CPUs
+    and rejects such models.
 
     Returns:
-        How many kinds of operations it has.
+        The number of kinds of operations in it.
 
     Raises:
-        RunError: it has a file, an operation or an object that is not allowed.
+        RunError: If it has a file, an operation or an object that is not allowed.
     """
     if not (path / "saved_model.pb").is_file():
         raise RunError(
-            f"{path} is no SavedModel. Expected a saved_model.pb in it, as in "
+            f"{path} is not a SavedModel. Expected a saved_model.pb in it, as in "
             "RUN/export/STEP."
         )
     _require_known_files(path)
@@ -69,13 +69,13 @@ def require_plain(path: pathlib.Path) -> int:
         if caller == meta_graph.saver_def.restore_op_name
     }
     _refuse(
-        f"{path} holds operations that are not for servers",
+        f"{path} holds operations that are not allowed",
         "those of train/export/operations.py",
         _other_operations(graph, savers, restores),
     )
     _refuse(
-        f"{path} holds what is no computation on tensors",
-        "variables, functions, and files only through the saver of TensorFlow",
+        f"{path} holds more than computations on tensors",
+        "variables, functions, and files only through TensorFlow's saver",
         [
             *_of_one_name(graph),
             *_other_objects(meta_graph),
@@ -92,7 +92,7 @@ def require_plain(path: pathlib.Path) -> int:
 def _refuse(what: str, expected: str, found: Iterable[str]) -> None:
     found = sorted(set(found))
     if found:
-        named = ", ".join(ascii(each)[:200] for each in found[:5])  # by strangers
+        named = ", ".join(ascii(each)[:200] for each in found[:5])  # untrusted names
         more = f" and {len(found) - 5} more" if len(found) > 5 else ""
         raise RunError(f"{what}. Expected: {expected}. Received: {named}{more}.")
 
@@ -114,16 +114,14 @@ def _require_known_files(path):
                 )
             if not known:
                 found.append(relative.as_posix())
-    _refuse(
-        f"{path} holds files that no export has", "regular files of an export", found
-    )
+    _refuse(f"{path} holds unexpected files", "regular files of an export", found)
 
 
 def _read(file: pathlib.Path) -> meta_graph_pb2.MetaGraphDef:
     size = file.stat().st_size
     if size > LARGEST_GRAPH:
         raise RunError(
-            f"{file} is no graph of a network. Expected at most {LARGEST_GRAPH} bytes. "
+            f"{file} is too large for a graph. Expected at most {LARGEST_GRAPH} bytes. "
             f"Received: {size}."
         )
     saved = saved_model_pb2.SavedModel()
@@ -136,14 +134,14 @@ def _read(file: pathlib.Path) -> meta_graph_pb2.MetaGraphDef:
     tags = [sorted(each.meta_info_def.tags) for each in saved.meta_graphs]
     if tags != [["serve"]] or not saved.meta_graphs[0].object_graph_def.nodes:
         raise RunError(
-            f"{file} is no SavedModel of TensorFlow 2. Expected one graph for serving "
+            f"{file} is not a TensorFlow 2 SavedModel. Expected one graph for serving "
             f"and its objects. Received: graphs for {tags}."
         )
     return saved.meta_graphs[0]
 
 
 def _bodies(graph: graph_pb2.GraphDef) -> Iterator[tuple[str, Iterable]]:
-    """(name, nodes) of the graph, whose name is empty, and of all its functions."""
+    """Yields (name, nodes) of the graph, whose name is empty, and its functions."""
     yield "", graph.node
     for function in graph.library.function:
         yield function.signature.name, function.node_def
@@ -171,7 +169,7 @@ def _is_compiled(attributes):
 
 
 def _savers(meta_graph) -> dict[str, str]:
-    """{function that writes or reads the variables: the one node that calls it}."""
+    """Returns {function that writes or reads variables: the only node calling it}."""
     saver, nodes = meta_graph.saver_def, meta_graph.graph_def.node
     callers = {saver.save_tensor_name.split(":")[0], saver.restore_op_name}
     file = _file(saver)
@@ -200,17 +198,17 @@ def _other_operations(graph, savers, restores):
 
 
 def _of_one_name(graph):
-    """Functions, and nodes of each, of which only one would be looked at."""
+    """Yields duplicate names of functions and nodes; only one would be inspected."""
     bodies = [*_bodies(graph)]
     for names in (
         [name for name, _ in bodies],
         *([node.name for node in nodes] for _, nodes in bodies),
     ):
-        yield from (f"two of {name}" for name, n in Counter(names).items() if n > 1)
+        yield from (f"two named {name}" for name, n in Counter(names).items() if n > 1)
 
 
 def _other_objects(meta_graph):
-    """Objects, constants and lists that could hold more than numbers and text."""
+    """Yields objects, constants and lists that can hold more than numbers and text."""
     for node in meta_graph.object_graph_def.nodes:
         kind, of = node.WhichOneof("kind"), node.user_object.identifier
         if kind not in OBJECTS or (kind == "user_object" and of not in CLASSES):
@@ -230,14 +228,14 @@ def _other_objects(meta_graph):
 
 
 def _other_calls(graph, functions, savers):
-    """Calls of functions that are not there, and of the saver's by others."""
+    """Yields calls to missing functions and unexpected calls to the saver."""
     for body, nodes in _bodies(graph):
         for node in nodes:
             for name in _called(node.attr):
                 if name not in functions:
-                    yield f"a call of {name}"
+                    yield f"a call to {name}"
                 if name in savers and (body, node.name) != ("", savers[name]):
-                    yield f"a call of the saver by {node.name}"
+                    yield f"a call to the saver by {node.name}"
     library = graph.library
     gradients = (*library.gradient, *library.registered_gradients)
     for name in {each.gradient_func for each in gradients} & set(savers):
@@ -253,7 +251,7 @@ def _called(attributes):
 
 
 def _other_uses(meta_graph, savers):
-    """What else could make somebody's request run the saver."""
+    """Yields whatever else could make a request run the saver."""
     file, callers = _file(meta_graph.saver_def), {*savers.values()}
     own = {file, *callers}
     for node in meta_graph.graph_def.node:
@@ -265,7 +263,7 @@ def _other_uses(meta_graph, savers):
         if any(tensor.name.split(":")[0] in own for tensor in tensors):
             yield f"the saver in the signature {name}"
         if any(tensor.WhichOneof("encoding") != "name" for tensor in tensors):
-            yield f"no tensor in the signature {name}"
+            yield f"a non-tensor in the signature {name}"
     for name, values in meta_graph.collection_def.items():
         if {value.split(":")[0] for value in values.node_list.value} & own:
             yield f"the saver in the collection {name}"
@@ -278,10 +276,11 @@ def _other_uses(meta_graph, savers):
 
 
 def _other_signatures(meta_graph):
-    """Signatures of a server that are not those of the objects, which are checked.
+    """Yields served signatures that differ from those of the objects.
 
-    A server runs nodes of the graph: of each signature only a call of its function,
-    with variables and constants as they are; another node could fill a variable.
+    Only the signatures of the objects are checked, but a server runs nodes of the
+    graph. For each signature, the node must be a call to its function with unchanged
+    variables and constants; another node could assign a variable.
     """
     nodes = {node.name: node for node in meta_graph.graph_def.node}
     methods = _methods(meta_graph.object_graph_def)
@@ -307,7 +306,7 @@ def _other_signatures(meta_graph):
             or [each.split(":")[0] for each in caller.input[: len(given)]] != given
             or not all(_is_source(nodes.get(each)) for each in caller.input)
         ):
-            yield f"another computation in the signature {name}"
+            yield f"an unexpected computation in the signature {name}"
     first = [
         *(t.name for t in meta_graph.signature_def[INITIALIZER].outputs.values()),
         *meta_graph.collection_def["saved_model_main_op"].node_list.value,
@@ -318,7 +317,7 @@ def _other_signatures(meta_graph):
 
 
 def _methods(objects):
-    """{signature: name of its function} of the objects."""
+    """Returns {signature: name of its function} of the objects."""
     children = {c.local_name: c.node_id for c in objects.nodes[0].children}
     number = children.get("signatures", -1)
     if not 0 <= number < len(objects.nodes):
@@ -337,7 +336,7 @@ def _is_source(node):
 
 
 def _other_names(functions, savers):
-    """Files of the saver that are not named by who calls it."""
+    """Yields functions of the saver that use other files than the given one."""
     for function in (functions[name] for name in savers if name in functions):
         nodes = {node.name: node for node in function.node_def}
         given = [argument.name for argument in function.signature.input_arg][:1]
@@ -351,23 +350,23 @@ def _other_names(functions, savers):
             seen.add(name)
             node = nodes.get(name)
             if node is None or not _is_part_of_a_name(node):
-                yield f"another file than it is given in {function.signature.name}"
+                yield f"a file other than the given one in {function.signature.name}"
                 break
             if node.op != "StaticRegexFullMatch":
                 left += node.input
 
 
 def _other_values(functions, restores):
-    """Variables that are filled with something else than what the files hold."""
+    """Yields functions that assign variables a value not read from the files."""
     for function in (functions[name] for name in restores if name in functions):
         nodes = {node.name: node for node in function.node_def}
         for node in function.node_def:
             if node.op == "AssignVariableOp" and not _is_read(nodes, node.input[1:2]):
-                yield f"a value that is from no file in {function.signature.name}"
+                yield f"a value that is not from a file in {function.signature.name}"
 
 
 def _is_read(nodes, inputs):
-    """Whether an input is an output of RestoreV2, as it is."""
+    """Returns whether an input is an unchanged output of RestoreV2."""
     seen = set()
     while inputs:
         node = nodes.get(inputs[0].split(":")[0])

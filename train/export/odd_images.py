@@ -1,4 +1,4 @@
-"""Images as strangers send them: of every kind, huge, of one pixel, and damaged."""
+"""Images that users may send: every format, huge, one pixel, and damaged."""
 
 import io
 from collections.abc import Iterator
@@ -8,23 +8,23 @@ import PIL.Image
 import tensorflow as tf
 
 GREY, ORANGE = (128, 128, 128), (208, 112, 48)
-HUGE = 8000  # pixels, height and width: 64 million of them
+HUGE = 8000  # height and width; 64 million pixels
 LONG = 20_000
 FINE = {"quality": 100, "subsampling": 0}
 
 
 def plain(channels: int) -> bytes:
-    """A PNG of blocks of 16 colours."""
+    """Returns a PNG with blocks of 16 colours."""
     return _encode(_picture(channels), "PNG")
 
 
 def pictures(channels: int) -> Iterator[tuple[str, bytes, bytes, bool]]:
-    """(name, image, PNG of the same picture, whether the image is lossy).
+    """Yields (name, image, PNG of the same picture, whether the image is lossy).
 
     Args:
-        channels: that the model takes.
+        channels: Number of channels of the model's input.
     """
-    # a grey image where colours become one channel: JPEG and PNG weigh them otherwise
+    # grey for one channel: JPEG and PNG weigh colours differently
     colour = GREY if channels == 1 else ORANGE
     picture, flat = _picture(channels), _flat(40, 40, colour)
     grey = picture.convert("L")
@@ -51,7 +51,7 @@ def pictures(channels: int) -> Iterator[tuple[str, bytes, bytes, bool]]:
 
 
 def damaged(channels: int) -> Iterator[tuple[str, bytes]]:
-    """(name, bytes that are no image)."""
+    """Yields (name, bytes that are not a valid image)."""
     png, jpeg = (_encode(_picture(channels), kind) for kind in ("PNG", "JPEG"))
     yield "no bytes", b""
     yield "text", b"no image" * 1000

@@ -1,8 +1,8 @@
-"""The operations of TensorFlow that an export may hold; all others are refused.
+"""The TensorFlow operations that an export may hold; all others are refused.
 
-Those of tensors compute their outputs from their inputs and attributes alone: they know
-no files, network, clock, generator of random numbers or state. Variables are filled by
-the saver when a server starts; the signatures may only read them (`inspection`).
+Tensor operations compute their outputs from their inputs and attributes alone. They use
+no files, network, clock, random number generator or state. The saver assigns the
+variables when a server starts; the signatures may only read them (`inspection`).
 """
 
 ARITHMETIC = frozenset(
@@ -99,7 +99,7 @@ LISTS = frozenset(
     TensorListScatterV2 TensorListSetItem TensorListSplit TensorListStack
     """.split()
 )
-# Their functions are looked at too.
+# The functions that they call are inspected too.
 CALLS = frozenset(
     """
     Case If PartitionedCall StatefulPartitionedCall StatelessCase StatelessIf
@@ -114,14 +114,14 @@ IN_FUNCTIONS = frozenset().union(
     *(ARITHMETIC, REDUCTIONS, LINEAR_ALGEBRA, LAYERS, SHAPES, VALUES, IMAGES, STRINGS),
     *(LISTS, CALLS, READS),
 )
-# Variables are made and filled outside of functions, which may only read them.
+# Variables are created and assigned outside functions, which may only read them.
 IN_GRAPH = IN_FUNCTIONS | {"AssignVariableOp", "VarHandleOp", "VarIsInitializedOp"}
-# Of the function that writes the variables to files, which servers never call.
+# In the function that writes the variables to files. Servers never call it.
 IN_SAVE = frozenset(
     """
     Const DisableCopyOnRead Identity MergeV2Checkpoints NoOp Pack ReadVariableOp SaveV2
     Select ShardedFilename StaticRegexFullMatch StringJoin
     """.split()
 )
-# Of the one that fills the variables, with what is in the files (`inspection`).
+# In the function that restores the variables from the files (`inspection`).
 IN_RESTORE = frozenset("AssignVariableOp Const Identity NoOp RestoreV2".split())

@@ -1,6 +1,6 @@
 """Formats of an export, and the runtimes that load them.
 
-Every runtime takes `images` uint8 (N, H, W, C) and answers with probabilities float32
+Every runtime takes `images` uint8 (N, H, W, C) and returns probabilities float32
 (N, classes).
 """
 
@@ -33,10 +33,10 @@ QUANTIZATIONS = ("float16", "dynamic", "int8")
 
 
 def require_packages(names: Iterable[str]) -> None:
-    """That formats can be written and loaded here.
+    """Checks that formats can be written and loaded on this machine.
 
     Raises:
-        RunError: a package is not installed.
+        RunError: If a package is not installed.
     """
     for name in names:
         for package in PACKAGES.get(name, ()):
@@ -57,13 +57,13 @@ def write(
     """Writes a format other than the SavedModel with Keras' own exporters.
 
     Args:
-        name: of the format.
+        name: Name of the format.
         classifier: Keras model, `images` uint8 -> {"probabilities": float32}, that
             computes in float32.
-        directory: of the export.
-        quantization: of LiteRT: `"float16"` weights; `"dynamic"`: int8 weights;
-            `"int8"`: weights and activations; `None`: float32.
-        samples: images whose activations set the ranges of int8, uint8 (N, H, W, C).
+        directory: Directory of the export.
+        quantization: Quantization of LiteRT: `"float16"` for the weights, `"dynamic"`
+            for int8 weights, `"int8"` for weights and activations, `None` for float32.
+        samples: Images whose activations set the ranges of int8, uint8 (N, H, W, C).
     """
     options = _litert_options(quantization, samples) if name == "litert" else {}
     path = str(directory / FILES[name])
@@ -71,7 +71,7 @@ def write(
         path,
         format=name,
         verbose=False,
-        input_signature=classifier.inputs,  # without it, ONNX asks for a call before
+        input_signature=classifier.inputs,  # without it, ONNX needs an earlier call
         **options,
     )
 
@@ -93,10 +93,10 @@ def _litert_options(quantization, samples):
 
 
 def newest_export(path: pathlib.Path) -> pathlib.Path:
-    """The SavedModel in `path`: itself, or the newest version of the run in it.
+    """Returns `path` if it is a SavedModel, else the newest one of the run in it.
 
     Raises:
-        RunError: there is none.
+        RunError: If there is no SavedModel.
     """
     if (path / "saved_model.pb").is_file():
         return path
@@ -115,7 +115,7 @@ def newest_export(path: pathlib.Path) -> pathlib.Path:
 
 
 def size(name: str, directory: pathlib.Path) -> int:
-    """Bytes of the files of a format in an export, without assets."""
+    """Returns the bytes of the files of a format in an export, without assets."""
     patterns = (FILES[name], *PARTS.get(name, ()))
     files = (path for pattern in patterns for path in directory.glob(pattern))
     return sum(path.stat().st_size for path in files)
@@ -124,27 +124,27 @@ def size(name: str, directory: pathlib.Path) -> int:
 def load(name: str, directory: pathlib.Path, threads: int | None = None) -> Callable:
     """Loads a format into its runtime; returns images -> probabilities.
 
-    The arguments of the runtimes are such that they compute in float32 where they
-    could do otherwise, and do not keep a core busy between two calls.
+    The runtimes are configured to compute in float32 and not to keep a core busy
+    between two calls.
 
     Args:
-        name: of the format.
-        directory: of the export.
-        threads: that the runtime uses; `None`: its default. TensorFlow's are those of
-            its process.
+        name: Name of the format.
+        directory: Directory of the export.
+        threads: Number of threads of the runtime. `None` selects its default.
+            TensorFlow uses the threads of its process.
 
     Returns:
-        A function; that of the SavedModel has it as the attribute `model`.
+        A function. For the SavedModel, its attribute `model` holds the loaded model.
 
     Raises:
-        RunError: a file is damaged.
+        RunError: If a file is damaged.
     """
     paths.require_literal(directory, "of the export")
     try:
         return _LOADERS[name](str(directory), threads)
-    except Exception as error:  # each runtime has its own
+    except Exception as error:  # each runtime raises its own
         raise RunError(
-            f"{directory} cannot be loaded. Expected whole files. Received: "
+            f"{directory} cannot be loaded. Expected undamaged files. Received: "
             f"{type(error).__name__}: {textwrap.shorten(str(error), 300)}"
         ) from error
 
@@ -159,7 +159,7 @@ def _load_saved_model(directory, threads):
     def run(images):
         return serve(images=tf.constant(images))["probabilities"].numpy()
 
-    run.model = model  # whose variables would be gone without it
+    run.model = model  # keeps its variables alive
     return run
 
 

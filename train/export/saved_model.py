@@ -1,4 +1,4 @@
-"""The SavedModel of an export: signatures, assets, requests to warm a server up."""
+"""The SavedModel of an export: signatures, assets and warm-up requests."""
 
 import json
 import pathlib
@@ -13,16 +13,16 @@ from train.engine import run_directory
 from train.export.image_classifier import ImageClassifier
 from train.input import augment
 
-AGAIN = "Without it the run, started again, exports again."
-WARM_UP = (1, 3)  # images in the requests that a server answers before all others
+AGAIN = "Delete this version and start the run again to export it again."
+WARM_UP = (1, 3)  # images in the requests that a server runs before it is available
 
 
 def endpoints(source: ImageClassifier, network: keras.Model) -> tuple[dict, list]:
-    """The signatures of `train.export` as functions, and the models that they call.
+    """Returns the signatures of `train.export` as functions, and their models.
 
     Args:
-        source: what is exported.
-        network: its model, or a folded copy.
+        source: The classifier to export.
+        network: Its model, or a folded copy.
 
     Returns:
         {name: (function, specification of its argument)}, [models].
@@ -59,9 +59,9 @@ def write(source: ImageClassifier, network: keras.Model, path: pathlib.Path) -> 
     """Writes the signatures of `train.export`, labels and warm-up requests.
 
     Args:
-        source: what is exported.
-        network: its model, or a folded copy.
-        path: of the new directory.
+        source: The classifier to export.
+        network: Its model, or a folded copy.
+        path: Path of the new directory.
     """
     functions, models = endpoints(source, network)
     archive = keras.export.ExportArchive()
@@ -83,15 +83,15 @@ def write(source: ImageClassifier, network: keras.Model, path: pathlib.Path) -> 
 
 
 def write_card(path: pathlib.Path, card: dict) -> None:
-    """`assets/model.json` of a SavedModel."""
+    """Writes `assets/model.json` of a SavedModel."""
     (path / "assets" / "model.json").write_text(json.dumps(card, indent=2))
 
 
 def require_results(path: pathlib.Path, results: dict) -> None:
-    """That a version of a run is of the weights that these results are of.
+    """Checks that a version of a run has the weights that gave these results.
 
     Raises:
-        RunError: it is of others, has other results, or does not say.
+        RunError: If it has other weights or results, or does not record them.
     """
     try:
         card = json.loads((path / "assets" / "model.json").read_text())
@@ -106,13 +106,13 @@ def require_results(path: pathlib.Path, results: dict) -> None:
     for name, *pair in run_directory.differences(test or results, results):
         raise RunError(
             f"{path} and the results.json of its run differ in {name}. Expected "
-            f"{pair[0]}, as in the export. Received: {pair[1]}. Without both of them "
-            "the run, started again, makes them anew."
+            f"{pair[0]}, as in the export. Received: {pair[1]}. Delete both and "
+            "start the run again to recreate them."
         )
 
 
 def warm_up_requests(name: str, shape: tuple[int, int, int]) -> list:
-    """What TensorFlow Serving answers before it lets others ask: grey images."""
+    """Returns requests with grey images, which TensorFlow Serving runs at start."""
     requests = []
     for count in WARM_UP:
         images = np.full((count, *shape), 128, np.uint8)

@@ -1,4 +1,4 @@
-"""A network -> a version directory, compared with it before it gets its place."""
+"""Writes a version directory and compares it with the network before publishing."""
 
 import os
 import pathlib
@@ -20,7 +20,7 @@ from train.export.image_classifier import ImageClassifier
 from train.input import dataset, pipeline
 
 SAMPLES = 200  # training images that set the ranges of int8
-WITH_IMAGES = ("dynamic", "int8")  # compared by first guesses on images
+WITH_IMAGES = ("dynamic", "int8")  # compared by first guesses on data set images
 
 
 def export(
@@ -34,22 +34,23 @@ def export(
 ) -> pathlib.Path:
     """Exports a network to `out`/VERSION.
 
-    The version is written aside, loaded again, compared with the Keras model and only
-    then gets its place: whoever watches `out` sees whole versions or none.
+    The version is written to a temporary directory, loaded, compared with the Keras
+    model and only then moved to its place, so `out` never holds incomplete versions.
 
     Args:
-        exported: what to export.
-        out: directory of the versions.
-        fold: whether `fold_for_inference` removes the statistics from attentive
+        exported: The classifier to export.
+        out: Directory of the versions.
+        fold: Whether `fold_for_inference` removes the statistics from attentive
             normalization.
-        others: formats besides the SavedModel.
-        quantization: of LiteRT, one of `runtimes.QUANTIZATIONS` or `None`.
-        data_set: of the network, for int8 weights: to compare first guesses.
-        check: is called with the whole version, before it gets its place.
+        others: Formats in addition to the SavedModel.
+        quantization: Quantization of LiteRT, one of `runtimes.QUANTIZATIONS` or `None`.
+        data_set: Data set of the network. With int8 weights, first guesses are
+            compared on it.
+        check: Called with the complete version before it is moved to its place.
 
     Raises:
-        UsageError: TensorFlow would read `out` as a pattern.
-        RunError: the version is there already, or an export does not compute what the
+        UsageError: If TensorFlow would read `out` as a pattern.
+        RunError: If the version already exists, or an export does not compute what the
             model computes.
     """
     paths.require_literal(out, "out")
@@ -57,12 +58,12 @@ def export(
     version = out / str(exported.version)
     _require_new(version)
     out.mkdir(parents=True, exist_ok=True)
-    lock = cli.lock(out, "exports to")
+    lock = cli.lock(out, "is exporting to")
     parent = out / f".writing-{exported.version}"
     aside = parent / version.name
     try:
         _require_new(version)
-        for left in out.glob(".writing-*"):  # by exports that were killed
+        for left in out.glob(".writing-*"):  # left by exports that were killed
             shutil.rmtree(left, ignore_errors=True)
         network = exported.network(fold)
         saved_model.write(exported, network, aside)
@@ -100,7 +101,7 @@ def export(
             check(aside)
         os.rename(aside, version)
     except tf.errors.OpError as error:
-        raise RunError(f"{out} takes no export: {error.message}") from error
+        raise RunError(f"Cannot export to {out}: {error.message}") from error
     finally:
         shutil.rmtree(parent, ignore_errors=True)
         os.close(lock)
@@ -110,7 +111,7 @@ def export(
 def _require_new(version):
     if version.exists():
         raise RunError(
-            f"{version} exists already. Expected a new version, or another --out."
+            f"{version} already exists. Expected a new version, or another --out."
         )
 
 

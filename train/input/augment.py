@@ -6,20 +6,20 @@ they keep their scale of 0 to 255 and become float32 where they are interpolated
 
 import tensorflow as tf
 
-DECODABLE = (1, 3)  # channels; of palettes with 4, TensorFlow decodes another alpha
+DECODABLE = (1, 3)  # channels; with 4, the alpha of palettes is decoded differently
 
 
 def resize_and_crop(image, size: tuple[int, int], shorter_side: int | None = None):
-    """The centre of a resized image (bilinear with antialias), in one interpolation.
+    """Resizes (bilinear with antialias) and crops the centre, in one interpolation.
 
-    No more is computed than is kept, whatever the sides of the image. Lengths and
-    offsets are rounded as torchvision does.
+    Only the pixels that are kept are computed, whatever the sides of the image. Lengths
+    and offsets are rounded as in torchvision.
 
     Args:
-        image: (H, W, C).
-        size: height and width of the result.
-        shorter_side: its length before the crop, at least that of `size`; `None`: as
-            little as covers `size`.
+        image: Image (H, W, C).
+        size: Height and width of the result.
+        shorter_side: Length of the shorter side before the crop, at least that of
+            `size`. `None` selects the smallest length that covers `size`.
     """
     shape = tf.cast(tf.shape(image)[:2], tf.int64)
     height, width = (tf.constant(length, tf.int64) for length in size)
@@ -43,21 +43,21 @@ def resize_and_crop(image, size: tuple[int, int], shorter_side: int | None = Non
 
 
 def fit(image, shape: tuple[int, int, int], shorter_side: int | None = None):
-    """A uint8 image of any size at the size that a network takes."""
+    """Resizes and crops a uint8 image of any size to the input size of a network."""
     image = resize_and_crop(image, shape[:2], shorter_side)
     return tf.saturate_cast(tf.round(tf.ensure_shape(image, shape)), tf.uint8)
 
 
 def decode(encoded, channels: int):
-    """A JPEG or PNG as uint8 (H, W, channels); with 3 channels also a BMP or GIF."""
+    """Decodes to uint8 (H, W, channels): JPEG, PNG and, with 3 channels, BMP or GIF."""
     return tf.io.decode_image(encoded, channels=channels, expand_animations=False)
 
 
 def decode_random_part(encoded, channels: int, min_area: float, seed):
-    """A random part of an encoded image, at least `min_area` of it; uint8.
+    """Decodes a random part of an image, at least `min_area` of it, to uint8.
 
-    The aspect ratio is between 3/4 and 4/3, as in the published training. Of a JPEG no
-    more than this part is decoded.
+    The aspect ratio is between 3/4 and 4/3, as in the published training. For a JPEG,
+    only this part is decoded.
     """
 
     def box(shape):
@@ -86,7 +86,7 @@ def decode_random_part(encoded, channels: int, min_area: float, seed):
 
 
 def random_shift(image, pixels: int, seed):
-    """Moves the image by up to `pixels` in both directions, black outside."""
+    """Shifts the image by up to `pixels` in both directions and fills with black."""
     shape = tf.shape(image)
     margin = (pixels, pixels)
     image = tf.pad(image, (margin, margin, (0, 0)))
@@ -94,24 +94,24 @@ def random_shift(image, pixels: int, seed):
 
 
 def random_flip(image, seed):
-    """Mirrors half of the images."""
+    """Mirrors the image with a probability of 1/2."""
     return tf.image.stateless_random_flip_left_right(image, seed)
 
 
 def mixup(images, labels, alpha: float, seed):
     """Mixes every image of a batch with another one (Zhang et al. 2018), as published.
 
-    lambda * x + (1 - lambda) * x[permutation], one lambda ~ Beta(alpha, alpha) and one
-    permutation for the batch.
+    lambda * x + (1 - lambda) * x[permutation], with one lambda ~ Beta(alpha, alpha) and
+    one permutation for the batch.
 
     Args:
-        images: (N, H, W, C).
-        labels: (N,).
-        alpha: of the distribution, > 0.
-        seed: two integers.
+        images: Images (N, H, W, C).
+        labels: Labels (N,).
+        alpha: Parameter of the Beta distribution, > 0.
+        seed: Two integers.
 
     Returns:
-        Mixed images, labels, labels of the other images, and lambda, (N,): the loss is
+        Mixed images, labels, labels of the other images, and lambda, (N,). The loss is
         lambda * loss(labels) + (1 - lambda) * loss(others).
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)

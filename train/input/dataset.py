@@ -1,4 +1,4 @@
-"""A data set's name -> its images: opened, checked and split for a run."""
+"""Opens, checks and splits the data set of a run."""
 
 import dataclasses
 import functools
@@ -19,11 +19,11 @@ class ImageData:
     """A data set, split for training, validation and test.
 
     Attributes:
-        shape: (height, width, channels) of what the network sees.
-        class_names: one for each label.
-        splits: `"train"`, `"validation"` and `"test"`.
-        settings: the recipe's part about data.
-        left_out: numbers and kinds of files that are no part of it, in words.
+        shape: (height, width, channels) of the network's input.
+        class_names: One name for each label.
+        splits: The splits `"train"`, `"validation"` and `"test"`.
+        settings: The data settings of the recipe.
+        left_out: Numbers and kinds of the files that are not part of it, as text.
     """
 
     shape: tuple[int, int, int]
@@ -34,7 +34,7 @@ class ImageData:
 
     @property
     def fingerprint(self) -> str:
-        """Of names, labels and encoded images, or of the names of files of records."""
+        """Digest of names, labels and encoded images, or of names of record files."""
         parts = [split.fingerprint() for split in self.splits.values()]
         parts += [repr(self.class_names).encode()]
         return hashlib.sha256(b"".join(parts)).hexdigest()
@@ -44,12 +44,13 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
     """Opens the data set that a recipe names.
 
     Args:
-        settings: the recipe's part about data.
-        data_dir: where tensorflow-datasets keeps prepared data; `None`: its default.
+        settings: The data settings of the recipe.
+        data_dir: Directory in which tensorflow-datasets keeps prepared data. `None`
+            selects its default.
 
     Raises:
-        UsageError: there is no data set of this name.
-        RunError: it is there and cannot be used; the message says why.
+        UsageError: If there is no data set of this name.
+        RunError: If it exists but cannot be used; the message says why.
     """
     builder = builders.create_builder(settings, data_dir)
     check_features(builder, settings.name)
@@ -63,8 +64,8 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
     counts = {name: len(split) for name, split in splits.items()}
     if not all(counts.values()):
         raise RunError(
-            f"{settings.name} has too few images. Expected at least 3 of a class, or 2 "
-            f"besides test images. Received: {counts}."
+            f"{settings.name} has too few images. Expected at least 3 in a class, or 2 "
+            f"in addition to test images. Received: {counts}."
         )
     if len(class_names) < 2:
         raise RunError(
@@ -74,7 +75,7 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
         names = ", ".join(class_names[label] for label in sorted(lacking)[:5])
         raise RunError(
             f"{settings.name} has classes without a training image. Expected at least "
-            f"one of each of {len(class_names)} classes. Received: none of {names}."
+            f"one for each of {len(class_names)} classes. Received: none for {names}."
         )
     left_out = getattr(builder, "left_out", "")
     return ImageData(shape, class_names, splits, settings, left_out)
@@ -89,13 +90,14 @@ def load_again(
     """Opens the data set that a run was trained on.
 
     Args:
-        settings: of the run.
-        fingerprint: of its images and labels.
-        data_dir: as in `load`.
-        place: name of the data set where it lies now; `None`: where it lay then.
+        settings: The data settings of the run.
+        fingerprint: Fingerprint of its images and labels.
+        data_dir: Directory of prepared data, as in `load`.
+        place: Name of the data set at its present location. `None` means that it has
+            not moved.
 
     Raises:
-        UsageError, RunError: it is not there, or there are others.
+        UsageError, RunError: If it is not there, or is a different data set.
     """
     name = place or settings.name
     try:
@@ -103,21 +105,23 @@ def load_again(
     except RunError as error:
         if place:
             raise
-        raise RunError(f"{error} Where it has moved, --data says where to.") from error
+        raise RunError(
+            f"{error} If it has moved, set --data to its new location."
+        ) from error
     if images.fingerprint != fingerprint:
         raise RunError(
-            f"{name} is not the data set that the run was trained on. Expected equal "
-            "images, classes and names of files, there or at another --data. Received: "
-            "another fingerprint."
+            f"{name} is not the data set that the run was trained on. Expected the "
+            "same images, classes and file names, there or at another --data. "
+            "Received: a different fingerprint."
         )
     return images
 
 
 def check_features(builder: tfds.core.DatasetBuilder, name: str) -> None:
-    """Of a data set, prepared or not.
+    """Checks the features of a data set, prepared or not.
 
     Raises:
-        RunError: it is not for classification, or its classes have odd names.
+        RunError: If it is not for classification, or has unusable class names.
     """
     features = builder.info.features
     expected = {"image": tfds.features.Image, "label": tfds.features.ClassLabel}
@@ -126,10 +130,10 @@ def check_features(builder: tfds.core.DatasetBuilder, name: str) -> None:
         for key, kind in expected.items()
     ):
         raise RunError(
-            f"{name} is no data set for classification. Expected the features "
+            f"{name} is not a classification data set. Expected the features "
             f"image and label. Received: {', '.join(features)}."
         )
-    if features["label"].num_classes:  # of some known only when they are prepared
+    if features["label"].num_classes:  # some have them only once prepared
         checks.check_class_names(features["label"].names, name)
 
 
@@ -139,8 +143,8 @@ def _image_shape(settings, shape):
         height = width = settings.image_size
     if height is None or width is None:
         raise RunError(
-            f"{settings.name} does not say that its images are of one size. Expected "
-            "the size to train at in the recipe field data.image_size, such as 64. "
+            f"{settings.name} does not declare a single image size. Expected "
+            "the training size in the recipe field data.image_size, such as 64. "
             "Received: none."
         )
     channels = channels or 3
@@ -153,17 +157,17 @@ def _image_shape(settings, shape):
             )
     if settings.rand_augment and channels != 3:
         raise RunError(
-            "Recipe field data.rand_augment is for images of 3 channels. "
+            "Recipe field data.rand_augment needs images with 3 channels. "
             f"Received: {channels} in {settings.name}."
         )
     return height, width, channels
 
 
 def _splits(builder, settings):
-    """train, validation and test; what the data set lacks is carved from train.
+    """Returns train, validation and test; missing splits are carved from train.
 
-    A data set with a validation and no test split is tested on the former, as
-    ImageNet is.
+    If there is a validation split but no test split, the former is used for the test,
+    as for ImageNet.
     """
     read = functools.partial(_read, builder, limit=settings.memory_limit)
     given = builder.info.splits

@@ -1,9 +1,9 @@
-"""Where the images of a split lie, and in which order training reads them.
+"""Where the images of a split are stored, and in which order training reads them.
 
-An `IndexedSplit` reaches every image by its index: encoded images in memory, or their
-paths. A `ShardedSplit` has record files that are too large for that. In both, what the
-replicas of a run take in step s is a function of (seed, s) alone, so that a run goes on
-exactly where it stopped, and the same for replicas of one process or of many.
+An `IndexedSplit` accesses every image by its index: encoded images in memory, or their
+paths. A `ShardedSplit` has record files that are too large for that. In both, the
+images that the replicas of a run take in step s depend only on (seed, s). So a run
+resumes exactly where it stopped, whether its replicas are in one process or in many.
 """
 
 import dataclasses
@@ -23,12 +23,12 @@ WINDOW = 2048  # images
 
 @dataclasses.dataclass(frozen=True)
 class Share:
-    """What one replica takes of every step.
+    """The part of every step that one replica takes.
 
     Attributes:
-        replica: its number, from 0.
-        replicas: how many there are.
-        batch: images of one replica in a step.
+        replica: Index of the replica, from 0.
+        replicas: Number of replicas.
+        batch: Number of images of one replica in a step.
     """
 
     replica: int
@@ -36,7 +36,7 @@ class Share:
     batch: int
 
     def position(self, own):
-        """Place in the order of all replicas of the `own`-th image of this one."""
+        """Converts an index of this replica to its position over all replicas."""
         step, offset = own // self.batch, own % self.batch
         return (step * self.replicas + self.replica) * self.batch + offset
 
@@ -47,37 +47,37 @@ class Split(Protocol):
     def __len__(self) -> int: ...
 
     def fingerprint(self) -> bytes:
-        """sha256 of what makes the split what it is, wherever its files lie."""
+        """The sha256 that identifies the split, wherever its files are."""
 
     def carve(self, fraction: float) -> tuple["Split", "Split"]:
-        """What remains of the split, and about this fraction of it, put aside."""
+        """Returns the rest of the split, and about this fraction of it, set aside."""
 
     def is_labelled(self) -> bool:
-        """Whether it has labels; those that are kept secret are -1."""
+        """Whether the split has labels; withheld labels are -1."""
 
     def lacking(self, classes: int) -> set[int]:
-        """Labels below `classes` that are known to have no image."""
+        """Returns the labels below `classes` that are known to have no image."""
 
     def training(self, share: Share, seed: int, start: int, stop: int):
-        """Positions, encoded images and labels of a replica in steps start to stop."""
+        """Returns a replica's positions, encoded images, labels of steps start:stop."""
 
     def evaluation_steps(self, batch: int, replicas: int) -> int:
-        """How many steps of `batch` images a replica see every image."""
+        """Number of steps, of `batch` images per replica, that cover every image."""
 
     def evaluation(self, share: Share):
-        """Encoded images, labels and weights of a replica; 0 for what fills a step."""
+        """Returns a replica's encoded images, labels, weights; padding has weight 0."""
 
 
 @dataclasses.dataclass(frozen=True)
 class IndexedSplit:
-    """Images with their labels, each reached by its index.
+    """Images with their labels, accessed by index.
 
-    Training takes a permutation of the indices for each epoch, over all replicas.
+    Training permutes the indices in each epoch, over all replicas.
 
     Attributes:
-        images: string tensor, encoded images or paths of image files.
-        labels: (N,) int64.
-        digests: (N, 32) uint8, sha256 of the files, where `images` are their paths.
+        images: String tensor of encoded images or of paths of image files.
+        labels: Labels (N,), int64.
+        digests: sha256 of the files, (N, 32) uint8, if `images` are their paths.
     """
 
     images: tf.Tensor
@@ -93,10 +93,10 @@ class IndexedSplit:
         return IndexedSplit(images, self.labels[indices], digests)
 
     def carve(self, fraction: float) -> tuple["IndexedSplit", "IndexedSplit"]:
-        """What remains of the split, and the fraction of each class that is put aside.
+        """Returns the rest of the split, and the fraction of each class set aside.
 
-        Stratified and fixed: of each class evenly spaced images in stored order, at
-        least one and never all. A class of one image keeps it.
+        Stratified and fixed: the images set aside are evenly spaced in the stored order
+        of each class, at least one and never all. A class of one image keeps it.
         """
         aside = np.zeros(len(self), bool)
         for label in np.unique(self.labels):
@@ -113,7 +113,7 @@ class IndexedSplit:
         return {*range(classes)} - {*self.labels.tolist()}
 
     def fingerprint(self) -> bytes:
-        """Of labels and encoded images, wherever they lie."""
+        """The digest of labels and encoded images, wherever they are stored."""
         digest = hashlib.sha256(self.labels.tobytes())
         if self.digests is not None:
             digest.update(self.digests.tobytes())
@@ -123,7 +123,7 @@ class IndexedSplit:
         return digest.digest()
 
     def training(self, share: Share, seed: int, start: int, stop: int):
-        """Positions, encoded images and labels of a replica in steps start to stop."""
+        """Returns a replica's positions, encoded images, labels of steps start:stop."""
 
         def example(own):
             position = share.position(own)
@@ -137,11 +137,11 @@ class IndexedSplit:
         return own.map(example, tf.data.AUTOTUNE)
 
     def evaluation_steps(self, batch: int, replicas: int) -> int:
-        """How many steps of `batch` images a replica see every image."""
+        """Number of steps, of `batch` images per replica, that cover every image."""
         return -(-len(self) // (batch * replicas))
 
     def evaluation(self, share: Share):
-        """Encoded images, labels and weights of a replica; 0 for what fills a step."""
+        """Returns a replica's encoded images, labels, weights; padding has weight 0."""
 
         def example(own):
             position = share.position(own)
@@ -162,15 +162,15 @@ class IndexedSplit:
 class ShardedSplit:
     """Images in the record files of tensorflow-datasets, which has shuffled them.
 
-    Every replica reads files of its own. In training it takes them in a new order each
-    epoch, 16 at a time in turns, and shuffles the images within windows of 2048: so a
-    run that goes on reads at most 16 files again, and holds two windows in memory.
+    Every replica reads its own files. In training it takes them in a new order each
+    epoch, interleaves 16 at a time, and shuffles the images within windows of 2048. So
+    a run that resumes rereads at most 16 files, and holds two windows in memory.
 
     Attributes:
-        name: of the data set, its version and the split.
-        features: of the data set, to parse its records.
-        paths: of the files.
-        lengths: images in each.
+        name: Name of the data set, its version and the split.
+        features: Features of the data set, to parse its records.
+        paths: Paths of the files.
+        lengths: Number of images in each file.
     """
 
     name: str
@@ -182,15 +182,15 @@ class ShardedSplit:
         return sum(self.lengths)
 
     def carve(self, fraction: float) -> tuple["ShardedSplit", "ShardedSplit"]:
-        """What remains of the files, and the last ones, put aside: at least one.
+        """Returns the first files, and the last ones, set aside: at least one each.
 
         Raises:
-            RunError: there is only one file.
+            RunError: If there is only one file.
         """
         if len(self.paths) < 2:
             raise RunError(
                 f"{self.name} cannot be divided. Expected at least 2 files. "
-                "Received: 1. A larger --set=data.memory_limit holds it in memory."
+                "Received: 1. Increase --set=data.memory_limit to hold it in memory."
             )
         first = min(round((1 - fraction) * len(self.paths)), len(self.paths) - 1)
         parts = slice(max(first, 1)), slice(max(first, 1), None)
@@ -200,24 +200,24 @@ class ShardedSplit:
         )
 
     def is_labelled(self) -> bool:
-        """By its first image."""
+        """Whether the first image has a label."""
         _, label, _ = next(iter(self.evaluation(Share(0, 1, 1))))
         return int(label) >= 0
 
     def lacking(self, classes: int) -> set[int]:
-        """None is known: the files are not read through."""
+        """Returns an empty set: the files are not read to find out."""
         return set()
 
     def fingerprint(self) -> bytes:
-        """Of the name, and of the files' names and lengths."""
+        """The digest of the name, and of the names and lengths of the files."""
         files = [path.rpartition("/")[2] for path in self.paths]
         return hashlib.sha256(repr((self.name, files, self.lengths)).encode()).digest()
 
     def training(self, share: Share, seed: int, start: int, stop: int):
-        """Positions, encoded images and labels of a replica in steps start to stop.
+        """Returns a replica's positions, encoded images, labels of steps start:stop.
 
         Raises:
-            RunError: there are more replicas than files.
+            RunError: If there are more replicas than files.
         """
         if len(self.paths) < share.replicas:
             raise RunError(
@@ -234,12 +234,12 @@ class ShardedSplit:
         )
 
     def evaluation_steps(self, batch: int, replicas: int) -> int:
-        """How many steps of `batch` images a replica see every image."""
+        """Number of steps, of `batch` images per replica, that cover every image."""
         longest = max(self._own(replica, replicas)[1] for replica in range(replicas))
         return -(-longest // batch)
 
     def evaluation(self, share: Share):
-        """Encoded images, labels and weights of a replica; 0 for what fills a step."""
+        """Returns a replica's encoded images, labels, weights; padding has weight 0."""
         paths, length = self._own(share.replica, share.replicas)
         records = _interleave(list(paths))
         if len(self.paths) < share.replicas:
@@ -258,7 +258,7 @@ class ShardedSplit:
         )
 
     def _own(self, replica, replicas):
-        """Files of a replica and how many images it takes from them."""
+        """Returns the files of a replica and how many images it takes from them."""
         if len(self.paths) >= replicas:
             own = slice(replica, None, replicas)
             return self.paths[own], sum(self.lengths[own])
@@ -271,18 +271,18 @@ class ShardedSplit:
 
 
 class _Order:
-    """The records of some files in the order of training, epoch after epoch.
+    """The records of some files in training order, epoch after epoch.
 
     Args:
-        paths, lengths: of the files.
-        seed: of the order.
+        paths, lengths: Paths of the files, and number of images in each.
+        seed: Seed of the order.
     """
 
     def __init__(self, paths, lengths, seed):
         self._paths, self._lengths, self._seed = list(paths), np.array(lengths), seed
 
     def records(self, start: int) -> tf.data.Dataset:
-        """The records from the `start`-th on, without end."""
+        """Returns an endless data set of the records, starting at record `start`."""
         epoch, offset = divmod(start, int(self._lengths.sum()))
         window = offset // WINDOW
         rest = tf.data.Dataset.range(epoch + 1, tf.int64.max).flat_map(self._windows)
@@ -290,7 +290,7 @@ class _Order:
         return windows.prefetch(1).unbatch().skip(offset - window * WINDOW)
 
     def _windows(self, epoch, first=0):
-        """The windows of an epoch from the `first`-th on; files before it stay shut."""
+        """Returns an epoch's windows from `first`; earlier files are not opened."""
         group, before = self._place(epoch, first * WINDOW) if first else (0, 0)
 
         def files(group):
@@ -310,7 +310,7 @@ class _Order:
         return records.batch(WINDOW).enumerate(first).map(shuffle)
 
     def _place(self, epoch, offset):
-        """The group of files of an image of an epoch, and how many are before it."""
+        """Returns the file group of an epoch's image, and its index in the group."""
         order = self._permuted(epoch, np.arange(len(self._paths)))
         lengths = self._lengths[order.numpy()]
         ends = np.add.reduceat(lengths, range(0, len(lengths), FILES_AT_A_TIME))

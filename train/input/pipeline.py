@@ -1,8 +1,8 @@
-"""A data set -> batches of images and labels: order, decode, augment, batch.
+"""Makes batches of images and labels of a data set: order, decode, augment, batch.
 
-What happens in step s of a run is a function of (seed, s) alone: the order is that of
+The batch of step s of a run depends only on (seed, s): the order is that of
 `train.input.order`, and the augmentation of an image is drawn from its place in that
-order. A run that starts again at step s goes on exactly as if it had never stopped.
+order. A run that resumes at step s continues exactly as if it had never stopped.
 """
 
 import tensorflow as tf
@@ -14,7 +14,7 @@ from train.input.order import Share
 
 
 def _pipeline(context, batch_size, replica_batches):
-    """The batches of this process: those of its replicas in turns.
+    """Returns the batches of this process, alternating between its replicas.
 
     `replica_batches` makes the batches of a `Share`.
     """
@@ -38,18 +38,18 @@ def _pipeline(context, batch_size, replica_batches):
 def training_batches(
     data: ImageData, seed: int, batch_size: int, start: int, stop: int, context=None
 ) -> tf.data.Dataset:
-    """Images float32 (N, H, W, C), standardized, and labels of steps start to stop - 1.
+    """Returns standardized float32 images (N, H, W, C) and labels of steps start:stop.
 
-    With mixup also the labels of the images that were mixed in, (N,), and the share of
-    the image's own label, (N,).
+    With mixup, also returns the labels of the images that were mixed in, (N,), and the
+    share of the image's own label, (N,).
 
     Args:
-        data: the data set.
-        seed: of order and augmentation.
-        batch_size: over all replicas.
-        start: first step.
-        stop: one past the last step.
-        context: `tf.distribute.InputContext`; batches are then those of a replica.
+        data: The data set.
+        seed: Seed of order and augmentation.
+        batch_size: Batch size over all replicas.
+        start: First step.
+        stop: One past the last step.
+        context: A `tf.distribute.InputContext`, to get batches per replica.
     """
     split, settings = data.splits["train"], data.settings
 
@@ -64,7 +64,7 @@ def training_batches(
             )
         else:
             image = augment.decode(encoded, channels)
-        if settings.flip:  # here, where a pixel is a byte
+        if settings.flip:  # here, while pixels are bytes
             image = augment.random_flip(image, seeds[2])
         if settings.min_crop_area < 1:
             image = tf.image.resize(image, size, antialias=settings.antialias)
@@ -105,17 +105,18 @@ def training_batches(
 def evaluation_batches(
     data: ImageData, split: str, batch_size: int, context=None, standardized=True
 ) -> tf.data.Dataset:
-    """Every image of a split once: images, labels and weights of static shape.
+    """Returns every image of a split once: images, labels, weights of static shape.
 
-    The last batch is filled up with images of weight 0, so that sums over weights are
-    exact whatever the batch size and number of replicas.
+    The last batch is padded with images of weight 0, so that weighted sums are exact
+    for any batch size and number of replicas.
 
     Args:
-        data: the data set.
+        data: The data set.
         split: `"train"`, `"validation"` or `"test"`.
-        batch_size: over all replicas.
-        context: `tf.distribute.InputContext`; batches are then those of a replica.
-        standardized: as the network sees them; otherwise uint8, as exports take them.
+        batch_size: Batch size over all replicas.
+        context: A `tf.distribute.InputContext`, to get batches per replica.
+        standardized: Whether to standardize the images for the network. If not, they
+            are uint8, as exports take them.
     """
 
     def example(encoded, label, weight):
@@ -132,7 +133,7 @@ def evaluation_batches(
 
 
 def evaluation_image(data: ImageData, encoded):
-    """An encoded image as uint8 (H, W, C), without any randomness."""
+    """Decodes an image to uint8 (H, W, C), without any randomness."""
     image = augment.decode(encoded, data.shape[-1])
     if data.settings.image_size:
         image = augment.fit(image, data.shape)
@@ -140,14 +141,14 @@ def evaluation_image(data: ImageData, encoded):
 
 
 def standardize(images, settings: config.Data):
-    """(images / 255 - mean) / std, float32; of BGR with `reverse_channels`.
+    """Returns (images / 255 - mean) / std, float32; in BGR with `reverse_channels`.
 
     Raises:
-        ValueError: mean and std are not known yet.
+        ValueError: If mean and std are not known yet.
     """
     if settings.mean is None or settings.std is None:
         raise ValueError(
-            "Expected a recipe whose data.mean and data.std are settled, as by "
+            "Expected a recipe whose data.mean and data.std are set, as by "
             "train.engine.pixels.settle. Received: None."
         )
     if settings.reverse_channels:

@@ -1,4 +1,4 @@
-"""Gets a data set ready: downloads, prepares and checks it."""
+"""Downloads, prepares and checks a data set."""
 
 import os
 import pathlib
@@ -27,11 +27,11 @@ FAILURES = (
 
 
 def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
-    """Prepares a data set, unless it is prepared, checks it and prints its splits.
+    """Prepares a data set if necessary, checks it and prints its splits.
 
     Raises:
-        UsageError: there is no data set of this name.
-        RunError: it cannot be prepared, or not be trained on.
+        UsageError: If there is no data set of this name.
+        RunError: If it cannot be prepared or used for training.
     """
     settings = config.Data(name, image_size=8)
     if builders.is_local(name):
@@ -71,15 +71,15 @@ def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
 def download_and_prepare(
     builder: tfds.core.DatasetBuilder, manual_dir: str | None
 ) -> None:
-    """Prepares a data set of tensorflow-datasets once everything is there for it.
+    """Checks archives and free space, then prepares a tensorflow-datasets data set.
 
     Args:
-        builder: of a data set that is not prepared.
-        manual_dir: archives that the user has downloaded; `None`: where
-            tensorflow-datasets expects them.
+        builder: Builder of a data set that is not prepared.
+        manual_dir: Directory of archives that the user has downloaded. `None` selects
+            the directory where tensorflow-datasets expects them.
 
     Raises:
-        RunError: something is not there, or the preparation failed.
+        RunError: If something is missing, or the preparation failed.
     """
     path = pathlib.Path(builder.data_dir)
     if path.exists():
@@ -98,7 +98,7 @@ def download_and_prepare(
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = cli.lock(path.parent, "prepares a data set in")
+    held = cli.lock(path.parent, "is preparing a data set in")
     try:
         checks.remove_remains(builder)
         builder.download_and_prepare(

@@ -1,7 +1,7 @@
 """RandAugment (Cubuk et al. 2020): the Model Garden's operations, drawn statelessly.
 
-The Garden's own `RandAugment` draws from TensorFlow's global generator, so that a run
-which goes on would see other images than one that was never stopped.
+The Model Garden's own `RandAugment` draws from TensorFlow's global generator. A resumed
+run would see different images than one that was never stopped.
 """
 
 import functools
@@ -14,7 +14,7 @@ GREY = (128, 128, 128)
 
 @functools.cache
 def operations() -> tuple:
-    """The 14 operations of the paper: image, level from 0 to 1, sign -> image.
+    """Returns the paper's 14 operations: image, level from 0 to 1, sign -> image.
 
     At level 0 an operation with a level does nothing; at level 1 it is as strong as in
     the paper. `sign`, -1 or 1, is its direction.
@@ -32,7 +32,7 @@ def operations() -> tuple:
         lambda image, level, sign: garden.wrapped_rotate(
             image, 30.0 * level * sign, GREY
         ),
-        lambda image, level, sign: (  # below the threshold: all but white at level 0
+        lambda image, level, sign: (  # at level 0 it would invert white
             garden.solarize(image, tf.cast(255.0 * (1.0 - level), tf.uint8))
             if level
             else image
@@ -56,15 +56,15 @@ def operations() -> tuple:
 
 
 def rand_augment(image, magnitude: float, seed):
-    """Two operations in turn, each one of 14 with equal probability.
+    """Applies two operations in turn, each drawn from the 14 with equal probability.
 
     Args:
-        image: uint8 (H, W, 3).
+        image: Image (H, W, 3), uint8.
         magnitude: M of the paper, from 0 to 10.
-        seed: two integers.
+        seed: Two integers.
 
     Returns:
-        uint8 (H, W, 3).
+        The image, uint8 (H, W, 3).
     """
     shape, level = image.shape, magnitude / 10.0
     for turn in tf.unstack(

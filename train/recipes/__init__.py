@@ -1,4 +1,4 @@
-"""Recipes by name. A recipe is a function of a module here that returns a `Recipe`."""
+"""Recipes by name. Each is a function in a module here that returns a `Recipe`."""
 
 import difflib
 
@@ -10,10 +10,10 @@ RECIPES = {**digits.RECIPES, **fashion_mnist.RECIPES}
 
 
 def create_recipe(name: str) -> Recipe:
-    """The recipe called `name`.
+    """Returns the recipe called `name`.
 
     Raises:
-        UsageError: unknown name; the message lists the nearest ones.
+        UsageError: If the name is unknown; the message lists the nearest ones.
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=4, cutoff=0.4)

@@ -1,13 +1,13 @@
-"""ResNet-20 on the 1,797 real 8x8 scans that scikit-learn carries; nothing to download.
+"""ResNet-20 on the 1,797 real 8x8 scans in scikit-learn; nothing to download.
 
-Published: nothing comparable. Measured here: see README.md.
+No comparable published results. For measured results, see README.md.
 python -m train --recipe=digits --workdir=runs/digits"""
 
 from train.config import Data, Model, Optimizer, Recipe
 
 
 def digits(model: str = "resnet20_an") -> Recipe:
-    """The main job. Digits are shifted by a pixel, never mirrored."""
+    """The main recipe. Digits are shifted by up to a pixel, but not mirrored."""
     return Recipe(
         model=Model(model),
         data=Data("digits", mean=(0.305,), std=(0.376,), shift=1),
@@ -19,7 +19,7 @@ def digits(model: str = "resnet20_an") -> Recipe:
 
 
 def digits_bn() -> Recipe:
-    """The twin with batch normalization, equal in everything else."""
+    """The same recipe with batch normalization."""
     return digits("resnet20_bn")
 
 

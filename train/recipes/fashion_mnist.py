@@ -1,6 +1,6 @@
 """Small ResNets on the 70,000 images of Fashion-MNIST (Xiao et al. 2017), three epochs.
 
-Published: nothing comparable. Measured here: see README.md.
+No comparable published results. For measured results, see README.md.
 python -m train --recipe=fashion_mnist_resnet20_an \\
     --data=idx:/usr/share/datasets/fashion-mnist --workdir=runs/fashion_an"""
 
@@ -11,7 +11,7 @@ from train.config import Data, Model, Optimizer, Recipe
 
 
 def fashion_mnist(model: str) -> Recipe:
-    """Clothes are mirrored; in three epochs, shifts cost more than they bring."""
+    """Mirrors images; in three epochs, shifts would do more harm than good."""
     return Recipe(
         model=Model(model),
         data=Data(

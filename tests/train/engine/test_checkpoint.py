@@ -1,4 +1,4 @@
-"""Checkpoints: what they hold, and when they are restored."""
+"""Checkpoints: their contents, and when they are restored."""
 
 import dataclasses
 import os
@@ -20,7 +20,7 @@ BEST = "variables/state.Sbest_digest/.ATTRIBUTES/VARIABLE_VALUE"
 
 
 def build(norm=an_keras.AttentiveNormalization, step=0):
-    """A small network, its optimizer, and the state of a run."""
+    """Builds a small network, its optimizer and the state of a run."""
     image = keras.Input((8, 8, 1))
     x = norm(name="norm")(keras.layers.Conv2D(8, 3, name="conv")(image))
     x = keras.layers.GlobalAveragePooling2D()(x)
@@ -49,7 +49,7 @@ def test_checkpoint_restores_every_variable(tmp_path):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
-def test_options_that_json_changes_are_still_the_same_run(tmp_path):
+def test_options_that_json_changes_belong_to_the_same_run(tmp_path):
     options = {"num_components": (4, 4, 8), "norm_options": {1: 2}}
     model = config.Model("resnet20_an", options)
     recipe = dataclasses.replace(SPEC.recipe, model=model)
@@ -60,7 +60,9 @@ def test_options_that_json_changes_are_still_the_same_run(tmp_path):
 
 @pytest.mark.parametrize("size", [0, 100])
 @pytest.mark.parametrize("part", ["index", "data-00000-of-00001"])
-def test_damaged_checkpoint_falls_back_to_the_one_before(tmp_path, caplog, part, size):
+def test_damaged_checkpoint_falls_back_to_the_previous_one(
+    tmp_path, caplog, part, size
+):
     model, optimizer, state = build()
     saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
     for step in (3, 6, 9):
@@ -101,13 +103,13 @@ def test_digest_changes_with_every_variable(tmp_path):
     assert {step for step, _ in digests} == {4}
 
 
-def test_lost_checkpoints_are_no_fresh_start(tmp_path):
+def test_run_with_lost_checkpoints_does_not_start_afresh(tmp_path):
     checkpoint.Checkpoints(tmp_path, *build(step=3)).save(best=True)
     with pytest.raises(RunError, match="holds no checkpoint, but the run has been"):
         checkpoint.Checkpoints(tmp_path, *build()).restore_last()
 
 
-def test_no_checkpoint_yet_is_no_error(tmp_path):
+def test_new_run_without_a_checkpoint_is_accepted(tmp_path):
     assert not checkpoint.Checkpoints(tmp_path, *build()).restore_last()
 
 
@@ -121,7 +123,7 @@ def test_checkpoint_of_another_model_is_refused_and_changes_nothing(tmp_path):
         np.testing.assert_array_equal(old, new)
 
 
-def test_seeds_of_dropout_are_restored_into_another_model_of_the_process(tmp_path):
+def test_dropout_seeds_are_restored_into_another_model_of_the_process(tmp_path):
     def with_dropout():
         model = keras.Sequential(
             [keras.Input((3,)), *(keras.layers.Dropout(0.5) for _ in range(2))]
@@ -137,7 +139,7 @@ def test_seeds_of_dropout_are_restored_into_another_model_of_the_process(tmp_pat
     assert [v.numpy().tolist() for v in other.variables] == [[0, 7], [1, 7]]
 
 
-def test_best_checkpoint_is_apart_and_has_its_step(tmp_path):
+def test_best_checkpoint_is_separate_and_keeps_its_step(tmp_path):
     run_directory.claim(tmp_path, SPEC)
     model, optimizer, state = build(step=5)
     saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
@@ -152,7 +154,7 @@ def test_best_checkpoint_is_apart_and_has_its_step(tmp_path):
         np.testing.assert_array_equal(one, two)
 
 
-def test_checkpoint_that_lost_a_file_is_damaged_and_one_cut_short_is_none(
+def test_checkpoint_that_lost_a_file_is_damaged_and_an_unfinished_one_is_ignored(
     tmp_path, caplog
 ):
     model, optimizer, state = build()
@@ -175,18 +177,18 @@ def test_checkpoint_that_lost_a_file_is_damaged_and_one_cut_short_is_none(
         checkpoint.Checkpoints(tmp_path, model, optimizer, state).restore_last()
 
 
-def test_noise_in_tensorflows_list_is_not_used(tmp_path, caplog):
+def test_corrupt_tensorflow_list_is_ignored(tmp_path, caplog):
     model, optimizer, state = build(step=4)
     checkpoint.Checkpoints(tmp_path, model, optimizer, state).save()
     (tmp_path / "checkpoints" / "checkpoint").write_bytes(b"\xff\xfe\x00noise")
     saved = checkpoint.Checkpoints(tmp_path, model, optimizer, state)
-    assert "is damaged and not used" in caplog.text
+    assert "is damaged and ignored" in caplog.text
     assert saved.restore_last()
 
 
 @pytest.fixture
 def evaluated(tmp_path):
-    """A run of 9 steps that was best at 6, with averages; and its checkpoints."""
+    """A run of 9 steps with averages that was best at step 6, and its checkpoints."""
     run_directory.claim(tmp_path, SPEC)
     model, _, state = build()
     optimizer = optimizers.PublishedSGD(0.1, average=0.9)
@@ -220,7 +222,7 @@ def flip_a_bit(path):
     path.write_bytes(content)
 
 
-def test_best_checkpoint_with_a_damaged_bit_is_made_again(evaluated, caplog):
+def test_best_checkpoint_with_a_flipped_bit_is_recreated(evaluated, caplog):
     run, model, optimizer, state, saved = evaluated
     before = saved.digest()
     best = tf.train.load_checkpoint(str(run / "best")).get_tensor(BEST)
@@ -231,7 +233,7 @@ def test_best_checkpoint_with_a_damaged_bit_is_made_again(evaluated, caplog):
     with pytest.raises(RunError, match="damaged checkpoint"):
         checkpoint.best_checkpoint(run)
     saved.require_best(averaged(model, optimizer))
-    assert "Made again from" in caplog.text and "ckpt-6" in caplog.text
+    assert "Recreated from" in caplog.text and "ckpt-6" in caplog.text
     assert checkpoint.best_checkpoint(run)[1] == 6
     assert tf.train.load_checkpoint(str(run / "best")).get_tensor(BEST) == best
     assert saved.digest() == before and float(state["best_top1"].numpy()) == 0.5
@@ -244,7 +246,7 @@ def test_best_checkpoint_without_a_copy_is_replaced_by_the_next_evaluation(
     for path in (*run.glob("best/ckpt*"), *run.glob("checkpoints/ckpt-6*")):
         path.unlink()
     saved.require_best(averaged(model, optimizer))
-    assert "The next evaluation takes its place" in caplog.text
+    assert "The next evaluation will replace it" in caplog.text
     assert float(state["best_top1"].numpy()) == -1
     assert int(state["evaluated"].numpy()) == 8
 
@@ -254,7 +256,7 @@ def test_lost_best_weights_of_a_reported_run_are_an_error(evaluated):
     (run / "results.json").write_text("{}")
     for path in (*run.glob("best/ckpt*"), *run.glob("checkpoints/ckpt-6*")):
         path.unlink()
-    with pytest.raises(RunError, match="those of step 6.*Without results.json and exp"):
+    with pytest.raises(RunError, match="those of step 6.*Delete results.json and exp"):
         saved.require_best(averaged(model, optimizer))
 
 
@@ -283,11 +285,11 @@ def test_older_best_checkpoint_of_the_same_run_is_refused(evaluated, tmp_path_fa
     assert checkpoint.best_checkpoint(run)[1] == 9
     shutil.rmtree(run / "best")
     shutil.copytree(older, run / "best")
-    with pytest.raises(RunError, match="other weights than the best.* step 9"):
+    with pytest.raises(RunError, match="not hold the best weights.* step 9"):
         checkpoint.best_checkpoint(run)
 
 
-def test_run_killed_between_its_two_saves_has_a_newer_best_checkpoint(evaluated):
+def test_newer_best_checkpoint_of_a_run_killed_between_two_saves_is_accepted(evaluated):
     run, model, optimizer, state, saved = evaluated
     state["step"].assign(12)
     with averaged(model, optimizer):
@@ -296,7 +298,7 @@ def test_run_killed_between_its_two_saves_has_a_newer_best_checkpoint(evaluated)
 
 
 @pytest.mark.parametrize("name", ["ckpt-3 (copy)", "ckpt-3-backup", "copy", "ckpt-x"])
-def test_copies_beside_a_checkpoint_are_none(tmp_path, name):
+def test_copies_of_a_checkpoint_are_ignored(tmp_path, name):
     model, optimizer, state = build(step=3)
     checkpoint.Checkpoints(tmp_path, model, optimizer, state).save()
     directory = tmp_path / "checkpoints"
@@ -307,7 +309,7 @@ def test_copies_beside_a_checkpoint_are_none(tmp_path, name):
 
 
 @pytest.mark.parametrize("suffix", [".index", ".data-00000-of-00001"])
-def test_pipe_in_place_of_a_checkpoint_is_not_read(tmp_path, suffix):
+def test_pipe_instead_of_a_checkpoint_is_not_read(tmp_path, suffix):
     os.mkfifo(tmp_path / f"ckpt-3{suffix}")
     with pytest.raises(RunError, match="regular file. Received: a pipe or a device"):
         checkpoint_files.saved(tmp_path)

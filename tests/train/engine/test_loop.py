@@ -1,4 +1,4 @@
-"""When a run looks at its validation images."""
+"""When a run evaluates its validation images."""
 
 import itertools
 
@@ -20,12 +20,12 @@ from train.engine import loop
         (70, 50, 0, 0, [50]),
     ],
 )
-def test_evaluations_come_at_intervals_and_at_the_end(
+def test_evaluations_happen_at_intervals_and_at_the_end(
     interval, steps, step, evaluated, expected
 ):
     assert [*loop.evaluation_steps(interval, steps, step, evaluated)] == expected
 
 
-def test_a_run_of_many_steps_begins_at_once():
+def test_run_of_many_steps_starts_at_once():
     steps = loop.evaluation_steps(50, 2**40, 2**39, 2**39)
     assert [*itertools.islice(steps, 2)] == [549755813900, 549755813950]

@@ -7,7 +7,7 @@ from train.engine import metrics
 
 
 @pytest.mark.parametrize("smoothing", [0.0, 0.1, 1.0])
-def test_smoothed_labels_have_a_part_of_every_class(smoothing):
+def test_smoothed_labels_include_every_class(smoothing):
     rng = np.random.default_rng(0)
     logits, labels = (
         rng.normal(size=(6, 4)).astype("float32"),

@@ -1,4 +1,4 @@
-"""The network of a run and where its weights come from."""
+"""The network of a run and the source of its weights."""
 
 import dataclasses
 
@@ -18,7 +18,7 @@ def test_training_starts_from_the_best_weights_of_a_run(short_run):
         np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
 
 
-def test_classifier_for_other_classes_is_made_anew(short_run, tmp_path):
+def test_classifier_for_other_classes_is_reinitialized(short_run, tmp_path):
     workdir, _ = short_run
     spec = run_directory.read_spec(workdir)
     best, _, _ = models.load_best(workdir)
@@ -40,7 +40,7 @@ def test_weights_of_another_network_are_a_usage_error(short_run):
         models.create_model(dataclasses.replace(spec, recipe=recipe), str(workdir))
 
 
-def test_weights_that_are_not_finite_are_a_usage_error(short_run, monkeypatch):
+def test_non_finite_weights_are_a_usage_error(short_run, monkeypatch):
     workdir, _ = short_run
     spec = run_directory.read_spec(workdir)
     best, _, step = models.load_best(workdir)
@@ -51,7 +51,7 @@ def test_weights_that_are_not_finite_are_a_usage_error(short_run, monkeypatch):
 
 
 @pytest.mark.parametrize("name", ["my net", "\ud800", "a/b", ""])
-def test_name_that_graphs_do_not_take_is_a_usage_error(short_run, name):
+def test_name_that_is_invalid_in_graphs_is_a_usage_error(short_run, name):
     spec = run_directory.read_spec(short_run[0])
     model = dataclasses.replace(spec.recipe.model, options={"name": name})
     recipe = dataclasses.replace(spec.recipe, model=model)
@@ -61,7 +61,7 @@ def test_name_that_graphs_do_not_take_is_a_usage_error(short_run, name):
 
 def test_network_that_does_not_fit_into_memory_is_an_error(short_run):
     spec = run_directory.read_spec(short_run[0])
-    wide = {"num_components": 2**20, "gate_hidden_units": 2**20}  # 4 TiB a kernel
+    wide = {"num_components": 2**20, "gate_hidden_units": 2**20}  # 4 TiB per kernel
     options = {"norm_options": wide}
     model = dataclasses.replace(spec.recipe.model, options=options)
     recipe = dataclasses.replace(spec.recipe, model=model)

@@ -13,7 +13,7 @@ from train.cli import RunError
 from train.engine import optimizers
 
 
-def test_sgd_equals_the_equations_while_the_rate_changes():
+def test_sgd_matches_the_equations_while_the_rate_changes():
     rates = [0.1, 0.5, 0.02, 0.3]
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1, 2], rates)
     optimizer = optimizers.PublishedSGD(schedule, momentum=0.9, l2=0.01)
@@ -27,7 +27,7 @@ def test_sgd_equals_the_equations_while_the_rate_changes():
     np.testing.assert_allclose(ops.convert_to_numpy(variable), w, rtol=1e-6)
 
 
-def test_optimizer_survives_its_config():
+def test_optimizer_is_restored_from_its_config():
     optimizer = optimizers.PublishedSGD(
         0.3, momentum=0.8, l2=0.02, clip_norm=2.0, average=0.9
     )
@@ -37,7 +37,7 @@ def test_optimizer_survives_its_config():
     assert (again.clip_norm, again.average) == (2.0, 0.9)
 
 
-def test_averages_follow_the_weights_and_can_take_their_place():
+def test_averages_follow_the_weights_and_can_replace_them():
     variable = keras.Variable(np.array([1.0, -2.0], "float32"))
     optimizer = optimizers.PublishedSGD(0.5, momentum=0.0, average=0.9)
     optimizer.build([variable])
@@ -55,7 +55,7 @@ def test_averages_follow_the_weights_and_can_take_their_place():
         np.testing.assert_array_equal(variable.numpy(), own)
 
 
-def test_the_gradient_of_all_weights_is_clipped():
+def test_gradient_of_all_weights_is_clipped():
     pair = [keras.Variable(np.zeros(2, "float32")) for _ in range(2)]
     optimizer = optimizers.PublishedSGD(1.0, momentum=0.0, clip_norm=1.0)
     optimizer.apply([ops.convert_to_tensor(g) for g in ([3.0, 0.0], [0.0, 4.0])], pair)
@@ -66,7 +66,7 @@ def test_the_gradient_of_all_weights_is_clipped():
     np.testing.assert_allclose(pair[0].numpy(), [-0.9, 0.0], rtol=1e-6)
 
 
-def test_norms_and_biases_can_be_left_out_of_the_decay():
+def test_norms_and_biases_can_be_excluded_from_weight_decay():
     model = model_zoo.create_model("resnet20_an", input_shape=(8, 8, 1))
     recipe = recipes.create_recipe("digits")
     settings = dataclasses.replace(recipe.optimizer, decay_norms_and_biases=False)
@@ -100,13 +100,13 @@ def test_schedule_is_the_published_one():
 
 
 @pytest.mark.parametrize("steps", [1, 2, 40])
-def test_short_runs_warm_up_no_longer_than_they_last(steps):
+def test_warmup_is_not_longer_than_the_run(steps):
     schedule = optimizers.create_schedule(config.Optimizer(), 256, 10, steps)
     rates = [float(schedule(step)) for step in range(steps)]
     assert np.isfinite(rates).all() and rates[-1] == pytest.approx(0, abs=1e-6)
 
 
-def test_loss_scale_that_collapses_stops_the_run():
+def test_collapsed_loss_scale_stops_the_run():
     variable = keras.Variable(np.ones(2, "float32"))
     optimizer = keras.optimizers.LossScaleOptimizer(optimizers.PublishedSGD(0.1))
     optimizer.build([variable])

@@ -1,4 +1,4 @@
-"""Looking for the other processes of a run, with sockets of this machine."""
+"""Finding the other processes of a run, with sockets on this machine."""
 
 import json
 import socket
@@ -27,12 +27,12 @@ def cluster(index=0, kind="worker", **jobs):
         ('{"environment": "cloud", "cluster": {}, "task": {}}', None),
     ],
 )
-def test_other_workers_are_those_of_the_cluster(text, others):
+def test_other_workers_are_read_from_the_cluster(text, others):
     received = partners.read_cluster({"TF_CONFIG": text})
     assert (received and received[1]) == others
 
 
-def test_own_address_is_that_of_the_task():
+def test_own_address_is_read_from_the_task():
     own, _ = partners.read_cluster({"TF_CONFIG": cluster(1)})
     assert own == "b:2" and partners.read_cluster({}) is None
 
@@ -45,7 +45,7 @@ def free_ports(count):
     return ports
 
 
-def test_processes_that_look_for_each_other_find_each_other():
+def test_processes_find_each_other():
     addresses = [f"localhost:{port}" for port in free_ports(3)]
     failures = []
 
@@ -54,7 +54,7 @@ def test_processes_that_look_for_each_other_find_each_other():
         others = [address for address in addresses if address != own]
         try:
             partners.find(own, others, 20)
-            # as the server of TensorFlow listens at the same address soon
+            # TensorFlow's server soon listens at the same address
             with socket.create_server(("localhost", int(own.rpartition(":")[2]))):
                 time.sleep(3)
         except Exception as error:
@@ -71,7 +71,7 @@ def test_processes_that_look_for_each_other_find_each_other():
     assert not failures
 
 
-def test_process_that_does_not_come_is_named():
+def test_missing_process_is_named():
     here, there, nowhere = (f"localhost:{port}" for port in free_ports(3))
     with (
         socket.create_server(("localhost", int(there.rpartition(":")[2]))),
@@ -81,7 +81,7 @@ def test_process_that_does_not_come_is_named():
     assert there not in str(error.value) and "within 0.1 s" in str(error.value)
 
 
-def test_host_that_does_not_exist_is_named():
+def test_unknown_host_is_named():
     (port,) = free_ports(1)
     with pytest.raises(RunError, match="no answer from nowhere.invalid:1"):
         partners.find(f"localhost:{port}", ["nowhere.invalid:1"], 0)

@@ -1,4 +1,4 @@
-"""What a network sees of its images, from the recipe to the export."""
+"""Normalization of images, from the recipe to the export."""
 
 import dataclasses
 import json
@@ -52,13 +52,13 @@ def recipe_of(network, weights=None, options=None, **settings):
 
 
 def settled(tmp_path, *model, channels=3, **settings):
-    """mean, std and whether the channels are reversed."""
+    """Returns mean, std and whether the channels are reversed."""
     recipe = pixels.settle(recipe_of(*model, **settings), channels, tmp_path / "run")
     return tuple(getattr(recipe.data, name) for name in pixels.FIELDS)
 
 
 def first_convolution(model):
-    """A model of what its first layer with weights sees."""
+    """Returns a model that outputs the input of the first layer with weights."""
     first = next(i for i, layer in enumerate(model.layers) if layer.trainable_weights)
     return keras.Model(model.input, model.layers[first - 1].output)
 
@@ -68,7 +68,9 @@ def in_order(images):
 
 
 @pytest.mark.parametrize("name", ORIGINALS)
-def test_training_feeds_the_first_convolution_as_the_original(name, tmp_path, colours):
+def test_first_convolution_sees_the_same_images_as_in_the_original(
+    name, tmp_path, colours
+):
     recipe = recipe_of(f"applications.AN{name}", name=colours, image_size=32)
     recipe = dataclasses.replace(recipe, batch_size=28)  # all of them
     run = Run.open(tmp_path / "run", recipe, tf.distribute.get_strategy())
@@ -88,7 +90,7 @@ def test_training_feeds_the_first_convolution_as_the_original(name, tmp_path, co
 
 
 @pytest.mark.parametrize("name", model_zoo.list_models("applications.*"))
-def test_images_are_those_of_the_original(name, tmp_path):
+def test_images_match_the_preprocessing_of_the_original(name, tmp_path):
     recipe = pixels.settle(recipe_of(name), 3, tmp_path / "run")
     images = np.random.default_rng(0).integers(0, 256, (2, 4, 4, 3), dtype=np.uint8)
     build = getattr(applications, name.removeprefix("applications."))
@@ -111,11 +113,11 @@ def test_images_are_those_of_the_original(name, tmp_path):
         ("applications.ANMobileNet", 1, ((0.5,), (0.5,), False)),
         ("applications.ANEfficientNetB0", 1, (*PIXELS, False)),
         ("applications.ANConvNeXtTiny", 3, (*PIXELS, False)),
-        # Keras leaves its normalization out where the images are grey
+        # Keras omits its normalization for grayscale images
         ("applications.ANConvNeXtTiny", 1, ((0.5,), (0.25,), False)),
     ],
 )
-def test_networks_that_start_from_scratch_have_a_default(
+def test_networks_trained_from_scratch_have_a_default(
     tmp_path, name, channels, expected
 ):
     assert settled(tmp_path, name, channels=channels) == expected
@@ -144,7 +146,7 @@ def test_networks_that_start_from_scratch_have_a_default(
         ("applications.ANEfficientNetB0", "net.weights.h5", {}, 3, (*PIXELS, False)),
     ],
 )
-def test_weights_and_rescaling_networks_are_not_contradicted(
+def test_recipe_must_agree_with_weights_and_rescaling_networks(
     tmp_path, name, weights, options, channels, expected
 ):
     model = name, weights, options
@@ -164,21 +166,21 @@ def test_weights_and_rescaling_networks_are_not_contradicted(
         )
 
 
-def test_what_a_network_was_made_for_may_be_given_in_fewer_digits(tmp_path):
+def test_recipe_may_give_the_expected_values_with_fewer_digits(tmp_path):
     given = {"mean": (0.0,) * 3, "std": (0.003922,)}
     received = settled(tmp_path, "applications.ANEfficientNetB0", **given)
     assert received == (*given.values(), False)
 
 
 @pytest.mark.parametrize("name", ["MobileNetV3Small", "EfficientNetV2B0"])
-def test_networks_without_their_rescaling_may_be_trained_otherwise(tmp_path, name):
+def test_networks_without_their_rescaling_accept_other_values(tmp_path, name):
     model = f"applications.AN{name}", None, {"include_preprocessing": False}
     own = {"mean": (0.3,), "std": (0.4,)}
     assert settled(tmp_path, *model, **own) == ((0.3,), (0.4,), False)
     assert settled(tmp_path, *model)[:2] != PIXELS
 
 
-def test_weights_of_another_number_of_channels_are_refused(tmp_path):
+def test_weights_for_another_number_of_channels_are_rejected(tmp_path):
     with pytest.raises(UsageError, match="Expected images of 3 channels .*imagenet"):
         settled(tmp_path, "applications.ANResNet50", "imagenet", channels=1)
 
@@ -189,7 +191,7 @@ def claimed(directory, recipe):
     return spec
 
 
-def test_a_run_sees_images_as_the_run_that_its_weights_are_from(tmp_path):
+def test_run_normalizes_images_like_the_run_it_starts_from(tmp_path):
     digits = recipes.create_recipe("digits")
     claimed(tmp_path / "first", digits)
     model = "resnet20_an", str(tmp_path / "first")
@@ -200,8 +202,8 @@ def test_a_run_sees_images_as_the_run_that_its_weights_are_from(tmp_path):
         settled(tmp_path, *model, channels=1, **own)
 
 
-def test_a_run_goes_on_as_it_began(tmp_path):
-    """Also one of a version that had a mean and a deviation in every recipe."""
+def test_resumed_run_keeps_its_normalization(tmp_path):
+    """Includes runs of a version with a mean and a deviation in every recipe."""
     name = "applications.ANEfficientNetB0"
     recipe = recipe_of(name, mean=(0.5,), std=(0.25,))
     spec = claimed(tmp_path / "run", recipe)
@@ -217,7 +219,7 @@ def test_a_run_goes_on_as_it_began(tmp_path):
 @pytest.mark.parametrize(
     "settings", [{"mean": (0.5,)}, {"std": (0.25,)}, {"reverse_channels": True}]
 )
-def test_half_a_statement_is_refused(tmp_path, settings):
+def test_incomplete_normalization_is_rejected(tmp_path, settings):
     with pytest.raises(UsageError, match=r"data.mean and data.std together"):
         settled(tmp_path, "resnet20_an", **settings)
 
@@ -227,12 +229,12 @@ def test_unknown_network_is_a_usage_error(tmp_path):
         settled(tmp_path, "resnet21")
 
 
-def test_images_of_no_network_are_not_standardized():
-    with pytest.raises(ValueError, match="data.std are settled"):
+def test_images_are_not_standardized_before_the_values_are_settled():
+    with pytest.raises(ValueError, match="data.std are set"):
         pipeline.standardize(np.zeros((8, 8, 1)), config.Data("digits"))
 
 
-def test_exports_see_bgr_as_training_does(tmp_path, colours):
+def test_exports_use_bgr_like_training(tmp_path, colours):
     recipe = dataclasses.replace(
         recipe_of(
             "resnet20_bn",

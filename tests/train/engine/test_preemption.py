@@ -1,4 +1,4 @@
-"""SIGTERM, in processes of their own; whole runs are in test_main and test_workers."""
+"""SIGTERM in separate processes; test_main and test_workers cover whole runs."""
 
 import os
 import signal
@@ -21,7 +21,7 @@ strategies.gather = lambda strategy, number: [number]
 
 @pytest.fixture
 def start():
-    """Starts a program after `BEGIN`, and waits for it to print a line."""
+    """Starts a program after `BEGIN` and waits until it prints a line."""
     processes = []
 
     def start(program):
@@ -48,11 +48,11 @@ def test_signal_ends_the_process_at_once(start):
     _, errors = process.communicate(timeout=20)
     assert process.returncode == 75
     assert errors == (
-        "preempted: nothing has begun yet. Start the same command again to go on.\n"
+        "preempted: nothing has started yet. Start the same command again to resume.\n"
     )
 
 
-def test_signal_is_heard_whatever_handler_is_set_and_whatever_ignores_exceptions(start):
+def test_signal_is_received_despite_handlers_and_ignored_exceptions(start):
     process = start(
         """
         class Deaf:
@@ -68,9 +68,7 @@ def test_signal_is_heard_whatever_handler_is_set_and_whatever_ignores_exceptions
     assert process.returncode == 75
 
 
-def test_deferred_signal_waits_for_a_check_and_says_where_everything_is(
-    start, tmp_path
-):
+def test_deferred_signal_waits_for_a_check_and_reports_the_directory(start, tmp_path):
     process = start(
         f"""
         stop_signal.belongs_to(pathlib.Path({str(tmp_path)!r}), None)
@@ -84,14 +82,14 @@ def test_deferred_signal_waits_for_a_check_and_says_where_everything_is(
             sys.exit(f"saved, {{error}}")
         """
     )
-    for _ in range(20):  # one of them counts
+    for _ in range(20):  # only the first one counts
         process.terminate()
     _, errors = process.communicate(timeout=20)
     assert errors.startswith(f"saved, everything is saved in {tmp_path}")
     assert process.returncode == 1
 
 
-def test_end_of_a_deferral_is_a_check(start):
+def test_end_of_a_deferral_checks_the_signal(start):
     process = start(
         """
         try:
@@ -108,7 +106,7 @@ def test_end_of_a_deferral_is_a_check(start):
     assert process.returncode == 75
 
 
-def test_deferral_does_not_last_for_ever(start):
+def test_deferral_has_a_time_limit(start):
     process = start(
         """
         preemption.PATIENCE = 1
@@ -122,7 +120,7 @@ def test_deferral_does_not_last_for_ever(start):
     assert process.returncode == 75 and "not saved within 1 s" in errors
 
 
-def test_program_that_is_called_hears_the_signal_and_ends_with_its_caller(start):
+def test_called_program_ends_with_its_caller_on_the_signal(start):
     process = start(
         """
         code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
@@ -139,7 +137,7 @@ def test_program_that_is_called_hears_the_signal_and_ends_with_its_caller(start)
             break
         time.sleep(0.1)
     else:
-        pytest.fail("it goes on")
+        pytest.fail("it still runs")
 
 
 def test_exit_code_of_a_program_is_returned(start):

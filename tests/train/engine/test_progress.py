@@ -1,4 +1,4 @@
-"""What a run shows and records."""
+"""The progress line of a run and its metrics.csv."""
 
 import io
 
@@ -13,7 +13,7 @@ class Terminal(io.StringIO):
         return True
 
 
-def test_plain_lines_hold_step_loss_accuracy_speed_and_time_left():
+def test_plain_lines_show_step_loss_accuracy_speed_and_remaining_time():
     stream = io.StringIO()
     shown = progress.Progress(0, 100, 32, stream)
     shown.report(50, 0.5, 0.25)
@@ -31,7 +31,7 @@ def test_terminal_gets_a_live_bar():
     assert "a line\n" in stream.getvalue()
 
 
-def test_speed_leaves_the_first_loop_out():
+def test_speed_excludes_the_first_loop():
     shown = progress.Progress(0, 100, 32, io.StringIO())
     shown.report(10, 0.5, 0.25)
     assert shown.images_per_second is None
@@ -66,7 +66,7 @@ def test_metrics_file_drops_what_a_killed_run_will_write_again(tmp_path):
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe\x00", b"\n" + b"a" * 200_000])
-def test_metrics_file_that_is_no_table_is_named(tmp_path, content):
+def test_metrics_file_that_is_not_a_table_is_named(tmp_path, content):
     path = tmp_path / "metrics.csv"
     path.write_bytes(content)
     with pytest.raises(RunError, match="metrics.csv is damaged. Expected rows"):

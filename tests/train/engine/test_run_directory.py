@@ -1,4 +1,4 @@
-"""Run directories: whose they are."""
+"""Run directories, and the runs they belong to."""
 
 import dataclasses
 import json
@@ -20,14 +20,14 @@ SPEC = run_directory.RunSpec(
 )
 
 
-def test_spec_survive_the_directory(tmp_path):
+def test_spec_is_restored_from_the_directory(tmp_path):
     claimed = run_directory.claim(tmp_path / "run", SPEC)
     assert dataclasses.replace(claimed, identity=0) == SPEC and claimed.identity
     assert run_directory.read_spec(tmp_path / "run") == claimed
     assert run_directory.claim(tmp_path / "run", SPEC) == claimed
 
 
-def test_data_that_has_moved_is_the_same_and_found_at_its_new_place(tmp_path):
+def test_moved_data_is_recognized_at_its_new_location(tmp_path):
     claimed = run_directory.claim(tmp_path, SPEC)
     data = dataclasses.replace(SPEC.recipe.data, name="folder:/new/place")
     recipe = dataclasses.replace(SPEC.recipe, data=data)
@@ -36,7 +36,7 @@ def test_data_that_has_moved_is_the_same_and_found_at_its_new_place(tmp_path):
     assert run_directory.read_spec(tmp_path).recipe.data.name == "folder:/new/place"
 
 
-def test_whole_numbers_are_the_same_with_and_without_a_point():
+def test_whole_numbers_are_equal_with_and_without_a_decimal_point():
     def epochs(value):
         return dataclasses.replace(SPEC.recipe, epochs=value)
 
@@ -46,7 +46,7 @@ def test_whole_numbers_are_the_same_with_and_without_a_point():
     assert whole.digest() == point.digest() != SPEC.digest()
 
 
-def test_directory_of_another_run_is_refused_with_the_differing_fields(tmp_path):
+def test_directory_of_another_run_is_refused_and_names_the_differing_fields(tmp_path):
     run_directory.claim(tmp_path, SPEC)
     other = dataclasses.replace(
         SPEC, replicas=2, recipe=recipes.create_recipe("digits_bn")
@@ -70,13 +70,13 @@ def test_directory_without_a_run_is_refused(tmp_path, content):
         run_directory.claim(tmp_path, SPEC)
 
 
-def test_file_in_place_of_a_directory_is_refused(tmp_path):
+def test_file_instead_of_a_directory_is_refused(tmp_path):
     (tmp_path / "run").touch()
     with pytest.raises(RunError, match="Expected a directory.*the file"):
         run_directory.claim(tmp_path / "run", SPEC)
 
 
-def test_json_is_written_whole_or_not_at_all(tmp_path):
+def test_json_is_written_completely_or_not_at_all(tmp_path):
     path = tmp_path / "values.json"
     run_directory.write_json(path, {"a": 1})
     with pytest.raises(TypeError):
@@ -85,7 +85,7 @@ def test_json_is_written_whole_or_not_at_all(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["values.json"]
 
 
-def test_directory_of_a_run_that_never_began_is_taken(tmp_path):
+def test_directory_of_a_run_that_never_started_is_used(tmp_path):
     (tmp_path / f"config.json{run_directory.WRITING}").write_text("{")
     run_directory.claim(tmp_path, SPEC)
     assert run_directory.read_spec(tmp_path).recipe == SPEC.recipe
@@ -115,7 +115,7 @@ def test_fields_of_a_newer_version_are_refused(tmp_path):
         ({"recipe": {"batch_size": -1}}, "batch_size must be from 1"),
     ],
 )
-def test_spec_of_other_types_are_damage(tmp_path, changes, words):
+def test_spec_with_wrong_types_is_damaged(tmp_path, changes, words):
     run_directory.claim(tmp_path, SPEC)
     file = tmp_path / "config.json"
 
@@ -130,7 +130,7 @@ def test_spec_of_other_types_are_damage(tmp_path, changes, words):
         run_directory.read_spec(tmp_path)
 
 
-def test_spec_of_endless_depth_or_in_a_pipe_are_damage(tmp_path):
+def test_deeply_nested_spec_and_pipe_are_refused(tmp_path):
     (tmp_path / "config.json").write_text("[" * 100_000)
     with pytest.raises(RunError, match="readable config.json.*RecursionError"):
         run_directory.read_spec(tmp_path)
@@ -141,7 +141,7 @@ def test_spec_of_endless_depth_or_in_a_pipe_are_damage(tmp_path):
 
 
 @pytest.mark.parametrize("name", run_directory.DIRECTORIES)
-def test_file_in_place_of_a_directory_of_the_run_is_refused(tmp_path, name):
+def test_file_instead_of_a_directory_in_the_run_is_refused(tmp_path, name):
     run_directory.claim(tmp_path, SPEC)
     (tmp_path / name).touch()
     with pytest.raises(RunError, match=f"Expected a directory.*the file .*{name}"):

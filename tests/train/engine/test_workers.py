@@ -1,4 +1,4 @@
-"""Runs of several processes, started by the command line as on several machines."""
+"""Runs with several processes, started from the command line as on several machines."""
 
 import json
 import os
@@ -16,7 +16,7 @@ import tensorflow as tf
 
 @pytest.fixture
 def start(tmp_path, data_dir):
-    """Starts two workers of a run; kills what is left of them at the end."""
+    """Starts two workers of a run; kills those that still run at the end."""
     processes = []
 
     def start(name, *flags, flags_of_second=()):
@@ -60,7 +60,7 @@ def wait_for(process, words):
 
 
 def finish(processes, codes=(0, 0)):
-    """What the processes have printed since."""
+    """Waits for the processes and returns what they have printed since."""
     outputs = [process.communicate(timeout=900) for process in processes]
     received = tuple(process.returncode for process in processes)
     assert received == codes, outputs
@@ -77,12 +77,12 @@ def values(workdir):
     names = sorted(reader.get_variable_to_shape_map())
     own = re.compile(
         r"variables/(?!state\.S(run|best_digest)/)"
-    )  # not of the run alone
+    )  # not specific to the run
     return {name: reader.get_tensor(name) for name in names if own.match(name)}
 
 
 def files(workdir):
-    """The files of a run; those of TensorBoard have the clock in their names."""
+    """Returns the files of a run without TensorBoard's, whose names hold the time."""
     paths = (path.relative_to(workdir) for path in workdir.rglob("*") if path.is_file())
     return sorted(str(path) for path in paths if not path.name.startswith("events"))
 
@@ -140,7 +140,7 @@ def test_replicas_and_workers_train_as_one_device(start, command, tmp_path, data
         pytest.param(0, "going on from step", marks=pytest.mark.long),  # the chief
     ],
 )
-def test_workers_stop_together_and_go_on(start, command, tmp_path, killed, words):
+def test_workers_stop_together_and_resume(start, command, tmp_path, killed, words):
     flags = (
         "--steps=60",
         "--set=steps_per_loop=10",
@@ -151,7 +151,7 @@ def test_workers_stop_together_and_go_on(start, command, tmp_path, killed, words
 
     pair = start("stopped", *flags)
     wait_for(pair[0], "step 20/60  loss")
-    pair[1].send_signal(signal.SIGTERM)  # the other one, not the chief
+    pair[1].send_signal(signal.SIGTERM)  # the worker that is not the chief
     for _, errors in finish(pair, (75, 75)):
         assert "preempted: everything is saved" in errors
 
@@ -181,14 +181,16 @@ def test_sigterm_while_the_chief_exports(start):
     flags = ("--steps=10", "--set=steps_per_loop=10")
     for stopped, codes in ((0, (75, 75)), (1, (0, 75))):
         pair = start("run", *flags)
-        wait_for(pair[0], "test     top-1")  # the chief exports, the other one waits
+        wait_for(
+            pair[0], "test     top-1"
+        )  # the chief exports and the other worker waits
         pair[stopped].terminate()
         finish(pair, codes)
 
 
 @pytest.fixture
 def start_alone(tmp_path, data_dir):
-    """Starts a worker whose partner does not come; returns it and that address."""
+    """Starts a worker without its partner; returns it and the partner's address."""
     processes = []
 
     def start_alone(*flags):
@@ -226,7 +228,7 @@ def start_alone(tmp_path, data_dir):
 
 
 @pytest.mark.slow
-def test_partner_that_does_not_come_is_named(start_alone):
+def test_missing_partner_is_named(start_alone):
     process, missing = start_alone("--join_timeout=1")
     ((_, errors),) = finish([process], (1,))
     assert f"no answer from {missing}" in errors.splitlines()[-1]
@@ -234,18 +236,18 @@ def test_partner_that_does_not_come_is_named(start_alone):
 
 
 @pytest.mark.slow
-def test_waiting_for_a_partner_hears_sigterm(start_alone):
+def test_sigterm_ends_a_worker_that_waits_for_its_partner(start_alone):
     process, missing = start_alone()
     wait_for(process, f"waiting  for {missing}")
     process.terminate()
     ((_, errors),) = finish([process], (75,))
-    assert "preempted: nothing has begun yet" in errors.splitlines()[-1]
+    assert "preempted: nothing has started yet" in errors.splitlines()[-1]
 
 
 @pytest.mark.slow
-def test_workers_of_different_runs_do_not_begin(start, tmp_path):
+def test_workers_of_different_runs_do_not_start(start, tmp_path):
     model = "--set=model.name=resnet32_an"
     pair = start("run", "--steps=5", flags_of_second=[model])
     for _, errors in finish(pair, (1, 1)):
-        assert "error: The workers are not of one run" in errors.splitlines()[-1]
+        assert "error: The workers belong to different runs" in errors.splitlines()[-1]
     assert not (tmp_path / "run").exists()

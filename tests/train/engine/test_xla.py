@@ -1,4 +1,4 @@
-"""The whole train step as one XLA program, as a TPU needs it; no TPU runs it here."""
+"""The whole train step as one XLA program, as a TPU needs it; tested without a TPU."""
 
 import re
 
@@ -16,7 +16,7 @@ HOST = ("infeed", "outfeed", "send", "recv", "custom-call", "rng", "rng-bit-gene
 
 
 def train_step(name, precision):
-    """A step with all that recipes offer, as a compiled function, and its batch."""
+    """Returns a compiled train step with all recipe options, its batch and model."""
     recipe = config.Recipe(
         config.Model(name),
         config.Data("noise", SIZE, (0.5,), (0.25,), mixup=0.2),
@@ -66,19 +66,19 @@ def test_train_step_compiles_without_dynamic_shapes_and_host_calls(name, precisi
     assert not {word for word in operations if word.startswith("dynamic")}
     compiled = program(stage="optimized_hlo")
     for text in (given, compiled):
-        assert not re.search(r"\[[^\]]*<=", text)  # a bounded dynamic dimension
+        assert not re.search(r"\[[^\]]*<=", text)  # bounded dynamic dimension
     assert "set-dimension-size" not in compiled
     before = {v.path: v.numpy() for v in model.trainable_variables}
     step(*batch)
     for variable in model.trainable_variables:
         old, new = before[variable.path], variable.numpy()
         assert np.isfinite(new).all(), variable.path
-        # blocks of a ResNet begin as nothing: their shifts of 0 stay so for one step
+        # ResNet blocks start as identities: their shifts stay 0 for one step
         assert not np.array_equal(old, new) or not old.any(), variable.path
 
 
 @pytest.mark.long
-def test_jit_compiled_run_is_the_same_run(tmp_path, data_dir, command):
+def test_jit_compiled_run_has_the_same_losses(tmp_path, data_dir, command):
     losses = {}
     for compiled in (False, True):
         workdir = tmp_path / str(compiled)
@@ -94,7 +94,7 @@ def test_jit_compiled_run_is_the_same_run(tmp_path, data_dir, command):
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-6)
 
 
-def test_jit_compile_is_for_one_replica(tmp_path, command):
+def test_jit_compile_is_rejected_for_several_replicas(tmp_path, command):
     done = command(
         *("-m", "train", "--recipe=digits", "--set=jit_compile=True"),
         *("--strategy=mirrored", "--logical_cpus=2", f"--workdir={tmp_path / 'run'}"),

@@ -1,4 +1,4 @@
-"""What the check of an export notices, and the images that it sends."""
+"""Errors that the check of an export detects, and the images that it sends."""
 
 import io
 import json
@@ -18,31 +18,33 @@ from train.input import augment
 
 @pytest.fixture
 def export(short_run, tmp_path):
-    """A copy, to damage."""
+    """A copy of an export that tests may damage."""
     path = tmp_path / "60"
     shutil.copytree(runtimes.newest_export(short_run[0]), path)
     return path
 
 
-def test_directory_that_is_no_export_is_refused(tmp_path, export):
-    with pytest.raises(RunError, match="is no SavedModel. Expected a saved_model.pb"):
+def test_directory_without_an_export_is_refused(tmp_path, export):
+    with pytest.raises(
+        RunError, match="is not a SavedModel. Expected a saved_model.pb"
+    ):
         list(answers.check(tmp_path))
     (export / "assets" / "model.json").write_text("{}")
-    with pytest.raises(RunError, match="no export of train.export"):
+    with pytest.raises(RunError, match="is not an export of train.export"):
         list(answers.check(export))
 
 
-def test_signature_with_another_output_is_refused(export):
+def test_signature_with_missing_output_is_refused(export):
     def without_scores(images):
         return {"probabilities": answer(tf.shape(images)[0])["probabilities"]}
 
     save(export, signatures(without_scores))
-    with pytest.raises(RunError, match="serving_default is not as promised"):
+    with pytest.raises(RunError, match="serving_default is wrong. Expected"):
         list(answers.check(export))
 
 
-def test_server_that_computes_with_other_weights_is_noticed(export):
-    """Two equally shaped variables change places where a server restores them."""
+def test_different_weights_in_a_server_are_detected(export):
+    """Swaps two variables of equal shape in the restore node of a server."""
     file = export / "saved_model.pb"
     saved = saved_model_pb2.SavedModel.FromString(file.read_bytes())
     meta_graph = saved.meta_graphs[0]
@@ -57,11 +59,11 @@ def test_server_that_computes_with_other_weights_is_noticed(export):
         names = restore.input[first], restore.input[last]
         restore.input[last], restore.input[first] = names
     file.write_bytes(saved.SerializeToString())
-    with pytest.raises(RunError, match="answers otherwise in a server"):
+    with pytest.raises(RunError, match="gives other answers in a server"):
         list(answers.check(export))
 
 
-def test_batches_that_change_the_answer_are_noticed(export):
+def test_answers_that_depend_on_the_batch_are_detected(export):
     def of_the_batch(images):
         mean = tf.reduce_mean(tf.cast(images, tf.float32)) / 255
         rows = tf.concat([mean * tf.ones((1, 1)), (1 - mean) / 9 * tf.ones((1, 9))], 1)
@@ -69,13 +71,13 @@ def test_batches_that_change_the_answer_are_noticed(export):
         return answer(count, tf.tile(rows, (count, 1)))
 
     save(export, signatures(of_the_batch))
-    with pytest.raises(RunError, match="A batch of . images is not answered"):
+    with pytest.raises(RunError, match="answer to a batch of . images is wrong"):
         list(answers.check(export))
 
 
-def test_bytes_that_are_no_image_must_be_an_error(export):
+def test_invalid_image_bytes_must_raise_an_error(export):
     save(export, signatures())
-    with pytest.raises(RunError, match="no bytes is no image. Expected an error"):
+    with pytest.raises(RunError, match="no bytes is not an image. Expected an error"):
         list(answers.check(export))
 
 
@@ -92,7 +94,7 @@ KINDS = {  # format and mode, as Pillow reads them
 
 
 @pytest.mark.parametrize("channels", augment.DECODABLE)
-def test_images_of_every_kind_are_what_they_say(channels):
+def test_images_have_their_format_and_content(channels):
     pictures = {name: rest for name, *rest in odd_images.pictures(channels)}
     assert set(KINDS) < set(pictures)
     for name, (content, equal, is_lossy) in pictures.items():
@@ -112,14 +114,14 @@ def test_images_of_every_kind_are_what_they_say(channels):
     assert (np.ptp(colour, axis=-1) > 50).all() == (channels == 3)
 
 
-def test_damaged_images_are_no_images():
+def test_damaged_images_cannot_be_decoded():
     for name, content in odd_images.damaged(3):
         with pytest.raises(tf.errors.InvalidArgumentError):
             tf.io.decode_image(content)
         assert name
 
 
-def test_other_format_that_answers_otherwise_is_noticed(export, monkeypatch):
+def test_different_answers_of_another_format_are_detected(export, monkeypatch):
     (export / "model.onnx").touch()
     real = answers.runtimes.load
 
@@ -129,7 +131,7 @@ def test_other_format_that_answers_otherwise_is_noticed(export, monkeypatch):
         return lambda images: np.full((len(images), 10), 0.5, np.float32)
 
     monkeypatch.setattr(answers.runtimes, "load", load)
-    with pytest.raises(RunError, match="onnx answers otherwise than the SavedModel"):
+    with pytest.raises(RunError, match="onnx differs from the SavedModel"):
         list(answers.check(export))
 
 
@@ -149,11 +151,15 @@ def test_card_of_an_older_export_is_refused(export):
         ("saved_model.pb", lambda _: b"", "Expected one graph for serving"),
         ("variables/variables.data-00000-of-00001", lambda b: b[:99], "cannot be load"),
         ("model.onnx", lambda _: b"noise", "cannot be loaded"),
-        ("assets/labels.txt", lambda b: b[2:], "not as its model.json says in labels"),
+        (
+            "assets/labels.txt",
+            lambda b: b[2:],
+            "does not match its model.json in labels",
+        ),
         ("assets.extra/tf_serving_warmup_requests", lambda b: b[9:], "is damaged"),
     ],
 )
-def test_damaged_file_is_named_in_one_line(export, file, change, words):
+def test_damaged_file_is_named_in_the_error(export, file, change, words):
     path = export / file
     path.write_bytes(change(path.read_bytes() if path.exists() else b""))
     with pytest.raises(RunError, match=words):
@@ -166,11 +172,11 @@ def test_damaged_file_is_named_in_one_line(export, file, change, words):
         ("precision", "float8", "KeyError\\('float8'\\)"),
         ("test", True, "Expected a readable"),
         ("preprocessing", {"shape": [float("inf"), 8, 1]}, "OverflowError"),
-        ("class_names", 5, "not as its model.json says in labels"),
-        ("version", 999, "not as its model.json says in the name of its directory"),
+        ("class_names", 5, "does not match its model.json in labels"),
+        ("version", 999, "not match its model.json in the name of its directory"),
     ],
 )
-def test_card_that_does_not_fit_is_refused(export, key, value, words):
+def test_card_that_does_not_match_is_refused(export, key, value, words):
     file = export / "assets" / "model.json"
     file.write_text(json.dumps(json.loads(file.read_text()) | {key: value}))
     with pytest.raises(RunError, match=words):

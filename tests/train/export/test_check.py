@@ -1,4 +1,4 @@
-"""The process in which an export is checked: its limits, and how it ends."""
+"""The process that checks an export: its limits and its exit."""
 
 import time
 
@@ -23,11 +23,11 @@ def huge(images):
 @pytest.mark.parametrize(
     ("images", "limit", "words"),
     [
-        (endless, 10, "takes too long in its .*Expected an end within 10 seconds"),
-        (huge, 600, "fails in its .*ResourceExhausted"),
+        (endless, 10, "takes too long in the part .*Expected at most 10 seconds"),
+        (huge, 600, "fails in the part .*ResourceExhausted"),
     ],
 )
-def test_model_that_takes_too_much_is_refused(tmp_path, images, limit, words):
+def test_model_that_exceeds_limits_is_refused(tmp_path, images, limit, words):
     make(tmp_path / "1", signatures(images))
     with pytest.raises(RunError, match=words):
         list(check.check(tmp_path / "1", time_limit=limit))
@@ -42,15 +42,15 @@ def program(path, text):
 @pytest.mark.parametrize(
     ("end", "words"), [("kill -SEGV $$", "SIGSEGV"), ("exit 3", "exit code 3")]
 )
-def test_end_of_the_process_is_an_error(tmp_path, monkeypatch, end, words):
-    """As where a model makes a runtime crash."""
+def test_crash_of_the_process_is_an_error(tmp_path, monkeypatch, end, words):
+    """As when a model crashes a runtime."""
     crashing = program(tmp_path / "python", f'echo \'{{"part": "loading"}}\'; {end}')
     monkeypatch.setattr(check.sys, "executable", crashing)
-    with pytest.raises(RunError, match=f"ended the process .* in its loading.*{words}"):
+    with pytest.raises(RunError, match=f"ended the process .* 'loading'.*{words}"):
         list(check.check(tmp_path))
 
 
-def test_process_ends_with_who_asked(tmp_path, monkeypatch):
+def test_process_ends_when_the_caller_stops(tmp_path, monkeypatch):
     slow = program(tmp_path / "python", 'echo \'{"line": "a"}\'; exec sleep 600')
     monkeypatch.setattr(check.sys, "executable", slow)
     start, lines = time.monotonic(), check.check(tmp_path)

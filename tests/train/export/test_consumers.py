@@ -1,4 +1,4 @@
-"""Programs that are not ours answer what the Keras model answers."""
+"""Third-party programs give the same answers as the Keras model."""
 
 import csv
 
@@ -15,8 +15,8 @@ IN_TENSORFLOW = ["TensorFlow without Keras", "C program"]
     "name",
     [pytest.param(name, marks=OFTEN.get(name, pytest.mark.long)) for name in NETWORKS],
 )
-def test_every_runtime_answers_as_the_model(name, command, tmp_path):
-    """In a process of its own: converters take gigabytes."""
+def test_every_runtime_agrees_with_the_model(name, command, tmp_path):
+    """Runs in a separate process, because converters take gigabytes."""
     table = tmp_path / "consumers.csv"
     program = ("tests/consumers.py", tmp_path / "exports", table, name)
     command(*program, env={"PYTHONPATH": "."})

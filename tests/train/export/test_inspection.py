@@ -1,4 +1,4 @@
-"""Hostile SavedModels are refused before anything of them is loaded or run."""
+"""Hostile SavedModels are refused before anything in them is loaded or run."""
 
 import os
 
@@ -15,7 +15,7 @@ FILE = "/tmp/file"
 
 
 class Network(tf.Module):
-    """A weight, a loop, a constant that was computed: what honest exports have."""
+    """A weight, a loop and a computed constant, as in honest exports."""
 
     def __init__(self):
         super().__init__()
@@ -37,7 +37,7 @@ def honest(tmp_path_factory):
 
 @pytest.fixture
 def model(honest, tmp_path, monkeypatch):
-    """A function that writes a changed copy; loading it fails the test."""
+    """Returns a function that writes a changed copy. Loading it fails the test."""
 
     def forbidden(*arguments, **options):
         raise AssertionError("it was loaded")
@@ -53,7 +53,7 @@ def model(honest, tmp_path, monkeypatch):
     return write
 
 
-def test_honest_model_is_plain(model):
+def test_honest_model_is_accepted(model):
     assert inspection.require_plain(model(lambda meta_graph: None)) > 10
 
 
@@ -201,7 +201,7 @@ def identity():
 
 @pytest.mark.parametrize("name", HOSTILE)
 def test_hostile_operation_is_refused(name, model):
-    """In a function that nobody calls, as TensorFlow writes it."""
+    """The operation is in a function that is never called, as TensorFlow writes it."""
     with tf.Graph().as_default() as traced:
         HOSTILE[name]()
     graph = traced.as_graph_def()
@@ -212,10 +212,10 @@ def test_hostile_operation_is_refused(name, model):
         added = library.function.add()
         added.signature.name = "hidden"
         added.node_def.extend(graph.node)
-        if name not in {node.op for node in graph.node}:  # no kernel here
+        if name not in {node.op for node in graph.node}:  # no kernel on this machine
             added.node_def.add(name="a", op=name)
 
-    with pytest.raises(RunError, match=rf"not for servers.*\b{name}\b"):
+    with pytest.raises(RunError, match=rf"not allowed.*\b{name}\b"):
         inspection.require_plain(model(change))
     assert name not in operations.IN_FUNCTIONS
 
@@ -331,7 +331,7 @@ def saver_as_a_method(meta_graph):
 
 
 def call_of(meta_graph, name):
-    """The node that a server runs for a signature."""
+    """Returns the node that a server runs for a signature."""
     output = next(iter(meta_graph.signature_def[name].outputs.values()))
     nodes = meta_graph.graph_def.node
     return next(n for n in nodes if n.name == output.name.split(":")[0])
@@ -425,29 +425,32 @@ def function_in_an_attribute(meta_graph):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (saver_by_another_node, "a call of the saver by x"),
+        (saver_by_another_node, "a call to the saver by x"),
         (saver_in_a_signature, "the saver in the signature save"),
         (saver_at_start, "the saver in the collection saved_model_main_op"),
-        (saver_of_a_constant, "another file than it is given"),
-        (saver_with_another_suffix, "another file than it is given"),
-        (saver_with_a_separator, "another file than it is given"),
-        (two_savers_of_one_name, "two of __inference__traced_save"),
+        (saver_of_a_constant, "a file other than the given one"),
+        (saver_with_another_suffix, "a file other than the given one"),
+        (saver_with_a_separator, "a file other than the given one"),
+        (two_savers_of_one_name, "two named __inference__traced_save"),
         (name_for_terminals, r"the asset \\x1b\[2J"),
-        (saver_of_another_input, "another file than it is given"),
+        (saver_of_another_input, "a file other than the given one"),
         (saver_of_a_file_of_its_own, "MergeV2Checkpoints.*SaveV2"),
         (saver_before_restoring, "the saver as input of"),
         (saver_as_a_method, "the saver as a method"),
-        (saver_that_saves_when_it_restores, "not for servers.*MergeV2Checkpoints"),
-        (variable_of_a_constant, "a value that is from no file in __inference"),
-        (variable_that_depends_on_its_place, "not for servers.*Select.*StaticRegex"),
-        (variable_of_itself, "a value that is from no file in __inference"),
+        (saver_that_saves_when_it_restores, "not allowed.*MergeV2Checkpoints"),
+        (variable_of_a_constant, "a value that is not from a file in __inf"),
+        (variable_that_depends_on_its_place, "not allowed.*Select.*StaticRegex"),
+        (variable_of_itself, "a value that is not from a file in __inf"),
         (no_default_signature, "the signature serving_default in one place only"),
         (signature_of_servers_alone, "the signature more in one place only"),
-        (signature_of_another_node, "another computation in the signature serving_d"),
-        (signature_of_an_input, "another computation in the signature serving_default"),
-        (signature_of_another_function, "another computation in the signature serving"),
-        (signature_that_fills_a_variable_first, "another computation in the signature"),
-        (variable_that_is_filled_again, "another computation in the signature"),
+        (signature_of_another_node, "unexpected computation in the signature serv"),
+        (signature_of_an_input, "unexpected computation in the signature serving"),
+        (signature_of_another_function, "unexpected computation in the signature se"),
+        (
+            signature_that_fills_a_variable_first,
+            "unexpected computation in the signature",
+        ),
+        (variable_that_is_filled_again, "unexpected computation in the signature"),
         (initializer_that_does_something, "the initializer NoOp"),
         (initializer, "an object resource"),
         (asset, "the asset ../../etc/passwd"),
@@ -455,10 +458,10 @@ def function_in_an_attribute(meta_graph):
         (registered_class, "an object Own>Class"),
         (queue_runner, "the collection queue_runners"),
         (constant_of_objects, "a constant object x"),
-        (function_in_an_attribute, "a call of WriteFile"),
+        (function_in_an_attribute, "a call to WriteFile"),
     ],
 )
-def test_what_is_no_computation_is_refused(change, words, model):
+def test_graph_beyond_computations_is_refused(change, words, model):
     with pytest.raises(RunError, match=words):
         inspection.require_plain(model(change))
 
@@ -497,10 +500,10 @@ def pipe(path):
         (pipe, "fingerprint.pb"),
     ],
 )
-def test_other_files_are_refused(add, words, model):
+def test_unexpected_files_are_refused(add, words, model):
     path = model(lambda meta_graph: None)
     add(path)
-    with pytest.raises(RunError, match=f"files that no export has.*{words}"):
+    with pytest.raises(RunError, match=f"holds unexpected files.*{words}"):
         inspection.require_plain(path)
 
 
@@ -517,7 +520,7 @@ def of_tensorflow_1(saved):
 
 
 @pytest.mark.parametrize("change", [several, other_tags, of_tensorflow_1])
-def test_graphs_for_others_are_refused(change, honest, tmp_path):
+def test_other_graphs_are_refused(change, honest, tmp_path):
     saved = saved_model_pb2.SavedModel.FromString(honest)
     change(saved)
     (tmp_path / "saved_model.pb").write_bytes(saved.SerializeToString())
@@ -525,8 +528,10 @@ def test_graphs_for_others_are_refused(change, honest, tmp_path):
         inspection.require_plain(tmp_path)
 
 
-def test_directory_without_a_graph_is_no_model(tmp_path):
-    with pytest.raises(RunError, match="is no SavedModel. Expected a saved_model.pb"):
+def test_directory_without_a_graph_is_refused(tmp_path):
+    with pytest.raises(
+        RunError, match="is not a SavedModel. Expected a saved_model.pb"
+    ):
         inspection.require_plain(tmp_path)
 
 
@@ -542,8 +547,8 @@ def test_damaged_or_huge_graphs_are_refused(tmp_path):
         inspection.require_plain(tmp_path)
 
 
-def test_allowed_operations_are_those_of_tensors():
-    """Known to TensorFlow, and without state but for variables and calls."""
+def test_allowed_operations_are_stateless():
+    """TensorFlow defines them, and only variables and calls have state."""
     allowed = operations.IN_FUNCTIONS - operations.CALLS - operations.READS
     assert allowed <= {*dir(tf.raw_ops)}
     graph = tf.Graph()
@@ -565,8 +570,8 @@ def test_allowed_operations_are_those_of_tensors():
         lambda file: tf.print("a", output_stream=f"file://{file}"),
     ],
 )
-def test_nothing_is_written_by_a_check(hostile, tmp_path):
-    """What would write as soon as a model is loaded or called."""
+def test_check_writes_nothing(hostile, tmp_path):
+    """The models would write as soon as they are loaded or called."""
     path, file = tmp_path / "1", tmp_path / "written"
 
     class Hostile(tf.Module):
@@ -576,6 +581,6 @@ def test_nothing_is_written_by_a_check(hostile, tmp_path):
             return images
 
     tf.saved_model.save(Hostile(), str(path))
-    with pytest.raises(RunError, match="not for servers"):
+    with pytest.raises(RunError, match="operations that are not allowed"):
         list(answers.check(path))
     assert os.listdir(tmp_path) == ["1"]

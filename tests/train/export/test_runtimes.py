@@ -1,4 +1,4 @@
-"""Formats of an export: each alone and in every order, from a model nobody called."""
+"""Formats of an export, alone and in every order, from a model never called."""
 
 import keras
 import numpy as np
@@ -11,7 +11,7 @@ SHAPE = (8, 8, 1)
 
 
 def classifier(norm):
-    """As `train.export.image_classifier` builds them: built and never called."""
+    """A model as `train.export.image_classifier` builds it: built but never called."""
     images = keras.Input(SHAPE, dtype="uint8", name="images")
     x = keras.layers.Rescaling(1 / 255, dtype="float32")(images)
     x = keras.layers.Conv2D(4, 3, use_bias=False)(x)
@@ -29,14 +29,14 @@ def attention():
     return an_keras.AttentiveNormalization(3)
 
 
-# Alone; and all of them forwards and backwards, in which each follows each other one.
+# Each format alone, then all forwards and backwards: each one follows every other.
 ORDERS = [(name,) for name in runtimes.OTHERS] + [
     runtimes.OTHERS,
     runtimes.OTHERS[::-1],
 ]
 
 
-# of Keras' and TensorFlow's converters
+# from the converters of Keras and TensorFlow
 @pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")
 @pytest.mark.parametrize("order", ORDERS, ids="-".join)
 def test_formats_are_written_in_every_order(order, tmp_path):
@@ -58,7 +58,7 @@ def test_formats_are_written_in_every_order(order, tmp_path):
         ("int8", an_keras.BatchNormalization),
     ],
 )
-def test_litert_alone_is_quantized(quantization, norm, tmp_path):
+def test_litert_is_quantized(quantization, norm, tmp_path):
     model, samples = classifier(norm), batch(20)
     runtimes.write("litert", model, tmp_path, quantization, samples)
     received = runtimes.load("litert", tmp_path)(samples[:3])

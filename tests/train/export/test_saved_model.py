@@ -1,4 +1,4 @@
-"""What the signatures of exports consist of, in every family of networks."""
+"""Operations in the signatures of exports, for every family of networks."""
 
 import pytest
 import tensorflow as tf
@@ -6,7 +6,7 @@ import tensorflow as tf
 import model_zoo
 from train.export import image_classifier, operations, saved_model
 
-FAMILIES = {  # the smallest network of each, and the pixels that it needs
+FAMILIES = {  # the smallest network of each, and its image size in pixels
     "resnet20_an": 32,
     "resnet50_an": 32,
     "densenet121_an": 32,
@@ -65,7 +65,7 @@ def require_allowed(name, size, fold=True, precision="float32"):
         ("resnet20_bn", True, "mixed_float16"),
     ],
 )
-def test_operations_in_fewer_bits_are_allowed(name, fold, precision):
+def test_operations_in_lower_precision_are_allowed(name, fold, precision):
     require_allowed(name, 8, fold, precision)
 
 

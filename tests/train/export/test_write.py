@@ -37,7 +37,7 @@ def card(version):
     return json.loads((version / "assets" / "model.json").read_text())
 
 
-def test_network_of_the_zoo_is_exported_with_its_preprocessing(tag_export):
+def test_zoo_network_is_exported_with_its_preprocessing(tag_export):
     images = compare.probe_images((28, 28, 1))
     model = model_zoo.create_model(f"{NETWORK}.fashion_mnist")
     expected = model(model_zoo.preprocess_input(images, f"{NETWORK}.fashion_mnist"))
@@ -45,7 +45,7 @@ def test_network_of_the_zoo_is_exported_with_its_preprocessing(tag_export):
     np.testing.assert_allclose(served, expected, atol=1e-5)
 
 
-def test_card_says_what_it_is_and_how_images_are_prepared(tag_export):
+def test_card_describes_the_model_and_its_preprocessing(tag_export):
     described = card(tag_export)
     assert described["model"] == NETWORK and described["weights"] == "fashion_mnist"
     assert described["version"] == 1 and described["folded"] is True
@@ -62,7 +62,7 @@ def test_card_says_what_it_is_and_how_images_are_prepared(tag_export):
     assert described["compared"]["saved_model"] <= 1e-5
 
 
-def test_export_without_test_results_is_checked_all_the_same(tag_export):
+def test_export_without_test_results_is_checked(tag_export):
     lines = list(answers.check(tag_export))
     assert any("batches of 1, 3, 64" in line for line in lines)
     assert lines[-1].startswith("accuracy not compared")
@@ -70,14 +70,14 @@ def test_export_without_test_results_is_checked_all_the_same(tag_export):
 
 @pytest.mark.parametrize(("change", "limit"), [(0, 1e-5), (5e-4, 5e-5), (0.5, 1e-4)])
 def test_exports_may_differ_by_rounding(change, limit):
-    """Also of a network that is sure of one class, or untrained."""
+    """Includes a network that is certain of one class, or untrained."""
     probabilities = np.array([[0.5, 0.5], [0.5 + change, 0.5 - change]])
     allowed = compare.limit(probabilities, "float32")
     np.testing.assert_allclose(allowed, limit, rtol=1e-6)
 
 
 @pytest.mark.parametrize(("own", "limit"), [(0.001, 0.05), (0.1, 0.4)])
-def test_exports_may_differ_more_where_the_model_is_far_from_float32(own, limit):
+def test_exports_of_low_precision_models_may_differ_more(own, limit):
     probabilities = np.array([[0.5, 0.5], [1.0, 0.0]])
     exact = probabilities + [[own, -own], [0, 0]]
     allowed = compare.limit(probabilities, "mixed_bfloat16", exact)
@@ -85,8 +85,8 @@ def test_exports_may_differ_more_where_the_model_is_far_from_float32(own, limit)
 
 
 @pytest.mark.slow
-def test_channels_in_reverse_order_reach_the_network(tmp_path):
-    """As networks of Keras Applications in "caffe" mode take them."""
+def test_network_receives_channels_in_reverse_order(tmp_path):
+    """As for Keras Applications networks in "caffe" mode."""
     name, options = "applications.ANResNet50", {"input_shape": (32, 32, 3)}
     model = model_zoo.create_model(name, classes=3, **options)
     model.save_weights(tmp_path / "net.weights.h5")
@@ -100,7 +100,7 @@ def test_channels_in_reverse_order_reach_the_network(tmp_path):
     np.testing.assert_allclose(exported.standardize(images), expected, atol=1e-4)
 
 
-def test_network_without_its_rescaling_is_exported_with_it(tmp_path):
+def test_network_without_rescaling_is_exported_with_it(tmp_path):
     name = "applications.ANMobileNetV3Small"
     options = {"input_shape": (32, 32, 3), "include_preprocessing": False}
     file = tmp_path / "net.weights.h5"
@@ -121,13 +121,13 @@ def test_network_without_its_rescaling_is_exported_with_it(tmp_path):
         (NETWORK, "fashion_mnist", {"norm_options": 5}, (), "Cannot build resnet20_an"),
         (NETWORK, "fashion_mnist", {"input_shape": (10**9, 9, 1)}, (), "at most 16384"),
         (NETWORK, "fashion_mnist", {"include_top": False}, (), "--options without"),
-        (NETWORK, "DAMAGED", {}, (), "is no .weights.h5 file or is damaged"),
-        ("resnet32_an", "FILE", {}, (), "holds the weights of another network"),
+        (NETWORK, "DAMAGED", {}, (), "is not a .weights.h5 file or is damaged"),
+        ("resnet32_an", "FILE", {}, (), "holds the weights of a network other than"),
         (NETWORK, "HEADLESS", {}, (), "needs a classifier"),
         (NETWORK, "FILE", {}, (), "Expected --labels=FILE with the names of 7 classes"),
     ],
 )
-def test_network_that_cannot_be_exported_says_why(
+def test_network_that_cannot_be_exported_is_refused(
     tmp_path, name, weights, options, labels, words
 ):
     if weights in ("FILE", "HEADLESS", "DAMAGED"):
@@ -154,7 +154,7 @@ def test_network_that_cannot_be_exported_says_why(
     ],
 )
 @pytest.mark.slow
-def test_flags_that_do_not_fit_are_usage_errors(command, arguments, words):
+def test_flags_that_do_not_match_are_usage_errors(command, arguments, words):
     done = command("-m", "train.export", *arguments, expected=2)
     assert words in done.stderr and "Traceback" not in done.stderr
 
@@ -181,8 +181,8 @@ def test_labels_are_the_lines_of_a_file(tmp_path, content, received):
         export_command.read_labels(str(file))
 
 
-def test_answers_to_other_images_are_no_small_difference(of_tag):
-    """Also where all probabilities are close to each other."""
+def test_different_answers_are_detected(of_tag):
+    """Also when all probabilities are close to each other."""
     classifier = of_tag.serving_model(of_tag.model)
     images = compare.probe_images(of_tag.shape)
     for wrong in (255 - images, images[::-1], np.zeros_like(images)):
@@ -192,7 +192,7 @@ def test_answers_to_other_images_are_no_small_difference(of_tag):
                 compare.difference("it", classifier, images, answer, precision)
 
 
-def test_normalization_of_efficientnets_becomes_a_part_of_the_graph():
+def test_normalization_of_efficientnets_becomes_part_of_the_graph():
     images = keras.Input((4, 4, 3))
     layer = keras.layers.Normalization(mean=(1.0, 2.0, 3.0), variance=(4.0, 1.0, 9.0))
     model = keras.Model(images, layer(images))
@@ -215,7 +215,7 @@ def test_missing_package_is_named_before_anything_is_written(
     assert not (tmp_path / "models").exists()
 
 
-def test_format_that_differs_is_refused_and_leaves_nothing(
+def test_format_that_differs_is_refused_without_leftovers(
     of_tag, tmp_path, monkeypatch
 ):
     monkeypatch.setattr(runtimes, "write", lambda *_: None)
@@ -225,7 +225,7 @@ def test_format_that_differs_is_refused_and_leaves_nothing(
     assert list(tmp_path.iterdir()) == []
 
 
-def test_nothing_is_visible_before_its_check(of_tag, tmp_path):
+def test_version_is_invisible_before_its_check(of_tag, tmp_path):
     seen = []
 
     def check(path):
@@ -238,9 +238,9 @@ def test_nothing_is_visible_before_its_check(of_tag, tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_second_export_to_a_directory_waits_for_nobody(of_tag, tmp_path):
-    with pytest.raises(RunError, match="Another process exports to"):
-        lock = cli.lock(tmp_path, "exports to")
+def test_second_export_to_a_directory_fails_at_once(of_tag, tmp_path):
+    with pytest.raises(RunError, match="Another process is exporting to"):
+        lock = cli.lock(tmp_path, "is exporting to")
         write.export(of_tag, tmp_path)
     os.close(lock)
 
@@ -272,7 +272,7 @@ def test_run_is_exported_in_every_format(
 
 
 @pytest.mark.slow
-def test_killed_export_leaves_whole_versions_or_none(
+def test_killed_export_leaves_complete_versions_or_none(
     short_run, command, tmp_path, request
 ):
     rng, out = random.Random(0), tmp_path / "models"
@@ -298,8 +298,8 @@ def test_killed_export_leaves_whole_versions_or_none(
     assert [path.name for path in out.iterdir()] == ["60"]
 
 
-def test_encoded_images_are_fitted_as_the_published_evaluation(of_tag):
-    """Shorter side to 28, the centre of 28: nothing is lost of a square image."""
+def test_encoded_images_are_fitted_as_in_the_published_evaluation(of_tag):
+    """Resizes the shorter side to 28 and crops 28: square images lose nothing."""
     pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 1), dtype=np.uint8)
     fitted = of_tag.fit(tf.io.encode_png(pixels))
     assert fitted.dtype == tf.uint8 and fitted.shape == (28, 28, 1)

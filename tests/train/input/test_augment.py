@@ -26,34 +26,34 @@ def image():
         lambda image, seed: augment.random_flip(image, seed),
     ],
 )
-def test_equal_seeds_give_equal_images_and_others_do_not(image, function):
+def test_images_depend_on_the_seed_only(image, function):
     first = function(image, SEED)
     np.testing.assert_array_equal(first, function(image, SEED))
     others = [function(image, (seed, 0)).numpy() for seed in range(16)]
     assert any(not np.array_equal(first, other) for other in others)
 
 
-def test_image_of_the_right_size_is_left_alone(image):
+def test_image_of_the_right_size_is_unchanged(image):
     fitted = augment.resize_and_crop(image, (13, 17))
     np.testing.assert_array_equal(fitted, tf.cast(image, tf.float32))
 
 
 @pytest.mark.parametrize("shape", [(1, 1), (5, 40), (40, 5), (300, 301)])
-def test_any_image_is_fitted(shape):
+def test_images_of_any_shape_are_fitted(shape):
     image = tf.fill((*shape, 3), tf.constant(200, tf.uint8))
     fitted = augment.resize_and_crop(image, (8, 8))
     assert fitted.shape == (8, 8, 3)
     np.testing.assert_allclose(fitted, 200, atol=1e-3)
 
 
-def test_centre_is_kept():
+def test_centre_is_cropped():
     columns = tf.range(30, dtype=tf.float32)
     image = tf.tile(columns[tf.newaxis, :, tf.newaxis], (10, 1, 1))
     fitted = augment.resize_and_crop(image, (10, 10))
     np.testing.assert_allclose(fitted[0, :, 0], np.arange(10, 20))
 
 
-def test_shift_moves_at_most_so_many_pixels_and_leaves_black():
+def test_shift_is_limited_and_filled_with_black():
     image = tf.ones((8, 8, 1), tf.uint8)
     sums = {
         int(tf.reduce_sum(augment.random_shift(image, 2, (seed, 0))))
@@ -70,7 +70,7 @@ def test_half_of_the_images_are_mirrored(image):
     assert 70 <= sum(flipped) <= 130
 
 
-def test_mixup_mixes_pairs_of_the_batch_with_one_share():
+def test_mixup_mixes_pairs_of_images_with_one_share():
     images = tf.one_hot(tf.range(6), 6)[:, tf.newaxis, tf.newaxis]
     labels = tf.range(6, dtype=tf.int64)
     mixed, own, others, share = augment.mixup(images, labels, 0.2, SEED)
@@ -82,7 +82,7 @@ def test_mixup_mixes_pairs_of_the_batch_with_one_share():
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])
-def test_shares_of_mixup_are_of_the_beta_distribution(alpha):
+def test_mixup_shares_follow_the_beta_distribution(alpha):
     images, labels = tf.zeros((2, 1, 1, 1)), tf.zeros(2, tf.int64)
     shares = tf.function(tf.map_fn)(
         lambda seed: augment.mixup(images, labels, alpha, (seed, 3))[3][0],
@@ -94,8 +94,8 @@ def test_shares_of_mixup_are_of_the_beta_distribution(alpha):
 
 
 @pytest.mark.parametrize("channels", [1, 3])
-def test_part_of_a_jpeg_is_what_cutting_the_decoded_image_gives(channels):
-    """Decoding a part skips the rest of the work, not of the result."""
+def test_part_of_a_jpeg_equals_the_crop_of_the_decoded_image(channels):
+    """Decoding only a part saves work without changing the result."""
     pixels = np.random.default_rng(0).integers(0, 256, (12, 15, channels))
     smooth = tf.image.resize(pixels, (97, 131), "bicubic")
     pixels = tf.saturate_cast(smooth, tf.uint8)

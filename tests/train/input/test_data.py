@@ -1,4 +1,4 @@
-"""The input path: splits, order, exact evaluation, and data that is not right."""
+"""The input pipeline: splits, order, exact evaluation, and unusable data."""
 
 import concurrent.futures
 import dataclasses
@@ -23,7 +23,7 @@ def digits(data_dir):
 
 
 def write_images(directory, count=12, size=(12, 10), classes=("cat", "dog")):
-    """Random images, a different number of pixels each, half of them JPEG."""
+    """Writes random images of different sizes, half of them JPEG."""
     rng = np.random.default_rng(0)
     for name in classes:
         (directory / name).mkdir(parents=True, exist_ok=True)
@@ -41,7 +41,7 @@ def write_images(directory, count=12, size=(12, 10), classes=("cat", "dog")):
 
 
 def write_idx(directory, images, labels, compress=False):
-    """The four idx files; the same images for training and test."""
+    """Writes the four idx files, with the same images for training and test."""
     directory.mkdir(exist_ok=True)
     for prefix in ("train", "t10k"):
         for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
@@ -76,7 +76,7 @@ def test_digits_are_the_scans_of_scikit_learn(digits):
     assert sorted(ours) == sorted(theirs)
 
 
-def test_validation_is_stratified_fixed_and_apart(digits):
+def test_validation_split_is_stratified_and_disjoint(digits):
     train, validation = digits.splits["train"], digits.splits["validation"]
     per_class = np.bincount(validation.labels)
     assert per_class.min() >= 14 and per_class.max() <= 15
@@ -88,7 +88,7 @@ def take(digits, start, stop, seed=0, batch_size=16):
     return [(x.numpy(), y.numpy()) for x, y in batches]
 
 
-def test_order_and_augmentation_are_functions_of_seed_and_step(digits):
+def test_order_and_augmentation_depend_on_seed_and_step_only(digits):
     whole, tail = take(digits, 0, 90), take(digits, 85, 90)
     assert len(whole) == 90
     for (x, y), (x_again, y_again) in zip(whole[85:], tail, strict=True):
@@ -98,7 +98,7 @@ def test_order_and_augmentation_are_functions_of_seed_and_step(digits):
     assert not np.array_equal(np.stack([y for _, y in tail]), [y for _, y in other])
 
 
-def test_an_epoch_holds_every_image_once(data_dir):
+def test_epoch_contains_every_image_once(data_dir):
     plain = dataset.load(config.Data("digits", **PIXELS), str(data_dir))
     count = len(plain.splits["train"])
     batches = pipeline.training_batches(plain, 3, 1, 0, 2 * count)
@@ -115,7 +115,7 @@ def test_an_epoch_holds_every_image_once(data_dir):
 
 
 @pytest.mark.parametrize("batch_size", [1, 64, 355, 1000])
-def test_evaluation_sees_every_image_once_whatever_the_batch(digits, batch_size):
+def test_evaluation_sees_every_image_once_at_any_batch_size(digits, batch_size):
     seen, total = [], 0
     for images, labels, weights in pipeline.evaluation_batches(
         digits, "test", batch_size
@@ -156,7 +156,7 @@ def test_idx_files_become_a_data_set_with_names(tmp_path, data_dir, compress):
     )
 
 
-def test_idx_files_with_other_content_are_another_data_set(tmp_path, data_dir):
+def test_idx_files_with_other_content_are_a_different_data_set(tmp_path, data_dir):
     for value in (0, 255):
         write_idx(tmp_path, np.full((20, 8, 8), value), np.arange(20) % 2)
         loaded = dataset.load(config.Data(f"idx:{tmp_path}"), str(data_dir))
@@ -178,7 +178,7 @@ def test_folder_is_read_and_resized(tmp_path):
     assert images.shape == (4, 8, 8, 3) and labels.shape == (4,)
 
 
-def test_other_contents_under_the_same_paths_have_another_fingerprint(tmp_path):
+def test_fingerprint_depends_on_contents_not_only_on_paths(tmp_path):
     write_images(tmp_path / "train")
     settings = config.Data(f"folder:{tmp_path}", image_size=8)
     before = dataset.load(settings).fingerprint
@@ -188,7 +188,7 @@ def test_other_contents_under_the_same_paths_have_another_fingerprint(tmp_path):
     assert dataset.load(settings).fingerprint != before
 
 
-def test_processes_that_prepare_the_same_data_at_once_take_turns(tmp_path, command):
+def test_concurrent_preparations_of_the_same_data_take_turns(tmp_path, command):
     program = (
         "import sys; from train import config\n"
         "from train.input import dataset\n"
@@ -200,7 +200,7 @@ def test_processes_that_prepare_the_same_data_at_once_take_turns(tmp_path, comma
     assert received[0] == received[1]
 
 
-def test_class_names_are_for_idx_files():
+def test_class_names_are_for_idx_files_only():
     with pytest.raises(UsageError, match="class_names is for idx:DIR only"):
         dataset.load(config.Data("digits", class_names=("a", "b")))
 
@@ -213,7 +213,7 @@ def test_folder_without_test_images_is_split_in_three(tmp_path):
 
 
 def test_prepared_data_set_is_opened_by_name_from_its_files(tmp_path, data_dir, digits):
-    """Ours under another name stands for one of theirs that was prepared before."""
+    """Our data set, renamed, stands for a prepared one of tensorflow-datasets."""
     prepared = data_dir / "digits" / "1.0.0"
     shutil.copytree(prepared, tmp_path / "scans" / "1.0.0")
     for file in (tmp_path / "scans" / "1.0.0").iterdir():
@@ -329,21 +329,21 @@ def four_means(tmp_path):
         ),
         (
             lambda path: config.Data(f"folder:{path}"),
-            "is no folder of images.*Received: no directory",
+            "is not an image folder.*Received: no directory",
         ),
         (lambda path: config.Data(f"folder:{path}/no"), "Expected a directory"),
         (empty_split, "train/cat' holds no images"),
         (empty_class, "train/eel' holds no images"),
-        (unsized_folder, "of one size. Expected .*data.image_size, such as 64"),
+        (unsized_folder, "a single image size. Expected .*data.image_size, such as 64"),
         (four_means, "data.mean must have 1 or 3 values"),
         (lambda path: config.Data(f"idx:{path}"), "Expected train-images-idx3-ubyte"),
-        (cut_idx, "does not hold what its header says"),
+        (cut_idx, "does not match its header"),
         (unnamed_idx, "labels without a name. Expected: up to 1. Received: 2"),
-        (few_images, "has too few images. Expected at least 3 of a class"),
+        (few_images, "has too few images. Expected at least 3 in a class"),
         (one_class, "needs at least two classes"),
-        (two_lines, "names of one line.*do.ng"),
-        (dangling_link, "z.png' is no file.*Received: a link to nothing"),
-        (headless_idx, "is cut short. Expected: 16 bytes of header. Received: 5 bytes"),
+        (two_lines, "single-line UTF-8 names.*do.ng"),
+        (dangling_link, "z.png' is not a file.*Received: a broken link"),
+        (headless_idx, "is truncated. Expected: 16 bytes of header. Received: 5 bytes"),
         (damaged_gzip, "is damaged"),
         (two_sizes_idx, "images of one size"),
         (same_names, "class names that cannot be used.*Received: 'a', 'a'"),
@@ -354,12 +354,12 @@ def four_means(tmp_path):
         ),
     ],
 )
-def test_data_that_cannot_be_used_is_named(tmp_path, data_dir, make, words):
+def test_unusable_data_is_reported(tmp_path, data_dir, make, words):
     with pytest.raises(RunError, match=words):
         dataset.load(make(tmp_path), str(data_dir))
 
 
-def test_unknown_data_set_lists_the_nearest(data_dir):
+def test_unknown_data_set_lists_similar_names(data_dir):
     with pytest.raises(UsageError, match="like .*cifar10.*Received: 'cifar11'"):
         dataset.load(config.Data("cifar11"), str(data_dir))
 
@@ -369,14 +369,14 @@ def test_unknown_version_of_a_data_set_is_a_usage_error(data_dir):
         dataset.load(config.Data("mnist:9.9.9"), str(data_dir))
 
 
-def test_fingerprint_notices_other_labels_and_images(digits):
+def test_fingerprint_depends_on_labels_and_images(digits):
     other = dataclasses.replace(digits, splits={**digits.splits})
     assert other.fingerprint == digits.fingerprint
     other.splits["test"] = digits.splits["test"].take(np.arange(354, -1, -1))
     assert other.fingerprint != digits.fingerprint
 
 
-def test_images_that_have_moved_are_the_same_however_their_place_is_spelled(
+def test_moved_images_are_recognized_however_their_path_is_spelled(
     tmp_path, monkeypatch
 ):
     write_images(tmp_path / "here" / "train")
@@ -386,7 +386,9 @@ def test_images_that_have_moved_are_the_same_however_their_place_is_spelled(
     for name in ("folder:here/", "folder:./here", f"folder:{tmp_path}/here/../here"):
         assert config.Data(name, image_size=8) == before.settings
     (tmp_path / "here").rename(tmp_path / "there")
-    with pytest.raises(RunError, match="Expected a directory.*--data says where to"):
+    with pytest.raises(
+        RunError, match="Expected a directory.*set --data to its new location"
+    ):
         dataset.load_again(before.settings, before.fingerprint, None)
     there = "folder:there"
     moved = dataset.load_again(before.settings, before.fingerprint, None, there)

@@ -15,7 +15,7 @@ from train.input.builders.digits import Digits
 
 @pytest.fixture(scope="module")
 def sharded_dir(tmp_path_factory):
-    """The digits in ten files a split."""
+    """The digits in ten files per split."""
     directory = tmp_path_factory.mktemp("sharded")
     tfds.disable_progress_bar()
     Digits(data_dir=directory).download_and_prepare(
@@ -37,13 +37,13 @@ def in_memory(sharded_dir):
 
 @pytest.fixture
 def small_windows(monkeypatch):
-    """So that epochs, groups of files and windows all end at different places."""
+    """Makes epochs, groups of files and windows all end at different places."""
     monkeypatch.setattr(order, "WINDOW", 50)
     monkeypatch.setattr(order, "FILES_AT_A_TIME", 3)
 
 
 def taken(split, replica=0, replicas=1, batch=10, start=0, stop=20, seed=0):
-    """Positions, encoded images and labels."""
+    """Returns positions, encoded images and labels."""
     share = order.Share(replica, replicas, batch)
     return list(split.training(share, seed, start, stop).as_numpy_iterator())
 
@@ -68,7 +68,7 @@ def test_replicas_share_the_positions_of_a_step(train_split):
     assert one == sorted(both) == list(range(80))
 
 
-def test_replicas_together_take_the_images_of_one_device(in_memory):
+def test_replicas_together_take_the_same_images_as_one(in_memory):
     split = in_memory.splits["train"]
     one = dict((position, image) for position, image, _ in taken(split, stop=8))
     two = taken(split, 0, 2, batch=5, stop=8) + taken(split, 1, 2, batch=5, stop=8)
@@ -77,13 +77,13 @@ def test_replicas_together_take_the_images_of_one_device(in_memory):
 
 @pytest.mark.usefixtures("small_windows")
 @pytest.mark.parametrize("start", [1, 7, 60, 113, 119, 250])
-def test_a_replica_goes_on_at_any_step(train_split, start):
+def test_replica_resumes_at_any_step(train_split, start):
     whole = taken(train_split, 1, 2, stop=start + 4)
     assert taken(train_split, 1, 2, start=start, stop=start + 4) == whole[start * 10 :]
 
 
 @pytest.mark.usefixtures("small_windows")
-def test_files_hold_every_image_once_an_epoch_in_a_new_order(sharded):
+def test_every_epoch_takes_all_images_of_the_files_in_a_new_order(sharded):
     split = sharded.splits["train"]
     count = len(split)
     both = images(taken(split, batch=1, stop=2 * count))
@@ -91,7 +91,7 @@ def test_files_hold_every_image_once_an_epoch_in_a_new_order(sharded):
     stored = split.evaluation(order.Share(0, 1, 1)).as_numpy_iterator()
     assert sorted(first) == sorted(second) == sorted(image for image, _, _ in stored)
     shared = {*first[: count // 2]} & {*second[: count // 2]}
-    assert len(shared) < 0.8 * (count // 2)  # other files come first
+    assert len(shared) < 0.8 * (count // 2)  # different files come first
     assert images(taken(split, seed=1)) != images(taken(split, seed=0))
 
 
@@ -123,7 +123,7 @@ def test_labels_come_with_their_images(in_memory, sharded):
     assert labelled <= first
 
 
-def test_last_files_are_put_aside_for_validation(sharded):
+def test_last_files_are_set_aside_for_validation(sharded):
     sizes = {name: len(split) for name, split in sharded.splits.items()}
     assert len(sharded.splits["validation"].paths) == 2
     assert sizes["train"] + sizes["validation"] == 1442
@@ -139,7 +139,7 @@ def test_more_replicas_than_files_are_refused(sharded):
         taken(sharded.splits["train"], replicas=9)
 
 
-def test_files_that_are_missing_are_named(sharded, sharded_dir, tmp_path):
+def test_missing_files_are_reported(sharded, sharded_dir, tmp_path):
     path = sharded.splits["test"].paths[3]
     tf.io.gfile.rename(path, f"{tmp_path}/aside")
     try:
@@ -149,7 +149,7 @@ def test_files_that_are_missing_are_named(sharded, sharded_dir, tmp_path):
         tf.io.gfile.rename(f"{tmp_path}/aside", path)
 
 
-def test_fingerprints_tell_splits_apart(sharded, in_memory):
+def test_splits_have_different_fingerprints(sharded, in_memory):
     prints = [
         split.fingerprint()
         for loaded in (sharded, in_memory)
@@ -158,7 +158,7 @@ def test_fingerprints_tell_splits_apart(sharded, in_memory):
     assert len({*prints}) == 6
 
 
-def test_carving_never_takes_the_last_image_of_a_class():
+def test_carving_leaves_an_image_of_every_class():
     labels = np.array([0, 1, 1, 2, 2, 2])
     split = order.IndexedSplit(tf.constant([b"%d" % i for i in range(6)]), labels)
     kept, aside = split.carve(0.5)

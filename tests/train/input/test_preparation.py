@@ -1,4 +1,4 @@
-"""Getting a data set ready: checks before, checks after, and starting again."""
+"""Preparation of data sets: checks before and after, and restarts."""
 
 import collections
 import fcntl
@@ -35,7 +35,7 @@ preparation.prepare("paper_scans", os.environ["DIRECTORY"], None)
 
 
 class PaperScans(Digits):
-    """Ours, registered under another name, stands for one of theirs."""
+    """Our data set under another name stands for one of tensorflow-datasets."""
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +56,7 @@ def imagenet(directory):
 
 
 def write_archives(directory, **other_sizes):
-    """Files without content, of the sizes of the archives."""
+    """Writes files of zeros with the sizes of the archives."""
     directory.mkdir(parents=True, exist_ok=True)
     for name, size in {**checks.ARCHIVES["imagenet2012"], **other_sizes}.items():
         if size:
@@ -80,7 +80,7 @@ def write_images(directory, classes=("cat", "dog"), count=10):
             (directory / name / f"{i}.png").write_bytes(encoded)
 
 
-def test_command_prepares_digits_and_says_how_to_train(tmp_path, command):
+def test_command_prepares_digits_and_shows_how_to_train(tmp_path, command):
     flags = ["--data=digits", f"--data_dir={tmp_path}"]
     lines = command("-m", "train.prepare", *flags).stdout.splitlines()
     assert lines[-1] == f"train with: {' '.join(flags)}"
@@ -100,28 +100,26 @@ def test_command_without_archives_fails_and_writes_nothing(tmp_path, command):
     assert not list(tmp_path.iterdir())
 
 
-def test_unknown_name_is_a_usage_error_with_near_names(tmp_path):
+def test_unknown_name_is_a_usage_error_with_similar_names(tmp_path):
     with pytest.raises(UsageError, match="like imagenet2012"):
         preparation.prepare("imagnet2012", str(tmp_path), None)
 
 
-def test_data_set_without_classes_is_refused_before_anything_else(
-    tmp_path, monkeypatch
-):
+def test_data_set_without_classes_is_refused_first(tmp_path, monkeypatch):
     limit_space(monkeypatch, 0)
-    with pytest.raises(RunError, match="lfw is no data set for classification"):
+    with pytest.raises(RunError, match="lfw is not a classification data set"):
         preparation.prepare("lfw", str(tmp_path), None)
     assert not list(tmp_path.iterdir())
 
 
-def test_prepared_data_set_has_its_splits_reported(prepared, capsys):
+def test_splits_of_a_prepared_data_set_are_reported(prepared, capsys):
     preparation.prepare("paper_scans", str(prepared), None)
     output = capsys.readouterr().out
     assert "paper_scans was prepared before" in output
     assert "preparing" not in output and "355 images         1 files" in output
 
 
-def test_missing_shard_is_named(copy):
+def test_missing_shard_is_reported(copy):
     (shard,) = copy.rglob("*-test.tfrecord*")
     shard.unlink()
     with pytest.raises(RunError, match=f"{shard.name} is missing.*Received: none"):
@@ -129,22 +127,22 @@ def test_missing_shard_is_named(copy):
 
 
 @pytest.mark.parametrize("missing", [1, 5000])
-def test_shard_that_was_cut_short_is_named(copy, missing):
+def test_truncated_shard_is_reported(copy, missing):
     (shard,) = copy.rglob("*-train.tfrecord*")
     os.truncate(shard, shard.stat().st_size - missing)
-    words = f"{shard.name} is missing or cut short. Expected: 1442 images. Received: 1"
+    words = f"{shard.name} is missing or truncated. Expected: 1442 images. Received: 1"
     with pytest.raises(RunError, match=words):
         preparation.prepare("paper_scans", str(copy), None)
 
 
-def test_directory_without_its_description_is_not_taken_for_prepared(copy):
+def test_directory_without_dataset_info_is_not_prepared(copy):
     (info,) = copy.rglob("dataset_info.json")
     info.unlink()
     with pytest.raises(RunError, match="holds no prepared data set.*features.json"):
         preparation.prepare("paper_scans", str(copy), None)
 
 
-def test_whole_archives_are_accepted(tmp_path):
+def test_complete_archives_are_accepted(tmp_path):
     write_archives(tmp_path)
     checks.check_archives(imagenet(tmp_path), tmp_path)
 
@@ -157,15 +155,13 @@ def test_whole_archives_are_accepted(tmp_path):
         (TEST, 13685311488, f"{TEST} no bytes. Received: {TEST} 13685311488 bytes"),
     ],
 )
-def test_archive_of_another_size_is_named(tmp_path, name, size, words):
+def test_archive_of_the_wrong_size_is_reported(tmp_path, name, size, words):
     write_archives(tmp_path, **{name: size})
     with pytest.raises(RunError, match=words):
         checks.check_archives(imagenet(tmp_path), tmp_path)
 
 
-def test_unknown_archives_are_asked_for_in_the_words_of_the_data_set(
-    tmp_path, monkeypatch
-):
+def test_error_for_missing_archives_quotes_the_instructions(tmp_path, monkeypatch):
     monkeypatch.setattr(PaperScans, "MANUAL_DOWNLOAD_INSTRUCTIONS", INSTRUCTIONS)
     words = "Received: none. Ask the library for the paper."
     with pytest.raises(RunError, match=words):
@@ -173,7 +169,7 @@ def test_unknown_archives_are_asked_for_in_the_words_of_the_data_set(
     assert not list(tmp_path.iterdir())
 
 
-def test_archives_arrive_at_the_data_set(tmp_path, monkeypatch):
+def test_builder_receives_the_archives(tmp_path, monkeypatch):
     monkeypatch.setattr(PaperScans, "MANUAL_DOWNLOAD_INSTRUCTIONS", INSTRUCTIONS)
     generators, seen = PaperScans._split_generators, []
 
@@ -193,7 +189,7 @@ def test_archives_arrive_at_the_data_set(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("gib", [144.1, 143.9])
-def test_imagenet_needs_space_as_large_as_its_archives(tmp_path, monkeypatch, gib):
+def test_imagenet_needs_as_much_space_as_its_archives(tmp_path, monkeypatch, gib):
     limit_space(monkeypatch, gib)
     directory = tmp_path / "not" / "yet"
     needed = checks.needed_space(imagenet(directory))
@@ -205,7 +201,7 @@ def test_imagenet_needs_space_as_large_as_its_archives(tmp_path, monkeypatch, gi
             checks.check_space(directory, needed)
 
 
-def test_download_needs_space_twice_but_for_what_is_there(tmp_path):
+def test_download_needs_twice_its_size_minus_existing_files(tmp_path):
     builder = tfds.builder("cifar10", data_dir=str(tmp_path))
     (archive,) = [info.size for info in builder.url_infos.values()]
     assert checks.needed_space(builder) == 2 * archive
@@ -214,21 +210,19 @@ def test_download_needs_space_twice_but_for_what_is_there(tmp_path):
     assert checks.needed_space(builder) == 2 * archive - 1000
 
 
-def test_size_of_one_configuration_of_many_is_unknown(tmp_path):
+def test_size_of_one_of_many_configurations_is_unknown(tmp_path):
     builder = tfds.builder("imagenette", data_dir=str(tmp_path))
     assert builder.url_infos and checks.needed_space(builder) == 0
 
 
-def test_lack_of_space_stops_before_anything_is_written(tmp_path, monkeypatch):
+def test_nothing_is_written_if_space_is_insufficient(tmp_path, monkeypatch):
     asked = limit_space(monkeypatch, 0.1)
     with pytest.raises(RunError, match="Expected 0.3 GiB. Received: 0.1 GiB"):
         preparation.prepare("cifar10", str(tmp_path), None)
     assert asked == [tmp_path] and not list(tmp_path.iterdir())
 
 
-def test_remains_of_a_killed_preparation_count_as_free_and_are_kept_until_needed(
-    tmp_path, monkeypatch
-):
+def test_leftovers_count_as_free_space_and_are_kept_until_needed(tmp_path, monkeypatch):
     limit_space(monkeypatch, 0.1)
     remains = tmp_path / "cifar10" / "incomplete.ABC123_3.0.2"
     remains.mkdir(parents=True)
@@ -239,7 +233,7 @@ def test_remains_of_a_killed_preparation_count_as_free_and_are_kept_until_needed
     assert remains.exists()
 
 
-def test_killed_preparation_starts_again_and_leaves_nothing(tmp_path, command):
+def test_killed_preparation_restarts_without_leftovers(tmp_path, command):
     environment = {"DIRECTORY": str(tmp_path)}
     command("-c", KILLED_ONCE, env={**environment, "KILL": "1"}, expected=-9)
     (remains,) = (tmp_path / "paper_scans").iterdir()
@@ -255,7 +249,7 @@ def test_two_processes_do_not_prepare_the_same_data_set(tmp_path):
     descriptor = os.open(remains.parent, os.O_RDONLY)
     fcntl.flock(descriptor, fcntl.LOCK_EX)
     try:
-        with pytest.raises(RunError, match="Another process prepares a data set"):
+        with pytest.raises(RunError, match="Another process is preparing a data set"):
             preparation.prepare("paper_scans", str(tmp_path), None)
     finally:
         os.close(descriptor)
@@ -272,7 +266,7 @@ def test_two_processes_do_not_prepare_the_same_data_set(tmp_path):
         tf.errors.ResourceExhaustedError(None, None, "no such host"),
     ],
 )
-def test_failed_preparation_is_one_line(tmp_path, monkeypatch, failure):
+def test_failed_preparation_is_reported_on_one_line(tmp_path, monkeypatch, failure):
     def fail(self, dl_manager):
         raise failure
 
@@ -293,7 +287,7 @@ def test_folder_is_decoded_and_reported(tmp_path, capsys):
     assert flags == f"train with: --data=folder:{tmp_path}"
 
 
-def test_damaged_image_of_a_folder_is_named(tmp_path):
+def test_damaged_image_in_a_folder_is_reported(tmp_path):
     write_images(tmp_path / "train")
     (tmp_path / "train" / "dog" / "3.png").write_bytes(b"no picture")
     with pytest.raises(RunError, match="1 damaged: .*train/dog/3.png"):

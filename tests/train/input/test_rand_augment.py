@@ -1,4 +1,4 @@
-"""RandAugment: drawn from the seed alone."""
+"""RandAugment depends only on the seed."""
 
 import collections
 
@@ -20,7 +20,7 @@ def image():
 
 
 def test_operations_with_a_level_do_nothing_at_level_0(image):
-    """Autocontrast and equalize have none."""
+    """Autocontrast and equalize have no level."""
     assert len(rand_augment.operations()) == COUNT
     changed = [
         number
@@ -30,7 +30,7 @@ def test_operations_with_a_level_do_nothing_at_level_0(image):
     assert changed == [1, 2]
 
 
-def test_operations_grow_with_the_level_in_both_directions(image):
+def test_operations_get_stronger_with_the_level_in_both_directions(image):
     def distance(operation, level, sign):
         changed = operation(image, level, sign)
         assert changed.shape == image.shape and changed.dtype == tf.uint8
@@ -78,4 +78,4 @@ def test_operations_are_drawn_equally_often(image, monkeypatch):
             counts[pair[turn]] += count
         assert sorted(counts) == list(range(COUNT))
         assert 65 <= min(counts.values()) and max(counts.values()) <= 140
-    assert len(pairs) > 180  # of 196: the two are drawn apart
+    assert len(pairs) > 180  # of 196: the two are drawn independently

@@ -1,4 +1,4 @@
-"""Data sets by name, each as a builder of tensorflow-datasets."""
+"""Data sets by name, each as a tensorflow-datasets builder."""
 
 import contextlib
 import difflib
@@ -20,14 +20,14 @@ from train.input.builders.idx import Idx
 def create_builder(
     settings: config.Data, data_dir: str | None
 ) -> tfds.core.DatasetBuilder:
-    """The builder of a recipe's data set, prepared to be read.
+    """Returns the builder of a recipe's data set, prepared to be read.
 
-    What is embedded or lies in files of its own is prepared here. The data sets of
-    tensorflow-datasets must have been prepared: training downloads nothing.
+    Embedded data sets and those in files of their own are prepared here. The data sets
+    of tensorflow-datasets must have been prepared: training downloads nothing.
 
     Raises:
-        UsageError: there is no data set of this name.
-        RunError: it is not prepared, or its files are missing or damaged.
+        UsageError: If there is no data set of this name.
+        RunError: If it is not prepared, or its files are missing or damaged.
     """
     if settings.name != settings.name.encode(errors="replace").decode():
         raise UsageError(f"Expected --data in UTF-8. Received: {settings.name!r}.")
@@ -54,34 +54,34 @@ def create_builder(
         return builder
     parent = pathlib.Path(builder.data_dir).parent
     parent.mkdir(parents=True, exist_ok=True)
-    with cli.waiting_lock(parent):  # other workers may prepare the same
+    with cli.waiting_lock(parent):  # other workers may prepare the same data set
         checks.remove_remains(builder)
         builder = create(data_dir=data_dir)
         if not builder.info.splits:
             print(f"preparing {settings.name} in {builder.data_dir}", flush=True)
             tfds.disable_progress_bar()
-            with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download
+            with contextlib.redirect_stdout(io.StringIO()):  # it reports a download
                 builder.download_and_prepare()
     return builder
 
 
 def is_local(name: str) -> bool:
-    """Whether it is `digits`, `idx:DIR` or `folder:DIR`: nothing has to be fetched."""
+    """Whether it is `digits`, `idx:DIR` or `folder:DIR`, with nothing to download."""
     return name == "digits" or name.startswith(config.DIRECTORIES)
 
 
 def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
-    """The builder of a data set of tensorflow-datasets, prepared or not.
+    """Returns the builder of a tensorflow-datasets data set, prepared or not.
 
     Raises:
-        UsageError: there is no data set of this name.
+        UsageError: If there is no data set of this name.
     """
     names = tfds.list_builders()
     base = name.split("/")[0].split(":")[0]
     location = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     if base not in names and not os.path.isdir(location / base):
         near = difflib.get_close_matches(name, [*names, "digits"], n=4)
-        expected = "digits, idx:DIR, folder:DIR or a name of tensorflow-datasets"
+        expected = "digits, idx:DIR, folder:DIR or a tensorflow-datasets name"
         if near:
             expected += f" like {', '.join(near)}"
         raise UsageError(f"Unknown data set. Expected {expected}. Received: {name!r}.")
@@ -94,7 +94,7 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
         ValueError,
     ) as error:
         raise UsageError(f"Cannot open data set {name!r}: {error}") from error
-    except RuntimeError as error:  # of a cloud that does not answer
+    except RuntimeError as error:  # cloud storage does not respond
         raise RunError(f"Cannot open data set {name!r}: {error}") from error
 
 

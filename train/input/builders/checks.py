@@ -1,4 +1,4 @@
-"""What a data set needs before it is prepared, and after."""
+"""Checks of a data set before and after it is prepared."""
 
 import collections
 import pathlib
@@ -13,25 +13,25 @@ import tensorflow_datasets as tfds
 
 from train.cli import RunError
 
-# Bytes of what must be in manual_dir. 0: must not be there.
+# Bytes of the files that must be in manual_dir. 0: the file must not be there.
 ARCHIVES = {
     "imagenet2012": {
         "ILSVRC2012_img_train.tar": 147_897_477_120,
         "ILSVRC2012_img_val.tar": 6_744_924_160,
-        "ILSVRC2012_img_test.tar": 0,  # without labels: training refuses such a split
+        "ILSVRC2012_img_test.tar": 0,  # has no labels: training refuses such a split
     }
 }
 GIB = 2**30
 RECORD = 16  # bytes around a record in a TFRecord file
-UNUSABLE = ("Cc", "Cs", "Zl", "Zp")  # control, no UTF-8, ends of lines
+UNUSABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, not UTF-8, line ends
 USABLE_NAMES = (
-    "names of one line without control characters, in UTF-8, that differ in more than "
-    "white space around them and the form of their accents"
+    "single-line UTF-8 names without control characters, that differ in more than "
+    "surrounding white space and the form of their accents"
 )
 
 
 def unusable_names(names: Sequence[str]) -> list[str]:
-    """Class names that are not `USABLE_NAMES`: labels.txt could not tell them apart."""
+    """Returns class names that are not `USABLE_NAMES`: ambiguous in labels.txt."""
 
     def look(name):
         return unicodedata.normalize("NFC", name).strip()
@@ -47,10 +47,10 @@ def unusable_names(names: Sequence[str]) -> list[str]:
 
 
 def check_class_names(names: Sequence[str], source: str) -> None:
-    """That names can be used as those of classes.
+    """Checks that names can be used as class names.
 
     Raises:
-        RunError: some cannot.
+        RunError: If some cannot.
     """
     if odd := unusable_names(names):
         raise RunError(
@@ -60,10 +60,10 @@ def check_class_names(names: Sequence[str], source: str) -> None:
 
 
 def check_archives(builder: tfds.core.DatasetBuilder, manual_dir: pathlib.Path) -> None:
-    """That the archives which the user has to download are there, whole.
+    """Checks that the archives that the user has to download are there and complete.
 
     Raises:
-        RunError: an archive is missing, of another size, or must not be there.
+        RunError: If an archive is missing, has the wrong size, or must not be there.
     """
     if not builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
         return
@@ -78,19 +78,20 @@ def check_archives(builder: tfds.core.DatasetBuilder, manual_dir: pathlib.Path) 
         )
         instructions = textwrap.shorten(builder.MANUAL_DOWNLOAD_INSTRUCTIONS, 300)
         raise RunError(
-            f"{builder.name} lacks archives in --manual_dir={manual_dir}. Expected: "
-            f"{expected or 'files'}. Received: {received or 'none'}. {instructions}"
+            f"{builder.name} is missing archives in --manual_dir={manual_dir}. "
+            f"Expected: {expected or 'files'}. Received: {received or 'none'}. "
+            f"{instructions}"
         )
 
 
 def needed_space(builder: tfds.core.DatasetBuilder) -> int:
-    """Bytes of what is still to be downloaded and of the prepared files; 0: unknown.
+    """Returns bytes still to download plus those of the prepared files; 0: unknown.
 
     Prepared images are about as large as their archives.
     """
     if builder.name in ARCHIVES:
         return sum(ARCHIVES[builder.name].values())
-    if builder.builder_config:  # the list of downloads is that of all configurations
+    if builder.builder_config:  # downloads are listed for all configurations
         return 0
     archives = sum(info.size for info in (builder.url_infos or {}).values())
     if builder.MANUAL_DOWNLOAD_INSTRUCTIONS:
@@ -100,10 +101,10 @@ def needed_space(builder: tfds.core.DatasetBuilder) -> int:
 
 
 def check_space(directory: pathlib.Path, needed: int, removable: int = 0) -> None:
-    """That a directory, which need not exist, has space for so many bytes.
+    """Checks that a directory, which need not exist, has space for `needed` bytes.
 
     Raises:
-        RunError: there is less, even after removing what can be removed.
+        RunError: If there is less, even after removing `removable` bytes.
     """
     parent = next(path for path in (directory, *directory.parents) if path.is_dir())
     free = shutil.disk_usage(parent).free + removable
@@ -115,10 +116,10 @@ def check_space(directory: pathlib.Path, needed: int, removable: int = 0) -> Non
 
 
 def check_shards(builder: tfds.core.DatasetBuilder) -> None:
-    """That the files of a prepared data set are there, whole.
+    """Checks that the files of a prepared data set are there and complete.
 
     Raises:
-        RunError: a file is missing or cut short.
+        RunError: If a file is missing or truncated.
     """
     for split in builder.info.splits.values():
         paths = [pathlib.Path(path) for path in split.filepaths]
@@ -135,19 +136,19 @@ def check_shards(builder: tfds.core.DatasetBuilder) -> None:
 
 
 def remains(builder: tfds.core.DatasetBuilder) -> list[pathlib.Path]:
-    """Directories of preparations that were killed, or are going on."""
+    """Returns directories of preparations that were killed, or are still running."""
     path = pathlib.Path(builder.data_dir)
     return list(path.parent.glob(f"incomplete.*_{path.name}"))
 
 
 def remove_remains(builder: tfds.core.DatasetBuilder) -> None:
-    """Of preparations that were killed; who calls it has the lock on the directory."""
+    """Removes leftovers of killed preparations; the caller must hold the lock."""
     for directory in remains(builder):
         shutil.rmtree(directory)
 
 
 def size(path: pathlib.Path) -> int:
-    """Bytes of a file, or of all files below a directory; 0 of what is not there."""
+    """Returns the bytes of a file, or of all files below a directory; 0 if missing."""
     if path.is_dir():
         return sum(map(size, path.iterdir()))
     return path.stat().st_size if path.is_file() else 0
@@ -155,6 +156,6 @@ def size(path: pathlib.Path) -> int:
 
 def _damaged(path, expected, received):
     return RunError(
-        f"{path} is missing or cut short. Expected: {expected}. Received: {received}. "
+        f"{path} is missing or truncated. Expected: {expected}. Received: {received}. "
         f"Remove {path.parent} and prepare it again."
     )

@@ -1,4 +1,4 @@
-"""The handwritten digits that travel inside scikit-learn."""
+"""The handwritten digits that are included in scikit-learn."""
 
 import numpy as np
 import sklearn.datasets
@@ -8,7 +8,7 @@ import tensorflow_datasets as tfds
 class Digits(tfds.core.GeneratorBasedBuilder):
     """1,797 real scans of handwritten digits, 8x8x1 uint8, from the UCI repository.
 
-    scikit-learn holds them as counts of ink from 0 to 16, here scaled to 0 to 255.
+    scikit-learn stores them as ink counts from 0 to 16, here scaled to 0 to 255.
     Every fifth scan of each class is a test image.
     """
 

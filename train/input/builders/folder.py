@@ -17,14 +17,14 @@ from train.input.order import VALIDATION_NAMES
 
 SPLITS = ("train", "test", *VALIDATION_NAMES)
 SUFFIXES = (".jpg", ".jpeg", ".jpe", ".jfif", ".png")
-USED = ("JPEG", "PNG")  # what the signature `image_bytes` of an export promises to take
+USED = ("JPEG", "PNG")  # what the signature `image_bytes` of an export accepts
 KINDS = re.compile(  # by the first bytes of a file
     rb"(?P<JPEG>\xff\xd8\xff)|(?P<PNG>\x89PNG\r\n\x1a\n)|(?P<GIF>GIF8[79]a)"
     rb"|(?P<BMP>BM....\0{4})|(?P<WebP>RIFF....WEBP)|(?P<TIFF>II\*\0|MM\0\*)"
     rb"|(?P<HEIF>....ftyp(heic|heix|mif1|msf1|avif|avis))",
     re.DOTALL,
 )
-OF_SYSTEMS = (  # hidden, though their names begin with no dot
+OF_SYSTEMS = (  # hidden, though their names do not start with a dot
     "$recycle.bin",
     "@eadir",
     "__macosx",
@@ -39,19 +39,19 @@ PIXELS = 2**29 // 3  # half a GiB in colour; Pillow's limit
 class Folder(tfds.core.DatasetBuilder, skip_registration=True):
     """A folder of images.
 
-    A file is an image by its first bytes, not by its name. Folders inside of a class
-    belong to it. What is hidden is left out, and so are files that are no JPEG or PNG.
+    Images are recognized by their first bytes, not by their names. Folders inside a
+    class belong to it. Hidden files, and files other than JPEG or PNG, are left out.
 
     Args:
-        directory: holds `train`, and if there are any `test` and `validation`, `val`
-            or `valid`; in each the same directories, one for each class.
+        directory: Directory with `train` and optionally `test` and `validation`, `val`
+            or `valid`. Each has the same directories, one for each class.
 
     Attributes:
-        files: paths (bytes) and labels by split, in an order that is always the same.
-        left_out: numbers and kinds of the files that are no part of it, in words.
+        files: Paths (bytes) and labels by split, in an order that is always the same.
+        left_out: Numbers and kinds of the files that are not part of it, as text.
 
     Raises:
-        RunError: something in the folder is not as expected; the message names it.
+        RunError: If something in the folder is not as expected; the message names it.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -109,11 +109,11 @@ class Folder(tfds.core.DatasetBuilder, skip_registration=True):
 
 
 class _Reader:
-    """Looks at every directory once, and at the first bytes of every file.
+    """Reads every directory once, and the first bytes of every file.
 
     Attributes:
-        left_out: how many files of which kind are not used.
-        sizes: bytes of the images of a split.
+        left_out: Number of unused files by kind.
+        sizes: Bytes of the images by split.
     """
 
     def __init__(self, directory):
@@ -122,7 +122,7 @@ class _Reader:
         self._seen, self._split_of, self._damaged = {}, {}, []
 
     def images(self) -> dict[str, dict[str, list[str]]]:
-        """Paths by split and class."""
+        """Returns paths by split and class."""
         splits = self._splits()
         classes = {split: self._classes(path) for split, path in splits.items()}
         if not classes["train"]:
@@ -144,7 +144,7 @@ class _Reader:
                     if lacking
                 )
                 raise RunError(
-                    f"{self.directory} has other classes in {split} than in train. "
+                    f"{self.directory} has different classes in {split} and in train. "
                     f"Expected the same. Received: {'; '.join(received)}."
                 )
         found = {
@@ -175,9 +175,9 @@ class _Reader:
         if unknown or len(validation) > 1 or "train" not in splits:
             received = ", ".join(map(repr, unknown[:5] or validation or sorted(splits)))
             raise RunError(
-                f"{self.directory} is no folder of images. Expected directories train "
-                f"and, if there are any, test and one of {', '.join(VALIDATION_NAMES)},"
-                f" and no other. Received: {received or 'no directory'}."
+                f"{self.directory} is not an image folder. Expected the directory "
+                f"train, optionally test and one of {', '.join(VALIDATION_NAMES)}, and "
+                f"no others. Received: {received or 'no directory'}."
             )
         return {split: splits[split] for split in SPLITS if split in splits}
 
@@ -213,8 +213,8 @@ class _Reader:
         key = status.st_dev, status.st_ino
         if key in self._seen:
             raise RunError(
-                f"{self._seen[key]!r} and {directory!r} are one directory. Expected "
-                "every image once. Received: a link."
+                f"{self._seen[key]!r} and {directory!r} are the same directory. "
+                "Expected each image only once. Received: a link."
             )
         self._seen[key] = directory
         with os.scandir(directory) as entries:
@@ -225,7 +225,7 @@ class _Reader:
                     yield entry
 
     def _image_size(self, split, entry):
-        """Bytes of an image; 0 of a file that is none."""
+        """Returns the bytes of an image, or 0 if the file is not an image."""
         _require_file(entry)
         begin, status = _begin(entry)
         known = KINDS.match(begin)
@@ -234,8 +234,8 @@ class _Reader:
             other, path = self._split_of.setdefault(key, (split, entry.path))
             if other != split:
                 raise RunError(
-                    f"{path!r} and {entry.path!r} are one file. Expected an image in "
-                    "one split only. Received: a link."
+                    f"{path!r} and {entry.path!r} are the same file. Expected "
+                    "each image in only one split. Received: a link."
                 )
             return status.st_size
         suffix = _suffix(entry)
@@ -251,17 +251,17 @@ class _Reader:
 
 
 def check_images(directory: str, paths: list[bytes]) -> np.ndarray:
-    """Reads and decodes every image once, to name the damaged ones before training.
+    """Reads and decodes every image once, to report damaged ones before training.
 
     Args:
-        directory: of the data set, for the message.
-        paths: of the files.
+        directory: Directory of the data set, for the message.
+        paths: Paths of the files.
 
     Returns:
-        sha256 of each file, (N, 32) uint8.
+        The sha256 of each file, (N, 32) uint8.
 
     Raises:
-        RunError: an image cannot be decoded.
+        RunError: If an image cannot be decoded.
     """
 
     def decode(path):
@@ -295,7 +295,7 @@ def check_images(directory: str, paths: list[bytes]) -> np.ndarray:
 
 
 def _begin(entry) -> tuple[bytes, os.stat_result]:
-    """The first bytes of a file, which may become a pipe at any time."""
+    """Reads the first bytes of a file, which may become a pipe at any time."""
     descriptor = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         return os.read(descriptor, 16), os.fstat(descriptor)
@@ -310,13 +310,13 @@ def _suffix(entry):
 def _require_file(entry):
     if not entry.is_file():
         if entry.is_dir():
-            received = "a directory that is named like an image"
+            received = "a directory named like an image"
         elif os.path.exists(entry.path):
             received = "a pipe, a socket or a device"
         else:
-            received = "a link to nothing"
+            received = "a broken link"
         raise RunError(
-            f"{entry.path!r} is no file. Expected image files or links to them. "
+            f"{entry.path!r} is not a file. Expected image files or links to them. "
             f"Received: {received}."
         )
 
@@ -324,7 +324,7 @@ def _require_file(entry):
 def _unreadable(directory, paths):
     paths = sorted(paths)
     return RunError(
-        f"{directory} has images that cannot be read. Expected JPEG or PNG of less "
-        f"than {PIXELS:,} pixels. Received: {len(paths)} damaged: "
+        f"{directory} has images that cannot be read. Expected JPEG or PNG files with "
+        f"fewer than {PIXELS:,} pixels. Received: {len(paths)} damaged: "
         f"{', '.join(map(repr, paths[:5]))}."
     )

@@ -20,14 +20,14 @@ FILES = {
     "test": ("t10k-images-idx3-ubyte", "t10k-labels-idx1-ubyte"),
 }
 UNSIGNED_BYTE = 8  # type code in the third byte of the header
-DEFLATE = 1032  # bytes that one of a gzipped file becomes at most
+DEFLATE = 1032  # maximum number of bytes from one byte of a gzipped file
 
 
 def read_shape(path: pathlib.Path, rank: int) -> tuple[int, ...]:
-    """The lengths in the header of an idx file, gzipped or not.
+    """Reads the lengths in the header of an idx file, gzipped or not.
 
     Raises:
-        RunError: the file is not an idx file of `rank` dimensions.
+        RunError: If the file is not an idx file of `rank` dimensions.
     """
     size = 4 + 4 * rank
     with _opened(path) as file:
@@ -35,29 +35,29 @@ def read_shape(path: pathlib.Path, rank: int) -> tuple[int, ...]:
     expected = bytes([0, 0, UNSIGNED_BYTE, rank])
     if header[:4] != expected:
         raise RunError(
-            f"{path} is no idx file of unsigned bytes with {rank} dimensions. "
+            f"{path} is not an idx file of unsigned bytes with {rank} dimensions. "
             f"Expected first bytes: {expected.hex()}. Received: {header[:4].hex()}."
         )
     if len(header) < size:
         raise RunError(
-            f"{path} is cut short. Expected: {size} bytes of header. "
+            f"{path} is truncated. Expected: {size} bytes of header. "
             f"Received: {len(header)} bytes."
         )
     shape = struct.unpack(f">{rank}I", header[4:])
     if 0 in shape:
         raise RunError(
-            f"{path} holds nothing. Expected: lengths above 0. Received: {shape}."
+            f"{path} holds no data. Expected: lengths above 0. Received: {shape}."
         )
     return shape
 
 
 def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
-    """The array of uint8 in an idx file, gzipped or not.
+    """Reads the uint8 array in an idx file, gzipped or not.
 
-    No more is unpacked than the header promises, and one byte.
+    Unpacks at most one byte more than the header specifies.
 
     Raises:
-        RunError: the file is not an idx file of `rank` dimensions, or holds less or
+        RunError: If the file is not an idx file of `rank` dimensions, or holds less or
             more than its header says.
     """
     shape, stored = read_shape(path, rank), path.stat().st_size
@@ -72,7 +72,7 @@ def read_idx(path: pathlib.Path, rank: int) -> np.ndarray:
             return np.frombuffer(content, np.uint8).reshape(shape)
         received = "more" if len(content) > promised else f"{len(content)}"
     raise RunError(
-        f"{path} does not hold what its header says. Expected: {shape} bytes. "
+        f"{path} does not match its header. Expected: {shape} bytes. "
         f"Received: {received}."
     )
 
@@ -85,23 +85,23 @@ def _opened(path):
     except (EOFError, gzip.BadGzipFile, zlib.error) as error:
         raise RunError(f"{path} is damaged: {error}.") from error
     except MemoryError as error:
-        raise RunError(f"{path} is too large for the memory.") from error
+        raise RunError(f"{path} is too large for memory.") from error
 
 
 class Idx(tfds.core.GeneratorBasedBuilder, skip_registration=True):
     """A directory with the four idx files of MNIST, Fashion-MNIST, KMNIST and others.
 
     Args:
-        directory: holds `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`,
+        directory: Directory with `train-images-idx3-ubyte`, `train-labels-idx1-ubyte`,
             `t10k-images-idx3-ubyte`, `t10k-labels-idx1-ubyte`, with or without `.gz`.
-        class_names: names of the labels; empty for their numbers.
-        data_dir: where tensorflow-datasets keeps the prepared files.
+        class_names: Names of the labels. If empty, their numbers are used.
+        data_dir: Directory in which tensorflow-datasets keeps the prepared files.
 
-    The prepared files lie in a directory named by a hash of the content and the names:
-    other content is another data set.
+    The prepared files are in a directory named after a hash of the content and the
+    names: different content is a different data set.
 
     Raises:
-        RunError: a file is missing or damaged, or a label has no name.
+        RunError: If a file is missing or damaged, or a label has no name.
     """
 
     VERSION = tfds.core.Version("1.0.0")
@@ -113,7 +113,7 @@ class Idx(tfds.core.GeneratorBasedBuilder, skip_registration=True):
             counts = [read_shape(paths[0], 3)[0], read_shape(paths[1], 1)[0]]
             if counts[0] != counts[1]:
                 raise RunError(
-                    f"{paths[0]} and {paths[1]} do not belong together. Expected one "
+                    f"{paths[0]} and {paths[1]} do not match. Expected one "
                     f"label for each image. Received: {counts[0]} and {counts[1]}."
                 )
             self._arrays[split] = (read_idx(paths[0], 3), read_idx(paths[1], 1))

@@ -1,4 +1,4 @@
-"""What names classes may have."""
+"""Valid class names."""
 
 import types
 
@@ -27,7 +27,7 @@ UNUSABLE = [
 
 
 @pytest.mark.parametrize("names", UNUSABLE)
-def test_names_that_labels_txt_cannot_tell_apart_are_unusable(names):
+def test_names_that_are_ambiguous_in_labels_txt_are_unusable(names):
     assert checks.unusable_names(names) == [n for n in names if n != "dog"]
 
 
@@ -44,9 +44,7 @@ def test_folders_with_unusable_names_are_refused(tmp_path, names):
 
 
 @pytest.mark.parametrize("names", [("cat\r", "dog"), ("cat", "cat")])
-def test_recipes_with_unusable_names_are_refused_before_files_are_prepared(
-    tmp_path, names
-):
+def test_recipes_with_unusable_names_are_refused_before_preparation(tmp_path, names):
     write_idx(tmp_path / "idx", np.zeros((4, 8, 8)), np.arange(4) % 2)
     settings = config.Data(f"idx:{tmp_path / 'idx'}", class_names=names)
     with pytest.raises(RunError, match="field data.class_names has class names that"):
@@ -59,16 +57,16 @@ def builder(label):
     return types.SimpleNamespace(info=types.SimpleNamespace(features=features))
 
 
-def test_data_sets_of_others_with_unusable_names_are_refused():
+def test_data_sets_with_unusable_names_are_refused():
     pets = builder(tfds.features.ClassLabel(names=["cat\r", "dog"]))
     with pytest.raises(RunError, match=r"cannot be used.*Received: 'cat\\r'\."):
         dataset.check_features(pets, "pets")
 
 
-def test_names_that_are_known_later_are_no_error():
+def test_unknown_names_are_accepted_before_preparation():
     dataset.check_features(builder(tfds.features.ClassLabel()), "pets")
 
 
-def test_name_of_a_data_set_that_is_no_utf8_is_a_usage_error():
+def test_data_set_name_that_is_not_utf8_is_a_usage_error():
     with pytest.raises(UsageError, match="must be UTF-8.*udce4"):
         dataset.load(config.Data("folder:K\udce4tzchen"))

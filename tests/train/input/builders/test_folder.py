@@ -1,4 +1,4 @@
-"""Folders of images: what is used, what is left out, and what is refused."""
+"""Image folders: what is used, what is left out, and what is refused."""
 
 import io
 import os
@@ -54,7 +54,7 @@ def folder(tmp_path):
         "test/dog/desktop.ini",
     ],
 )
-def test_what_is_hidden_is_no_class_no_split_and_no_image(folder, path):
+def test_hidden_files_and_directories_are_left_out(folder, path):
     expected = load(folder)
     assert expected.left_out == ""
     (folder / path).parent.mkdir(parents=True, exist_ok=True)
@@ -64,7 +64,7 @@ def test_what_is_hidden_is_no_class_no_split_and_no_image(folder, path):
     assert loaded.fingerprint == expected.fingerprint
 
 
-def test_content_decides_what_is_an_image_and_the_rest_is_counted(folder):
+def test_images_are_recognized_by_content_and_other_files_counted(folder):
     for name, kind in {
         "a.JPG": "JPEG",
         "b.jfif": "JPEG",
@@ -94,7 +94,7 @@ def test_content_decides_what_is_an_image_and_the_rest_is_counted(folder):
     ]
 
 
-def test_many_kinds_of_other_files_are_one_short_list(folder):
+def test_list_of_other_files_is_short(folder):
     for number in range(9):
         (folder / "train/cat" / f"x.{number}").touch()
         (folder / "train" / f"{number}.csv").touch()
@@ -103,7 +103,7 @@ def test_many_kinds_of_other_files_are_one_short_list(folder):
     assert received.endswith(", 4 of other kinds")
 
 
-def test_images_beside_the_splits_are_counted(folder):
+def test_images_outside_the_splits_are_counted(folder):
     for name, kind in (("x.jpg", "JPEG"), ("y.png", "PNG"), ("z", "GIF")):
         (folder / name).write_bytes(encoded(kind))
     loaded = load(folder)
@@ -111,7 +111,7 @@ def test_images_beside_the_splits_are_counted(folder):
     assert sizes(loaded) == {"train": 22, "validation": 2, "test": 8}
 
 
-def test_text_that_begins_like_an_image_is_none(folder):
+def test_text_that_starts_like_an_image_is_not_an_image(folder):
     (folder / "train" / "cat" / "BMW.txt").write_text("BMW and others, cars and bikes")
     (folder / "train" / "cat" / "x.jpg").write_text("GIF8 is no header")
     with pytest.raises(RunError, match="1 damaged: .*x.jpg"):
@@ -121,19 +121,21 @@ def test_text_that_begins_like_an_image_is_none(folder):
 
 
 @pytest.mark.parametrize("link", ["symlink_to", "hardlink_to"])
-def test_image_in_two_splits_is_named(folder, link):
+def test_image_in_two_splits_is_reported(folder, link):
     getattr(folder / "test/cat/x.png", link)(folder / "train/cat/1.png")
-    with pytest.raises(RunError, match="train/cat/1.png' and .*x.png' are one file"):
+    with pytest.raises(
+        RunError, match="train/cat/1.png' and .*x.png' are the same file"
+    ):
         load(folder)
 
 
-def test_files_beside_the_splits_are_of_no_matter(folder):
+def test_files_outside_the_splits_are_ignored(folder):
     (folder / "README.txt").touch()
     (folder / "train.zip").touch()
     assert sizes(load(folder)) == {"train": 22, "validation": 2, "test": 8}
 
 
-def test_names_that_are_no_utf8_are_used(folder):
+def test_file_names_that_are_not_utf8_are_accepted(folder):
     old = os.fsencode(folder / "train/cat/0.jpg")
     os.rename(old, old.replace(b"0.jpg", b"K\xe4tzchen.jpg"))
     loaded = load(folder)
@@ -149,8 +151,8 @@ def test_links_to_images_and_to_directories_are_followed(folder):
     assert sizes(load(folder)) == {"train": 23, "validation": 2, "test": 8}
 
 
-def test_order_is_that_of_names_and_no_other(folder, tmp_path_factory):
-    """Not that of the file system; so that splits are carved alike everywhere."""
+def test_order_depends_on_names_only(folder, tmp_path_factory):
+    """It ignores the file system, so that splits are carved in the same way."""
     other = tmp_path_factory.mktemp("other")
     paths = [p for p in sorted(folder.rglob("*"), reverse=True) if p.is_file()]
     for path in paths:
@@ -165,7 +167,7 @@ def test_order_is_that_of_names_and_no_other(folder, tmp_path_factory):
 
 
 def huge(path):
-    """A PNG of 20,000 x 20,000 white pixels is a file of 49 kB."""
+    """Writes a PNG of 20,000 x 20,000 white pixels, a file of 49 kB."""
 
     def chunk(kind, content):
         check = zlib.crc32(kind + content)
@@ -206,7 +208,7 @@ def rename(old, new):
 
 
 IMAGE = encoded("PNG")
-NO_FOLDER = "is no folder of images. Expected directories train .* Received: "
+NO_FOLDER = "is not an image folder. Expected the directory train, .* Received: "
 
 
 @pytest.mark.parametrize(
@@ -225,47 +227,53 @@ NO_FOLDER = "is no folder of images. Expected directories train .* Received: "
             lambda path: [write_images(path / name) for name in ("val", "valid")],
             f"{NO_FOLDER}'val', 'valid'",
         ),
-        (link("val", "test"), "are one directory"),
+        (link("val", "test"), "are the same directory"),
         (
             lambda path: [link(f"{s}/eel", "cat")(path) for s in ("train", "test")],
-            "train/cat' and .*train/eel' are one directory",
+            "train/cat' and .*train/eel' are the same directory",
         ),
-        (link("train/cat/loop", ".."), "are one directory"),
-        (directory("train/eel"), "other classes in test .*only in train: eel"),
-        (write("test/eel/0.png", IMAGE), "other classes in test .*only in test: eel"),
-        (directory("val"), "other classes in val .*only in train: cat, dog"),
+        (link("train/cat/loop", ".."), "are the same directory"),
+        (directory("train/eel"), "different classes in test .*only in train: eel"),
+        (
+            write("test/eel/0.png", IMAGE),
+            "different classes in test .*only in test: eel",
+        ),
+        (directory("val"), "different classes in val .*only in train: cat, dog"),
         (
             lambda path: [write(f"{s}/eel/a.txt")(path) for s in ("train", "test")],
             "train/eel' holds no images.*left out: 1 .txt",
         ),
-        (link("train/eel", "gone"), "train/eel' is no file.*a link to nothing"),
-        (link("train/cat/x.jpg", "gone"), "x.jpg' is no file.*a link to nothing"),
+        (link("train/eel", "gone"), "train/eel' is not a file.*a broken link"),
+        (link("train/cat/x.jpg", "gone"), "x.jpg' is not a file.*a broken link"),
         (link("train/cat/x.jpg", "x.jpg"), "x.jpg' cannot be read.*symbolic links"),
-        (link("train/cat/x.jpg", "/dev/zero"), "x.jpg' is no file.*a device"),
-        (lambda path: os.mkfifo(path / "train/cat/x.png"), "x.png' is no file.*a pipe"),
-        (lambda path: os.mkfifo(path / "train/cat/x"), "cat/x' is no file"),
-        (listening, "cat/x' is no file"),
-        (directory("train/cat/x.jpeg"), "x.jpeg' is no file.*a directory that is"),
+        (link("train/cat/x.jpg", "/dev/zero"), "x.jpg' is not a file.*a device"),
+        (
+            lambda path: os.mkfifo(path / "train/cat/x.png"),
+            "x.png' is not a file.*a pipe",
+        ),
+        (lambda path: os.mkfifo(path / "train/cat/x"), "cat/x' is not a file"),
+        (listening, "cat/x' is not a file"),
+        (directory("train/cat/x.jpeg"), "x.jpeg' is not a file.*a directory named"),
         (write("train/cat/x.png"), "cannot be read.*1 damaged: .*train/cat/x.png'"),
         (write("train/cat/x.jpg", b"<html>"), "cannot be read.*1 damaged: .*x.jpg'"),
         (write("train/cat/x", IMAGE[:60]), "cannot be read.*1 damaged: .*cat/x'"),
-        (huge, "less than 178,956,970 pixels.*1 damaged: .*huge.png'"),
+        (huge, "fewer than 178,956,970 pixels.*1 damaged: .*huge.png'"),
         (write(b"train/K\xe4tzchen/0.png".decode(errors="surrogateescape")), "K.udce4"),
     ],
 )
-def test_what_is_not_as_expected_is_named(folder, make, words):
+def test_unexpected_content_is_reported(folder, make, words):
     make(folder)
     with pytest.raises(RunError, match=words):
         load(folder)
 
 
-def test_images_without_classes_are_named(tmp_path):
+def test_images_without_classes_are_reported(tmp_path):
     write("train/0.png", IMAGE)(tmp_path)
     with pytest.raises(RunError, match="holds no classes.*1 outside of classes"):
         load(tmp_path)
 
 
-def test_file_that_must_not_be_read_is_named(folder, monkeypatch):
+def test_file_without_read_permission_is_reported(folder, monkeypatch):
     opened = os.open
 
     def refuse(path, *arguments, **options):
@@ -279,12 +287,12 @@ def test_file_that_must_not_be_read_is_named(folder, monkeypatch):
         load(folder)
 
 
-def test_the_folder_of_a_class_alone_is_no_folder_of_images(folder):
+def test_directory_of_classes_is_not_an_image_folder(folder):
     with pytest.raises(RunError, match="Received: 'cat', 'dog'"):
         load(folder / "train")
 
 
-def test_validation_images_are_the_same_whatever_their_split_is_called(folder):
+def test_validation_images_do_not_depend_on_the_name_of_the_split(folder):
     write_images(folder / "val", count=4)
     expected = load(folder)
     for name in ("valid", "validation"):
@@ -292,7 +300,7 @@ def test_validation_images_are_the_same_whatever_their_split_is_called(folder):
         assert load(folder).fingerprint == expected.fingerprint
 
 
-def test_other_names_of_classes_are_another_data_set(folder):
+def test_different_class_names_are_a_different_data_set(folder):
     before = load(folder).fingerprint
     for split in ("train", "test"):
         shutil.move(folder / split / "cat", folder / split / "bat")
