@@ -12,11 +12,12 @@ PYTHON ?= $(firstword $(foreach p,$(candidates),$(if $(filter $(SUPPORTED),$(cal
 PYTHON_VERSION := $(if $(PYTHON),$(call version,$(PYTHON)))
 VENV_VERSION := $(call version,$(VENV)/bin/python)
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
+OLDEST_KERAS := $(shell sed -n 's/^ *keras>=//p' setup.cfg)
 EXTRAS_train := train
 EXTRAS_test := train,export,test
 EXTRAS_backends := train,export,test,backends
 
-.PHONY: train test test-slow test-long test-backends test-kills conversion serving litert lint fashion clean python venv
+.PHONY: train test test-slow test-long test-backends test-keras test-kills conversion serving litert lint fashion clean python venv
 
 train: $(VENV)/train.stamp  ## Train on real scans of digits, evaluate, export and check the export.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -43,6 +44,14 @@ test-backends: $(VENV)/backends.stamp  ## The layer's tests on JAX and PyTorch.
 	    KERAS_BACKEND=$$backend JAX_ENABLE_X64=1 $(PYTEST) tests/an_keras || exit 1; \
 	done
 	KERAS_BACKEND=jax $(PYTEST) -o addopts=--import-mode=importlib tests/an_keras_on_jax
+
+test-keras: $(VENV)/test.stamp  ## The layer and the zoo on the oldest and the newest Keras allowed.
+	@for keras in keras==$(OLDEST_KERAS).0 keras; do \
+	    echo "$$keras"; rm -rf $(VENV)/keras; \
+	    $(VENV)/bin/python -m pip install --quiet --no-deps --target $(VENV)/keras "$$keras" && \
+	    PYTHONPATH=$(CURDIR)/$(VENV)/keras $(PYTEST) -m "not slow and not long" \
+	        tests/an_keras tests/an_keras_on_tensorflow tests/model_zoo || exit 1; \
+	done
 
 test-kills: $(VENV)/test.stamp  ## Kills runs and exports twenty times at random moments.
 	$(PYTEST) -s -m "slow or long" tests/train/test_main.py tests/train/export/test_write.py \

@@ -8,7 +8,7 @@ import keras
 import numpy as np
 from keras import layers, ops
 
-from an_keras import arguments, graph
+from an_keras import arguments, graph, keras_internals
 from an_keras.attentive_normalization import AttentiveNormalization
 from an_keras.batch_normalization import BatchNormalization
 
@@ -267,7 +267,7 @@ def _attentive(path, uses, selected, components):
         return refuse("batch renormalization")
     if kind == "layer" and (layer.rms_scaling or len(layer.axis) != 1):
         return refuse(f"does not normalize over the channels alone, axis={layer.axis}")
-    if kind == "group" and _has_mask(layer):
+    if kind == "group" and keras_internals.has_masked_input(layer):
         return refuse("its input has a mask, which group normalization ignores")
     num_components = components(uses[0])
     try:
@@ -280,11 +280,6 @@ def _attentive(path, uses, selected, components):
         return refuse(str(error))
     reason = f"shared between {len(uses)} places" if len(uses) > 1 else "selected"
     return ConversionRow(path, kind, num_components, "converted", reason), new
-
-
-def _has_mask(layer):
-    tensors = (tensor for node in layer._inbound_nodes for tensor in node.input_tensors)
-    return any(getattr(tensor, "_keras_mask", None) is not None for tensor in tensors)
 
 
 def _with_same_backbone(layer, kind, num_components):

@@ -8,6 +8,9 @@ from collections.abc import Callable, Iterator
 
 import keras
 
+from an_keras import keras_internals
+from an_keras.keras_internals import flatten_layers
+
 
 @dataclasses.dataclass(eq=False)
 class Call:
@@ -74,7 +77,7 @@ def calls(model: keras.Model) -> list[Call]:
     latest = None  # Keras passes `training` of one layer on to the next
 
     def run(model, sources, prefix, training):
-        graph = model._functional if isinstance(model, keras.Sequential) else model
+        graph = keras_internals.functional(model)
 
         def visit(operation, *args, **kwargs):
             nonlocal latest
@@ -96,7 +99,7 @@ def calls(model: keras.Model) -> list[Call]:
             found.append(Call(operation, path, before, latest))
             return [found[-1]] * len(keras.tree.flatten(operation.output))
 
-        return graph._run_through_graph(sources, call_fn=visit)
+        return keras_internals.run_graph(graph, sources, call_fn=visit)
 
     run(model, [Call() for _ in model.inputs], "", None)
     return found
@@ -142,7 +145,7 @@ def hidden(found: list[Call], types) -> Iterator[tuple]:
         if isinstance(call.operation, types):
             continue
         if isinstance(call.operation, keras.Layer):
-            for each in call.operation._flatten_layers(include_self=False):
+            for each in flatten_layers(call.operation, include_self=False):
                 if isinstance(each, types):
                     yield call.path, call.operation, each
 
@@ -212,7 +215,7 @@ def rebuild_on(model: keras.Model, input_tensor) -> keras.Model:
             made[id(layer)] = layer, new
         return made[id(layer)][1]
 
-    outputs = model._run_through_graph([input_tensor], operation_fn=clone)
+    outputs = keras_internals.run_graph(model, [input_tensor], operation_fn=clone)
     for old, new in made.values():
         if isinstance(old, keras.Layer) and not is_graph(old):
             _copy_state(old, new)
@@ -241,7 +244,7 @@ def _freeze_as(old, new):
 
 
 def _same_input(tensor):
-    layer = tensor._keras_history.operation
+    layer = keras_internals.operation_of(tensor)
     return keras.Input(
         batch_shape=tensor.shape,
         dtype=tensor.dtype,
@@ -255,7 +258,7 @@ def _same_input(tensor):
 def _not_compiled(model):
     """Keeps Keras from compiling the copy, which fails for unregistered losses."""
     compiled = [
-        each for each in model._flatten_layers() if getattr(each, "compiled", False)
+        each for each in flatten_layers(model) if getattr(each, "compiled", False)
     ]
     for each in compiled:
         each.compiled = False
@@ -278,9 +281,7 @@ def copy_values(old, new) -> None:
     """Copies the values of all variables of a layer, and state derived from them."""
     for source, target in zip(old.variables, new.variables, strict=True):
         target.assign(source)
-    for source, target in zip(
-        old._flatten_layers(), new._flatten_layers(), strict=True
-    ):
+    for source, target in zip(flatten_layers(old), flatten_layers(new), strict=True):
         if isinstance(target, keras.layers.Normalization):
             target.finalize_state()
         if hasattr(source, "save_assets"):  # vocabularies
@@ -299,7 +300,7 @@ def _copy_state(old, new):
             f"Received: {shapes[1]}."
         )
     copy_values(old, new)
-    layers = zip(old._flatten_layers(), new._flatten_layers(), strict=True)
+    layers = zip(flatten_layers(old), flatten_layers(new), strict=True)
     for source, target in layers:
         if source.trainable != target.trainable:
             target.trainable = source.trainable

@@ -9,6 +9,7 @@ from keras import ops
 
 from an_keras import conversion, graph
 from an_keras.attentive_normalization import OBSERVERS, AttentiveNormalization
+from an_keras.keras_internals import flatten_layers
 
 NORMS = (AttentiveNormalization, *conversion.NORMS)
 _collecting = contextvars.ContextVar("_collecting", default=None)  # per thread
@@ -18,7 +19,7 @@ def attentive_layers(model: keras.Layer) -> list[AttentiveNormalization]:
     """Returns every `AttentiveNormalization` at any depth, in order of creation."""
     return [
         layer
-        for layer in model._flatten_layers()
+        for layer in flatten_layers(model)
         if isinstance(layer, AttentiveNormalization)
     ]
 
@@ -105,7 +106,7 @@ def _require_no_loop(model):
 
     It would call its cell in a compiled loop, or once more than there are steps.
     """
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         if isinstance(layer, keras.layers.RNN) and not layer.unroll:
             for each in attentive_layers(layer):
                 raise ValueError(
@@ -165,7 +166,7 @@ def _paths(model, layers):
     places = {}
 
     def visit(owner, prefix):
-        for each in owner._flatten_layers(include_self=False, recursive=False):
+        for each in flatten_layers(owner, include_self=False, recursive=False):
             if id(each) not in places:
                 places[id(each)] = f"{prefix}{each.name}"
                 visit(each, f"{prefix}{each.name}/")
@@ -349,7 +350,7 @@ def _require_layer(model):
 
 
 def _norms(model):
-    flat = _require_layer(model)._flatten_layers()
+    flat = flatten_layers(_require_layer(model))
     norms = [layer for layer in flat if isinstance(layer, NORMS)]
     if not norms:
         raise ValueError(
@@ -363,7 +364,7 @@ def _freeze_others(layer):
 
     `trainable=False` on a layer would also freeze the norms inside it.
     """
-    inside = list(layer._flatten_layers(include_self=False))
+    inside = flatten_layers(layer, include_self=False)
     if isinstance(layer, NORMS):
         layer.trainable = True
     elif not any(isinstance(each, NORMS) for each in inside):
@@ -374,5 +375,5 @@ def _freeze_others(layer):
         for variable in layer.trainable_variables:
             if id(variable) not in own:
                 variable.trainable = False
-        for each in layer._flatten_layers(include_self=False, recursive=False):
+        for each in flatten_layers(layer, include_self=False, recursive=False):
             _freeze_others(each)

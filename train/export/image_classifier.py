@@ -15,6 +15,7 @@ import an_keras
 import model_zoo
 from an_keras import fold_for_inference, graph
 from an_keras.inference import attentive_layers
+from an_keras.keras_internals import flatten_layers
 from model_zoo import preprocessing
 from model_zoo.weights import classes_in, tags, verified_file, weight_set
 from train.cli import RunError, UsageError
@@ -149,7 +150,7 @@ def with_constants(model: keras.Model) -> keras.Model:
             scale, offset, dtype=layer.dtype_policy, name=layer.name
         )
 
-    layers = model._flatten_layers()
+    layers = flatten_layers(model)
     if not any(isinstance(layer, keras.layers.Normalization) for layer in layers):
         return model
     return graph.rebuild(model, replace)
