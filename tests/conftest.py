@@ -5,6 +5,7 @@ import pathlib
 import resource
 import subprocess
 import sys
+import types
 
 os.environ.setdefault("KERAS_BACKEND", "tensorflow")
 os.environ.setdefault("TF_CPP_MIN_LOG_LEVEL", "2")
@@ -81,16 +82,19 @@ def command():
 
 
 @pytest.fixture
-def start(monkeypatch, capsys):
-    """Runs a command of `train` in this process; returns exit code and stderr."""
+def call(monkeypatch, capsys):
+    """Runs a command of `train` in this process: faster than `command`.
+
+    Returns its stdout and stderr, of which it checks the exit code.
+    """
     from absl import app, flags
 
     from train import cli
 
-    def start(module, *typed):
+    def call(module, *typed, expected=0):
         app.define_help_flags()
         before = {*flags.FLAGS}
-        monkeypatch.setattr(sys, "argv", ["command", *typed])
+        monkeypatch.setattr(sys, "argv", ["command", *map(str, typed)])
         try:
             with pytest.raises(SystemExit) as done:
                 cli.run(module.main, getattr(module, "define_flags", dict))
@@ -98,9 +102,11 @@ def start(monkeypatch, capsys):
             for name in {*flags.FLAGS} - before:
                 delattr(flags.FLAGS, name)
             flags.FLAGS.unparse_flags()
-        return done.value.code, capsys.readouterr().err
+        printed = capsys.readouterr()
+        assert (done.value.code or 0) == expected, printed
+        return types.SimpleNamespace(stdout=printed.out, stderr=printed.err)
 
-    return start
+    return call
 
 
 @pytest.fixture(scope="session")

@@ -27,13 +27,13 @@ NETWORKS = {name: family for family in FAMILIES for name in family.networks}
 SIZE = 96
 
 
-def trained_like(name, low=-1.0, high=1.0):
+def trained_like(name, low=-1.0, high=1.0, size=SIZE):
     """Returns a plain network, its norms as if trained, and images; logits are O(1)."""
     rng = np.random.default_rng(0)
     build = getattr(keras.applications, name)
-    shape = {"input_shape": (SIZE, SIZE, 3)}
+    shape = {"input_shape": (size, size, 3)}
     model = build(weights=None, classes=10, classifier_activation=None, **shape)
-    images = rng.uniform(low, high, (8, SIZE, SIZE, 3)).astype("float32")
+    images = rng.uniform(low, high, (8, size, size, 3)).astype("float32")
     norms = [layer for layer in model._flatten_layers() if isinstance(layer, NORMS)]
     for norm in norms:
         if norm.gamma is not None:
@@ -56,14 +56,14 @@ def attentive(model):
     return [each for each in model._flatten_layers() if hasattr(each, "gate")]
 
 
-def check(name) -> dict:
+def check(name, size=SIZE) -> dict:
     """Converts a network and returns the results.
 
     Raises:
         AssertionError: If reloading changes the outputs, or a training step leaves a
             weight of an attentive normalization unchanged.
     """
-    plain, images = trained_like(name)
+    plain, images = trained_like(name, size=size)
     report, start = [], time.perf_counter()
     converted = convert_normalization(
         plain, num_components=NETWORKS[name].num_components, report=report
@@ -79,7 +79,7 @@ def check(name) -> dict:
     _train_one_step(converted, images)
     return {
         "network": name,
-        "pixels": SIZE,
+        "pixels": size,
         "norms": len(report),
         "attentive": len(attentive(converted)),
         "largest_difference": difference,

@@ -70,12 +70,11 @@ NETWORK = (
     ],
 )
 def test_invalid_flags_are_usage_errors(
-    start, module, arguments, tmp_path, monkeypatch, data_dir
+    call, module, arguments, tmp_path, monkeypatch, data_dir
 ):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setenv("TFDS_DATA_DIR", str(data_dir))
-    code, error = start(module, *arguments)
-    assert code == cli.USAGE
+    error = call(module, *arguments, expected=cli.USAGE).stderr
     assert error.startswith("usage error: ") and error.count("\n") == 1
     assert len(error) < 3000
     assert not list(tmp_path.iterdir())

@@ -8,7 +8,9 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+from train import evaluate, predict, report, serve_check
 from train.engine import run_directory
+from train.export import __main__ as export_command
 from train.export import runtimes
 from train.input import augment, dataset, pipeline
 
@@ -25,11 +27,11 @@ def digits(short_run, data_dir):
     )
 
 
-def test_evaluate_reproduces_the_accuracy_of_the_run(short_run, data_dir, command):
+def test_evaluate_reproduces_the_accuracy_of_the_run(short_run, data_dir, call):
     workdir, _ = short_run
     results = json.loads((workdir / "results.json").read_text())
     flags = [f"--workdir={workdir}", f"--data_dir={data_dir}"]
-    done = command("-m", "train.evaluate", *flags, "--batch_size=7")
+    done = call(evaluate, *flags, "--batch_size=7")
     words = done.stdout.split()
     received = {name: float(words[words.index(name) + 1]) for name in ("loss", "top1")}
     for name, value in received.items():
@@ -93,18 +95,18 @@ def test_assets_hold_labels_and_model_card(export):
     assert export.name == str(card["step"])
 
 
-def test_export_writes_each_version_only_once(short_run, tmp_path, command):
+def test_export_writes_each_version_only_once(short_run, tmp_path, call):
     workdir, _ = short_run
     flags = [f"--workdir={workdir}", f"--out={tmp_path / 'models'}"]
-    assert "SavedModel in" in command("-m", "train.export", *flags).stdout
+    assert "SavedModel in" in call(export_command, *flags).stdout
     assert [p.name for p in (tmp_path / "models").iterdir()] == ["60"]
-    done = command("-m", "train.export", *flags, expected=1)
+    done = call(export_command, *flags, expected=1)
     assert "already exists. Expected a new version" in done.stderr
 
 
-def test_export_of_another_directory_is_refused_without_leftovers(tmp_path, command):
+def test_export_of_another_directory_is_refused_without_leftovers(tmp_path, call):
     flags = [f"--workdir={tmp_path}", f"--out={tmp_path / 'models'}"]
-    done = command("-m", "train.export", *flags, expected=1)
+    done = call(export_command, *flags, expected=1)
     assert "is not the directory of a run" in done.stderr
     assert not (tmp_path / "models").exists()
 
@@ -127,9 +129,7 @@ def test_predict_prints_names_and_scores(short_run, digits, tmp_path, command):
 
 
 @pytest.mark.parametrize("file", ["variables.index", "variables.data-00000-of-00001"])
-def test_predict_reports_an_export_with_a_damaged_bit(
-    file, short_run, tmp_path, command
-):
+def test_predict_reports_an_export_with_a_damaged_bit(file, short_run, tmp_path, call):
     workdir, _ = short_run
     export = runtimes.newest_export(workdir)
     shutil.copytree(export, tmp_path / export.name)
@@ -139,12 +139,12 @@ def test_predict_reports_an_export_with_a_damaged_bit(
     damaged.write_bytes(content)
     (tmp_path / "a.png").write_bytes(b"")
     arguments = [tmp_path / export.name, tmp_path / "a.png"]
-    done = command("-m", "train.predict", *arguments, expected=1)
+    done = call(predict, *arguments, expected=1)
     assert "cannot be loaded. Expected undamaged files" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_predict_reports_unusable_arguments(short_run, tmp_path, command):
+def test_predict_reports_unusable_arguments(short_run, tmp_path, call):
     workdir, _ = short_run
     (tmp_path / "text.png").write_text("no picture")
     for arguments, code, words in (
@@ -153,18 +153,18 @@ def test_predict_reports_unusable_arguments(short_run, tmp_path, command):
         ([workdir, tmp_path / "text.png"], 1, "text.png is not an image"),
         ([tmp_path, tmp_path / "text.png"], 1, "holds no SavedModel"),
     ):
-        done = command("-m", "train.predict", *arguments, expected=code)
+        done = call(predict, *arguments, expected=code)
         assert words in done.stderr and "Traceback" not in done.stderr
 
 
-def test_serve_check_detects_a_different_accuracy(export, data_dir, tmp_path, command):
+def test_serve_check_detects_a_different_accuracy(export, data_dir, tmp_path, call):
     broken = tmp_path / "60"
     shutil.copytree(export, broken)
     card = json.loads((broken / "assets" / "model.json").read_text())
     card["test"]["top1"] -= 1 / 355
     (broken / "assets" / "model.json").write_text(json.dumps(card))
     flags = [broken, f"--data_dir={data_dir}"]
-    done = command("-m", "train.serve_check", *flags, expected=1)
+    done = call(serve_check, *flags, expected=1)
     assert "does not reproduce its accuracy" in done.stderr
 
 
@@ -184,12 +184,12 @@ def test_serve_check_blocks_our_packages_and_keras(export, data_dir, command):
     assert "as trained" in command("-c", program).stdout
 
 
-def test_report_compares_runs(short_run, data_dir, command, tmp_path):
+def test_report_compares_runs(short_run, data_dir, tmp_path, call):
     workdir, _ = short_run
-    done = command("-m", "train.report", workdir, "--svm", f"--data_dir={data_dir}")
+    done = call(report, workdir, "--svm", f"--data_dir={data_dir}")
     results = json.loads((workdir / "results.json").read_text())
     assert f"{results['top1']:.4f}" in done.stdout and "SVM (RBF)" in done.stdout
-    done = command("-m", "train.report", tmp_path, expected=1)
+    done = call(report, tmp_path, expected=1)
     assert "is not the directory of a run" in done.stderr
 
 
@@ -202,7 +202,7 @@ def test_export_too_large_for_the_disk_leaves_nothing(command, short_run, tmp_pa
 
 
 @pytest.mark.slow
-def test_every_kind_of_weights_is_exported(tmp_path, short_flags, command):
+def test_every_kind_of_weights_is_exported(tmp_path, short_flags, command, call):
     run = tmp_path / "run"
     flags = [*short_flags, "--set=optimizer.average=0.9", f"--workdir={run}"]
     command("-m", "train", *flags)
@@ -211,7 +211,7 @@ def test_every_kind_of_weights_is_exported(tmp_path, short_flags, command):
     for kind in ("best", "last", "average"):
         out = tmp_path / kind
         chosen = [f"--workdir={run}", f"--out={out}", f"--checkpoint={kind}"]
-        command("-m", "train.export", *chosen)
+        call(export_command, *chosen)
         serve = tf.saved_model.load(str(out / "60")).signatures["serving_default"]
         answers[kind] = serve(images=tf.constant(images))["probabilities"].numpy()
         card = json.loads((out / "60" / "assets" / "model.json").read_text())
@@ -220,17 +220,15 @@ def test_every_kind_of_weights_is_exported(tmp_path, short_flags, command):
     assert np.abs(answers["last"] - answers["best"]).max() > 1e-3
 
 
-def test_missing_averages_are_a_usage_error(short_run, command):
+def test_missing_averages_are_a_usage_error(short_run, call):
     flags = [f"--workdir={short_run[0]}", "--checkpoint=average"]
-    done = command("-m", "train.export", *flags, expected=2)
+    done = call(export_command, *flags, expected=2)
     assert "keeps no averages" in done.stderr
 
 
-def test_export_is_folded_by_default(short_run, export, tmp_path, command):
-    command(
-        *("-m", "train.export", "--nofold"),
-        *(f"--workdir={short_run[0]}", f"--out={tmp_path}"),
-    )
+def test_export_is_folded_by_default(short_run, export, tmp_path, call):
+    flags = ["--nofold", f"--workdir={short_run[0]}", f"--out={tmp_path}"]
+    call(export_command, *flags)
     plain = tmp_path / "60"
     cards, names, answers = [], [], []
     images = tf.zeros((3, 8, 8, 1), tf.uint8)

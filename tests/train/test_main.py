@@ -144,11 +144,12 @@ def test_stopped_run_resumes_with_identical_metrics(
         ),
     ],
 )
-def test_bad_flags_are_usage_errors(arguments, words, start, tmp_path):
+def test_bad_flags_are_usage_errors(arguments, words, call, tmp_path):
     workdir = tmp_path / "run"
-    code, errors = start(train.__main__, *arguments, f"--workdir={workdir}")
+    flags = [*arguments, f"--workdir={workdir}"]
+    errors = call(train.__main__, *flags, expected=2).stderr
     message = errors.strip().splitlines()[-1]
-    assert code == 2 and message.startswith("usage error: ") and words in message
+    assert message.startswith("usage error: ") and words in message
     assert "Traceback" not in errors
     assert not workdir.exists()
 

@@ -54,19 +54,20 @@ OTHERS = (
 
 
 @pytest.mark.parametrize(("module", "typed", "flag"), LITERAL)
-def test_patterns_are_usage_errors_as_flags(start, module, typed, flag):
+def test_patterns_are_usage_errors_as_flags(call, module, typed, flag):
     for path in PATTERNS:
-        code, error = start(module, *typed, f"{flag}{path}")
-        assert code == cli.USAGE and error.count("\n") == 1
+        flags = [*typed, f"{flag}{path}"]
+        error = call(module, *flags, expected=cli.USAGE).stderr
+        assert error.count("\n") == 1
         assert "not contain * ? [ ] \\, which" in error
 
 
 @pytest.mark.parametrize(("module", "typed", "flag"), LITERAL + OTHERS)
-def test_invalid_paths_are_usage_errors(start, module, typed, flag):
+def test_invalid_paths_are_usage_errors(call, module, typed, flag):
     for path in NO_PATHS:
         if flag != "--data_dir=" or "://" not in path:
-            code, error = start(module, *typed, f"{flag}{path}")
-            assert code == cli.USAGE, path
+            flags = [*typed, f"{flag}{path}"]
+            error = call(module, *flags, expected=cli.USAGE).stderr
             assert error.startswith(f"usage error: The path {flag[:-1]} must ")
             assert error.count("\n") == 1
 
@@ -81,12 +82,12 @@ def test_invalid_paths_are_usage_errors(start, module, typed, flag):
     ],
 )
 def test_patterns_are_usage_errors_as_arguments(
-    start, module, typed, tmp_path, monkeypatch
+    call, module, typed, tmp_path, monkeypatch
 ):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "image.png").write_bytes(b"")
-    code, error = start(module, *typed)
-    assert code == cli.USAGE and "must not contain *" in error and "[12]" in error
+    error = call(module, *typed, expected=cli.USAGE).stderr
+    assert "must not contain *" in error and "[12]" in error
 
 
 @pytest.mark.parametrize(("module", "typed", "flag"), LITERAL + OTHERS)

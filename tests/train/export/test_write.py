@@ -153,9 +153,8 @@ def test_network_that_cannot_be_exported_is_refused(
         (["--workdir=a", "--options={}"], "Expected --options with --model only"),
     ],
 )
-@pytest.mark.slow
-def test_flags_that_do_not_match_are_usage_errors(command, arguments, words):
-    done = command("-m", "train.export", *arguments, expected=2)
+def test_flags_that_do_not_match_are_usage_errors(call, arguments, words):
+    done = call(export_command, *arguments, expected=2)
     assert words in done.stderr and "Traceback" not in done.stderr
 
 

@@ -11,6 +11,7 @@ import pytest
 import tensorflow as tf
 import tensorflow_datasets as tfds
 
+from train import prepare
 from train.cli import RunError, UsageError
 from train.input import preparation
 from train.input.builders import checks
@@ -80,9 +81,9 @@ def write_images(directory, classes=("cat", "dog"), count=10):
             (directory / name / f"{i}.png").write_bytes(encoded)
 
 
-def test_command_prepares_digits_and_shows_how_to_train(tmp_path, command):
+def test_command_prepares_digits_and_shows_how_to_train(tmp_path, call):
     flags = ["--data=digits", f"--data_dir={tmp_path}"]
-    lines = command("-m", "train.prepare", *flags).stdout.splitlines()
+    lines = call(prepare, *flags).stdout.splitlines()
     assert lines[-1] == f"train with: {' '.join(flags)}"
     assert [line.split()[:5] for line in lines[-3:-1]] == [
         ["test", "355", "images", "1", "files"],
@@ -90,9 +91,9 @@ def test_command_prepares_digits_and_shows_how_to_train(tmp_path, command):
     ]
 
 
-def test_command_without_archives_fails_and_writes_nothing(tmp_path, command):
+def test_command_without_archives_fails_and_writes_nothing(tmp_path, call):
     flags = ["--data=imagenet2012", f"--data_dir={tmp_path}"]
-    done = command("-m", "train.prepare", *flags, expected=1)
+    done = call(prepare, *flags, expected=1)
     (line,) = [x for x in done.stderr.splitlines() if x.startswith("error: ")]
     assert f"--manual_dir={tmp_path}/downloads/manual" in line
     assert f"{TRAIN} 147897477120 bytes, {VALIDATION} 6744924160 bytes" in line
