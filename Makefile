@@ -45,7 +45,7 @@ test-backends: $(VENV)/backends.stamp  ## The layer's tests on JAX and PyTorch.
 	KERAS_BACKEND=jax $(PYTEST) -o addopts=--import-mode=importlib tests/an_keras_on_jax
 
 test-kills: $(VENV)/test.stamp  ## Twenty kills of runs and exports at random moments.
-	$(PYTEST) -s -m "slow or long" tests/train/test_main.py tests/train/test_export.py \
+	$(PYTEST) -s -m "slow or long" tests/train/test_main.py tests/train/export/test_write.py \
 	    -k killed --kills=20
 
 conversion: $(VENV)/test.stamp  ## All 38 networks of Keras Applications: a table.
@@ -72,6 +72,7 @@ litert: $(VENV)/test.stamp  ## MobileNetV2-AN on Fashion-MNIST, in LiteRT with f
 lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff check .
 	$(VENV)/bin/ruff format --check .
+	$(VENV)/bin/lint-imports
 
 fashion: $(VENV)/train.stamp  ## Fashion-MNIST, AN and BN: ten minutes on two cores.
 	$(VENV)/bin/python -m train --recipe=fashion_mnist_resnet20_an \

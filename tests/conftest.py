@@ -85,7 +85,7 @@ def start(monkeypatch, capsys):
     """Runs a command of `train` in this process; returns exit code and stderr."""
     from absl import app, flags
 
-    from train import command
+    from train import cli
 
     def start(module, *typed):
         app.define_help_flags()
@@ -93,7 +93,7 @@ def start(monkeypatch, capsys):
         monkeypatch.setattr(sys, "argv", ["command", *typed])
         try:
             with pytest.raises(SystemExit) as done:
-                command.run(module.main, getattr(module, "define_flags", dict))
+                cli.run(module.main, getattr(module, "define_flags", dict))
         finally:
             for name in {*flags.FLAGS} - before:
                 delattr(flags.FLAGS, name)

@@ -24,7 +24,7 @@ import tensorflow as tf
 import model_zoo
 from an_keras import convert_normalization
 from tests.model_zoo import conversion, reference
-from train import comparison, export, formats, servable
+from train.export import compare, image_classifier, runtimes, write
 
 ROOT = pathlib.Path(__file__).parent.parent
 NETWORKS = {  # pixels
@@ -63,12 +63,12 @@ def make(name: str, precision: str, directory: pathlib.Path, fold=True, others=(
         reference.fill(model)
     model.save_weights(file)
     labels = tuple(f"class {i}" for i in range(CLASSES))
-    exported = servable.of_network(name, str(file), options, labels)
+    exported = image_classifier.of_network(name, str(file), options, labels)
     if precision != "float32":
-        model = servable.with_precision(exported.model, precision)
+        model = image_classifier.with_precision(exported.model, precision)
         exported = dataclasses.replace(exported, model=model)
     out = directory / name / precision
-    return exported, export.export(exported, out, fold, others)
+    return exported, write.export(exported, out, fold, others)
 
 
 def answers(exported, version, program: pathlib.Path):
@@ -76,18 +76,18 @@ def answers(exported, version, program: pathlib.Path):
 
     The SavedModel has the precision of the model, the other formats have float32.
     """
-    images = comparison.test_images(exported.shape)
-    model = servable.classifier(exported, exported.model)
+    images = compare.probe_images(exported.shape)
+    model = exported.serving_model(exported.model)
     expected = np.asarray(model(images)["probabilities"])
     assert np.ptp(expected, axis=0).max() > 1e-3  # it looks at the images
-    plain = servable.classifier(exported, exported.network(False, "float32"))
+    plain = exported.serving_model(exported.network(False, "float32"))
     exact = np.asarray(plain(images)["probabilities"])
 
     file = version.parent / "images.npy"
     np.save(file, images)
     arguments = [sys.executable, "-c", WITHOUT_KERAS, str(version), str(file)]
     subprocess.run(arguments, check=True, capture_output=True)
-    allowed = comparison.limit(expected, exported.precision, exact)
+    allowed = compare.limit(expected, exported.precision, exact)
     yield "TensorFlow without Keras", np.abs(np.load(file) - expected).max(), allowed
 
     picture = version.parent / "image.png"
@@ -98,11 +98,11 @@ def answers(exported, version, program: pathlib.Path):
     named = dict(zip(exported.class_names, expected, strict=True))
     largest = max(abs(scores[name] - named[name]) for name in scores)
     yield "C program", largest, allowed
-    for name in formats.OTHERS:
-        if (version / formats.FILES[name]).is_file():
-            run = formats.load(name, version)
+    for name in runtimes.OTHERS:
+        if (version / runtimes.FILES[name]).is_file():
+            run = runtimes.load(name, version)
             largest = np.abs(run(images) - exact).max()
-            yield name, largest, comparison.limit(exact, "float32")
+            yield name, largest, compare.limit(exact, "float32")
 
 
 def build_program(directory: pathlib.Path, flags: str = "-O2") -> pathlib.Path:
@@ -153,7 +153,7 @@ def main(directory, file, *names):
     for name in names or NETWORKS:
         for precision in PRECISIONS:
             start = time.perf_counter()
-            others = formats.OTHERS if precision == "float32" else ()
+            others = runtimes.OTHERS if precision == "float32" else ()
             exported, version = make(name, precision, directory, others=others)
             seconds = time.perf_counter() - start
             for consumer, difference, allowed in answers(exported, version, program):
@@ -175,7 +175,7 @@ def main(directory, file, *names):
                 assert difference <= allowed, (consumer, difference, allowed)
         twin = name.replace("_an", "_bn")
         if twin != name and not names:
-            make(twin, "float32", directory, others=formats.OTHERS)
+            make(twin, "float32", directory, others=runtimes.OTHERS)
     with open(file, "w", newline="") as table:
         writer = csv.DictWriter(table, rows[0])
         writer.writeheader()

@@ -23,7 +23,7 @@ def test_flags_of_the_readme_exist():
     called = re.findall(r"^python -m (train(?:\.\w+)?) (.*)", README, re.MULTILINE)
     assert {name for name, _ in called} >= {"train", "train.evaluate", "train.export"}
     for name, arguments in called:
-        name = "train.__main__" if name == "train" else name
+        name += ".__main__" if name in ("train", "train.export") else ""
         before = {*FLAGS}
         importlib.import_module(name).define_flags()
         known = {*FLAGS} - before

@@ -10,14 +10,16 @@ import signal
 
 from absl import flags
 
-from train import command, preemption
+from train import cli
+from train.engine import preemption
 
 if __name__ == "__main__":
     if signal.getsignal(signal.SIGINT) is signal.default_int_handler:
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback of imports
     preemption.STOP_SIGNAL.listen()  # before imports that take seconds
 
-from train import config, paths, recipes, strategies
+from train import config, paths, recipes
+from train.engine import strategies
 
 
 def define_flags():
@@ -45,7 +47,7 @@ def define_flags():
 
 
 def main(arguments):
-    command.no_arguments(arguments)
+    cli.no_arguments(arguments)
     values = flags.FLAGS
     assignments = list(values.set)
     for flag, field in (("data", "data.name"), ("seed", "seed"), ("steps", "steps")):
@@ -53,17 +55,22 @@ def main(arguments):
             assignments.append(f"{field}={values[flag].value}")
     recipe = config.override(recipes.create_recipe(values.recipe), assignments)
 
-    from train.run import Run  # loads TensorFlow; mistakes above are told at once
+    # These load TensorFlow: mistakes above are told at once.
+    from train.engine import loop
+    from train.engine.run import Run
+    from train.export.finish import export_best
 
     strategy = strategies.create(
         values.strategy, values.logical_cpus, values.tpu, values.join_timeout
     )
     with strategies.together(strategy):
         workdir = pathlib.Path(values.workdir)
-        run = Run(workdir, recipe, strategy, values.data_dir, preemption.STOP_SIGNAL)
-        run.train()
-        run.finish()
+        run = Run.open(
+            workdir, recipe, strategy, values.data_dir, preemption.STOP_SIGNAL
+        )
+        loop.train(run)
+        export_best(run, loop.test(run))
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    cli.run(main, define_flags)

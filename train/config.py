@@ -11,7 +11,7 @@ import typing
 import warnings
 
 from train import paths
-from train.command import UsageError
+from train.cli import UsageError
 
 DIRECTORIES = ("idx:", "folder:")  # begin names of data that lies in a directory
 
@@ -50,7 +50,7 @@ class Data:
             cropping the centre; `None` keeps the images, then all of one size.
         mean, std: of the pixels on a scale of 0 to 1, one for each channel or one for
             all; the network sees (image / 255 - mean) / std. `None`: what the weights
-            or the network were made for (`train.pixels`).
+            or the network were made for (`train.engine.pixels`).
         reverse_channels: the network sees BGR; mean and std are in that order. With
             `None` for them it follows from the network.
         class_names: names for data that has only numbers (idx files).
@@ -66,7 +66,7 @@ class Data:
             whose losses are mixed alike; 0: no mixup.
         memory_limit: GiB of encoded images in a split. Below it they are held in
             memory and shuffled over the whole split; above it they are read from
-            their files (`train.splits.Shards`).
+            their files (`train.input.order.ShardedSplit`).
     """
 
     name: str

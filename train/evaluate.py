@@ -10,7 +10,9 @@ import pathlib
 import tensorflow as tf
 from absl import flags
 
-from train import classification, command, data, fingerprint, paths
+from train import cli, paths
+from train.engine import models, run_directory, trainer
+from train.input import dataset
 
 
 def define_flags():
@@ -23,15 +25,15 @@ def define_flags():
 
 
 def main(arguments):
-    command.no_arguments(arguments)
+    cli.no_arguments(arguments)
     values = flags.FLAGS
     workdir = pathlib.Path(values.workdir)
-    facts = fingerprint.read_facts(workdir)
-    images = data.load_again(
+    facts = run_directory.read_facts(workdir)
+    images = dataset.load_again(
         facts.recipe.data, facts.fingerprint, values.data_dir, values.data
     )
-    model, _, step = classification.load_best(workdir)
-    evaluator = classification.Evaluator(
+    model, _, step = models.load_best(workdir)
+    evaluator = trainer.Evaluator(
         tf.distribute.get_strategy(), model, images, values.split, values.batch_size
     )
     metrics = "  ".join(f"{k} {v:.4f}" for k, v in evaluator.run().items())
@@ -40,4 +42,4 @@ def main(arguments):
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    cli.run(main, define_flags)

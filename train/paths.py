@@ -10,7 +10,7 @@ import unicodedata
 
 from absl import flags
 
-from train.command import RunError, UsageError
+from train.cli import RunError, UsageError
 
 flags.disclaim_key_flags()  # they belong to the command that defines them
 PATTERN = "*?[]\\"

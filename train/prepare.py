@@ -7,113 +7,10 @@ that was killed starts again with the same command, which removes what is left o
 a data set that is prepared the files are checked.
 """
 
-import os
-import pathlib
-import shlex
-import sys
-import textwrap
-
-import tensorflow as tf
-import tensorflow_datasets as tfds
 from absl import flags
 
-from train import command, config, data, datasets, paths
-from train.command import RunError
-from train.datasets import checks
-
-FAILURES = (
-    AssertionError,
-    ImportError,
-    OSError,
-    ValueError,
-    tf.errors.OpError,
-    tfds.download.DownloadError,
-    tfds.core.download.download_manager.NonMatchingChecksumError,
-    tfds.core.download.extractor.ExtractError,
-)
-
-
-def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
-    """Prepares a data set, unless it is prepared, checks it and prints its splits.
-
-    Raises:
-        UsageError: there is no data set of this name.
-        RunError: it cannot be prepared, or not be trained on.
-    """
-    settings = config.Data(name, image_size=8)
-    if datasets.is_local(name):
-        images = data.load(settings, data_dir)  # decodes the images of a folder
-        for split in () if name.startswith("folder:") else images.splits:
-            for _ in data.evaluation_batches(images, split, 256, standardized=False):
-                pass
-    else:
-        builder = datasets.open_builder(name, data_dir)
-        data.check_features(builder, name)
-        if builder.info.splits:
-            print(f"{name} was prepared before")
-        else:
-            download_and_prepare(builder, manual_dir)
-    builder = datasets.create_builder(settings, data_dir)
-    in_folders = isinstance(builder, datasets.Folder)
-    if not in_folders:
-        checks.check_shards(builder)
-    print(f"{name} is ready in {builder.data_dir}")
-    for split, info in sorted(builder.info.splits.items()):
-        files, size = info.num_examples, info.num_bytes
-        if not in_folders:
-            files = len(info.filepaths)
-            size = sum(checks.size(pathlib.Path(path)) for path in info.filepaths)
-        print(
-            f"{split:<12}{info.num_examples:>10,} images{files:>10,} files"
-            f"{size / checks.GIB:>10.3f} GiB"
-        )
-    if in_folders and builder.left_out:
-        print(f"left out    {builder.left_out}")
-    location = [f"--data_dir={data_dir}"] if data_dir else []
-    print(f"train with: {shlex.join([f'--data={name}', *location])}")
-
-
-def download_and_prepare(
-    builder: tfds.core.DatasetBuilder, manual_dir: str | None
-) -> None:
-    """Prepares a data set of tensorflow-datasets once everything is there for it.
-
-    Args:
-        builder: of a data set that is not prepared.
-        manual_dir: archives that the user has downloaded; `None`: where
-            tensorflow-datasets expects them.
-
-    Raises:
-        RunError: something is not there, or the preparation failed.
-    """
-    path = pathlib.Path(builder.data_dir)
-    if path.exists():
-        raise RunError(
-            f"{path} holds no prepared data set. Expected dataset_info.json, or no "
-            f"such directory. Received: {', '.join(os.listdir(path)[:5]) or 'nothing'}."
-        )
-    default = pathlib.Path(builder.data_dir_root, "downloads", "manual")
-    manual_dir = pathlib.Path(manual_dir).expanduser() if manual_dir else default
-    checks.check_archives(builder, manual_dir)
-    needed = checks.needed_space(builder)
-    removable = sum(map(checks.size, checks.remains(builder)))
-    checks.check_space(path.parent, needed, removable)
-    size = f"{needed / checks.GIB:.1f} GiB" if needed else "unknown, not checked"
-    print(f"preparing {builder.name} in {path}; space needed: {size}", flush=True)
-    if not sys.stderr.isatty():
-        tfds.disable_progress_bar()
-    path.parent.mkdir(parents=True, exist_ok=True)
-    held = command.lock(path.parent, "prepares a data set in")
-    try:
-        checks.remove_remains(builder)
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-        )
-    except FAILURES as error:
-        reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 500)}"
-        raise RunError(f"{builder.name} was not prepared. {reason}") from error
-    finally:
-        os.close(held)
+from train import cli, paths
+from train.input import preparation
 
 
 def define_flags():
@@ -125,9 +22,9 @@ def define_flags():
 
 
 def main(arguments):
-    command.no_arguments(arguments)
-    prepare(flags.FLAGS.data, flags.FLAGS.data_dir, flags.FLAGS.manual_dir)
+    cli.no_arguments(arguments)
+    preparation.prepare(flags.FLAGS.data, flags.FLAGS.data_dir, flags.FLAGS.manual_dir)
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    cli.run(main, define_flags)

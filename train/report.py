@@ -14,7 +14,10 @@ import numpy as np
 import sklearn.svm
 from absl import flags
 
-from train import command, data, fingerprint, paths, predict, saved_model, tables
+from train import cli, paths, tables
+from train.engine import run_directory
+from train.export import runtimes, saved_model
+from train.input import dataset, pipeline
 
 COLUMNS = ("run", "model", "parameters", "test top-1", "test loss", "best step")
 
@@ -35,8 +38,8 @@ def svm_row(
     run: pathlib.Path, data_dir: str | None, place: str | None = None
 ) -> tuple[str, ...]:
     """The line of the support vector machine on a run's data."""
-    facts = fingerprint.read_facts(run)
-    images = data.load_again(facts.recipe.data, facts.fingerprint, data_dir, place)
+    facts = run_directory.read_facts(run)
+    images = dataset.load_again(facts.recipe.data, facts.fingerprint, data_dir, place)
     train, test = (_pixels(images, split) for split in ("train", "test"))
     # gamma as in scikit-learn's own example, which has pixels of 0 to 16
     machine = sklearn.svm.SVC(gamma=0.001 * 16**2).fit(*train)
@@ -46,7 +49,7 @@ def svm_row(
 
 def _pixels(images, split):
     count = len(images.splits[split])
-    batches = data.evaluation_batches(images, split, count, standardized=False)
+    batches = pipeline.evaluation_batches(images, split, count, standardized=False)
     pixels, labels, _ = batches.get_single_element()
     return np.reshape(pixels, (count, -1)) / 255, labels.numpy()
 
@@ -59,9 +62,9 @@ def define_flags():
 
 def main(arguments):
     if not arguments:
-        raise command.UsageError("Expected at least one run. Received: none.")
+        raise cli.UsageError("Expected at least one run. Received: none.")
     runs = [pathlib.Path(paths.expand(argument, "RUN")) for argument in arguments]
-    results = [fingerprint.read_results(run) for run in runs]
+    results = [run_directory.read_results(run) for run in runs]
     for run, each in zip(runs, results, strict=True):
         if (version := run / "export" / str(each["step"])).exists():
             saved_model.require_results(version, each)
@@ -75,11 +78,11 @@ def main(arguments):
             for run, each in zip(runs, results, strict=True)
         ]
         tables.write_csv(pathlib.Path(flags.FLAGS.csv), named)
-    lines = [f"SavedModel of {run}: {predict.newest_export(run)}" for run in runs]
+    lines = [f"SavedModel of {run}: {runtimes.newest_export(run)}" for run in runs]
     parents = os.path.commonpath([run.resolve().parent for run in runs])
     for line in (*lines, f"curves: tensorboard --logdir {shlex.quote(parents)}"):
         print(tables.printable(line))
 
 
 if __name__ == "__main__":
-    command.run(main, define_flags)
+    cli.run(main, define_flags)

@@ -14,7 +14,7 @@ import rich.console
 import rich.table
 from rich.text import Text
 
-from train.command import RunError
+from train.cli import RunError
 
 # What spreadsheets take for the begin of a formula, and skip in front of one.
 FORMULA = ("=", "+", "-", "@", "\t", "\r", "\n", "＝", "＋", "－", "＠")

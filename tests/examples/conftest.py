@@ -3,8 +3,9 @@
 import pytest
 import tensorflow as tf
 
-from train import data, fingerprint
-from train.predict import newest_export
+from train.engine import run_directory
+from train.export.runtimes import newest_export
+from train.input import dataset
 
 
 @pytest.fixture(scope="module")
@@ -27,8 +28,8 @@ def signature(export):
 @pytest.fixture(scope="module")
 def images(short_run, data_dir, tmp_path_factory):
     """Files with three real scans; the last one is a JPEG."""
-    facts = fingerprint.read_facts(short_run[0])
-    split = data.load(facts.recipe.data, str(data_dir)).splits["test"]
+    facts = run_directory.read_facts(short_run[0])
+    split = dataset.load(facts.recipe.data, str(data_dir)).splits["test"]
     contents = [split.images[i].numpy() for i in range(3)]
     contents[2] = tf.io.encode_jpeg(tf.io.decode_png(contents[2])).numpy()
     directory = tmp_path_factory.mktemp("images")

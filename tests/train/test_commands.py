@@ -8,17 +8,21 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
-from train import augment, data, fingerprint, predict
+from train.engine import run_directory
+from train.export import runtimes
+from train.input import augment, dataset, pipeline
 
 
 @pytest.fixture(scope="module")
 def export(short_run):
-    return predict.newest_export(short_run[0])
+    return runtimes.newest_export(short_run[0])
 
 
 @pytest.fixture(scope="module")
 def digits(short_run, data_dir):
-    return data.load(fingerprint.read_facts(short_run[0]).recipe.data, str(data_dir))
+    return dataset.load(
+        run_directory.read_facts(short_run[0]).recipe.data, str(data_dir)
+    )
 
 
 def test_evaluate_repeats_the_accuracy_of_the_run(short_run, data_dir, command):
@@ -61,7 +65,7 @@ def test_signatures_have_the_promised_names_shapes_and_types(export):
 def test_answers_are_probabilities_with_names_and_scores_in_order(export, digits):
     serve = tf.saved_model.load(str(export)).signatures["serving_default"]
     entries = digits.splits["test"].images[:9]
-    images = tf.stack([data.evaluation_image(digits, entry) for entry in entries])
+    images = tf.stack([pipeline.evaluation_image(digits, entry) for entry in entries])
     answer = {name: value.numpy() for name, value in serve(images=images).items()}
     np.testing.assert_allclose(answer["probabilities"].sum(-1), 1, rtol=1e-5)
     order = np.argsort(-answer["probabilities"], axis=-1)[:, :5]
@@ -113,7 +117,7 @@ def test_predict_prints_names_and_scores(short_run, digits, tmp_path, command):
         paths.append(tmp_path / f"{i}.png")
         paths[-1].write_bytes(split.images[i].numpy())
     done = command("-m", "train.predict", workdir, *paths)
-    serve = tf.saved_model.load(str(predict.newest_export(workdir))).signatures
+    serve = tf.saved_model.load(str(runtimes.newest_export(workdir))).signatures
     answer = serve["image_bytes"](split.images[:3])
     for i, line in enumerate(done.stdout.strip().splitlines()):
         name, score = answer["classes"][i, 0].numpy().decode(), answer["scores"][i, 0]
@@ -125,7 +129,7 @@ def test_predict_prints_names_and_scores(short_run, digits, tmp_path, command):
 @pytest.mark.parametrize("file", ["variables.index", "variables.data-00000-of-00001"])
 def test_predict_names_an_export_with_a_damaged_bit(file, short_run, tmp_path, command):
     workdir, _ = short_run
-    export = predict.newest_export(workdir)
+    export = runtimes.newest_export(workdir)
     shutil.copytree(export, tmp_path / export.name)
     damaged = tmp_path / export.name / "variables" / file
     content = bytearray(damaged.read_bytes())
@@ -169,7 +173,7 @@ def test_serve_check_blocks_our_packages_and_keras(export, data_dir, command):
     program = (
         "import sys, runpy\n"
         f"sys.argv = ['answers', {arguments!r}]\n"
-        "runpy.run_module('train.answers', run_name='__main__')\n"
+        "runpy.run_module('train.export.answers', run_name='__main__')\n"
         "for name in ('keras', 'tf_keras', 'an_keras', 'model_zoo'):\n"
         "    try:\n"
         "        __import__(name)\n"

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from train import config, recipes
-from train.command import UsageError
+from train.cli import UsageError
 
 
 def test_overrides_are_typed_by_the_fields():

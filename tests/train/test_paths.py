@@ -9,27 +9,26 @@ import pytest
 import tensorflow as tf
 from absl import flags
 
-from tests.train.test_checkpoint import FACTS, build
+import train.checkpoint
+from benchmarks import __main__ as benchmark
+from tests.train.engine.test_checkpoint import FACTS, build
 from train import (
     __main__,
-    benchmark,
-    checkpoint,
-    command,
+    cli,
     config,
-    data,
     evaluate,
-    export,
-    fingerprint,
-    formats,
     paths,
     predict,
     prepare,
     recipes,
     report,
-    run,
     serve_check,
 )
-from train.command import UsageError
+from train.cli import UsageError
+from train.engine import checkpoint, run, run_directory
+from train.export import __main__ as export_command
+from train.export import check, runtimes, write
+from train.input import dataset
 
 PATTERNS = ("lr[12]", "lr*", "lr?", "lr[", "lr]", "lr\\1", "a/lr[1]/b")
 NO_PATHS = (
@@ -39,14 +38,14 @@ NO_PATHS = (
 LITERAL = (
     (__main__, ("--recipe=digits",), "--workdir="),
     (evaluate, (), "--workdir="),
-    (export, (), "--workdir="),
-    (export, ("--workdir=run",), "--out="),
+    (export_command, (), "--workdir="),
+    (export_command, ("--workdir=run",), "--out="),
 )
 OTHERS = (
-    *((module, (), "--data_dir=") for module in (__main__, evaluate, export)),
+    *((module, (), "--data_dir=") for module in (__main__, evaluate, export_command)),
     *((module, (), "--data_dir=") for module in (prepare, report, serve_check)),
-    (export, (), "--weights="),
-    (export, (), "--labels="),
+    (export_command, (), "--weights="),
+    (export_command, (), "--labels="),
     (prepare, (), "--manual_dir="),
     (report, (), "--csv="),
     (benchmark, (), "--csv="),
@@ -58,7 +57,7 @@ OTHERS = (
 def test_patterns_are_usage_errors_where_tensorflow_reads(start, module, typed, flag):
     for path in PATTERNS:
         code, error = start(module, *typed, f"{flag}{path}")
-        assert code == command.USAGE and error.count("\n") == 1
+        assert code == cli.USAGE and error.count("\n") == 1
         assert "have none of * ? [ ] \\, which" in error
 
 
@@ -67,7 +66,7 @@ def test_what_is_no_path_is_a_usage_error(start, module, typed, flag):
     for path in NO_PATHS:
         if flag != "--data_dir=" or "://" not in path:
             code, error = start(module, *typed, f"{flag}{path}")
-            assert code == command.USAGE, path
+            assert code == cli.USAGE, path
             assert error.startswith(f"usage error: The path {flag[:-1]} must ")
             assert error.count("\n") == 1
 
@@ -75,7 +74,7 @@ def test_what_is_no_path_is_a_usage_error(start, module, typed, flag):
 @pytest.mark.parametrize(
     ("module", "typed"),
     [
-        (checkpoint, ("digest", "runs/lr[12]")),
+        (train.checkpoint, ("digest", "runs/lr[12]")),
         (predict, ("runs/lr[12]", "image.png")),
         (serve_check, ("runs/lr[12]/export/60",)),
         (benchmark, ("serve", "runs/lr[12]/export/60")),
@@ -87,7 +86,7 @@ def test_patterns_are_usage_errors_as_arguments(
     monkeypatch.chdir(tmp_path)
     (tmp_path / "image.png").write_bytes(b"")
     code, error = start(module, *typed)
-    assert code == command.USAGE and "have none of" in error and "[12]" in error
+    assert code == cli.USAGE and "have none of" in error and "[12]" in error
 
 
 @pytest.mark.parametrize(("module", "typed", "flag"), LITERAL + OTHERS)
@@ -144,13 +143,13 @@ def test_pattern_touches_no_other_run(tmp_path):
     model, state = keras.Sequential(), checkpoint.new_state()
     optimizer = keras.optimizers.SGD()
     for enter in (
-        lambda path: run.Run(path, recipes.create_recipe("digits"), None),
+        lambda path: run.Run.open(path, recipes.create_recipe("digits"), None),
         lambda path: checkpoint.Checkpoints(path, model, optimizer, state),
         checkpoint.best_checkpoint,
         checkpoint.has_checkpoint,
-        lambda path: export.export(None, path),
-        lambda path: list(serve_check.check(path)),
-        lambda path: formats.load("saved_model", path),
+        lambda path: write.export(None, path),
+        lambda path: list(check.check(path)),
+        lambda path: runtimes.load("saved_model", path),
     ):
         with pytest.raises(UsageError, match="which TensorFlow reads as patterns"):
             enter(tmp_path / "lr[12]")
@@ -168,16 +167,18 @@ def test_what_tensorflow_does_not_read_as_patterns_stays_allowed(tmp_path, monke
             directory.mkdir(parents=True)
             for number in range(5):
                 (directory / f"[{number}].png").write_bytes(image)
-    images = data.load(config.Data(f"folder:{root}", image_size=8))
+    images = dataset.load(config.Data(f"folder:{root}", image_size=8))
     assert {name: len(split) for name, split in images.splits.items()} == {
         "train": 8,
         "validation": 2,
         "test": 10,
     }
-    assert len(data.load(config.Data("digits"), tmp_path / "a[1]").splits["test"]) > 99
+    assert (
+        len(dataset.load(config.Data("digits"), tmp_path / "a[1]").splits["test"]) > 99
+    )
     monkeypatch.chdir(root)
     model, optimizer, state = build(step=7)
-    fingerprint.claim(pathlib.Path("run"), FACTS)
+    run_directory.claim(pathlib.Path("run"), FACTS)
     checkpoint.Checkpoints("run", model, optimizer, state).save(best=True)
     assert checkpoint.best_checkpoint(pathlib.Path("run"))[1] == 7
     assert sorted(os.listdir("run")) == ["best", "config.json"]

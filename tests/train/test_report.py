@@ -7,8 +7,9 @@ import types
 
 import pytest
 
-from train import fingerprint, report
-from train.command import RunError
+from train import report
+from train.cli import RunError
+from train.engine import run_directory
 
 RESULTS = {
     "model": "resnet20_an",
@@ -24,7 +25,7 @@ RESULTS = {
 @pytest.fixture
 def make_run(tmp_path, monkeypatch):
     """Makes the directory of a finished run, as far as the report looks at it."""
-    monkeypatch.setattr(report.fingerprint, "read_facts", lambda run: None)
+    monkeypatch.setattr(report.run_directory, "read_facts", lambda run: None)
     monkeypatch.chdir(tmp_path)
 
     def make(name, **changes):
@@ -95,14 +96,14 @@ def test_damaged_results_are_named(make_run, text, words):
     run = make_run("digits")
     (run / "results.json").write_text(text)
     with pytest.raises(RunError, match=f"results.json is damaged. Expected .*{words}"):
-        fingerprint.read_results(run)
+        run_directory.read_results(run)
 
 
 def test_results_that_are_no_text_are_damaged(make_run):
     run = make_run("digits")
     (run / "results.json").write_bytes(b"\xff\xfe")
     with pytest.raises(RunError, match="results.json is damaged.*UnicodeDecodeError"):
-        fingerprint.read_results(run)
+        run_directory.read_results(run)
 
 
 def test_an_unwritable_table_is_an_error(make_run, show, tmp_path):
@@ -122,7 +123,7 @@ def test_results_that_are_not_those_of_the_export_are_refused(make_run, show):
 def test_results_of_another_step_are_refused(make_run):
     run = make_run("digits", step=8.5)
     with pytest.raises(RunError, match="Expected step 9. Received: 8.5"):
-        fingerprint.read_results(run, sha256="ab", step=9)
+        run_directory.read_results(run, sha256="ab", step=9)
 
 
 def test_runs_keep_their_names_in_the_table(make_run, show, tmp_path):

@@ -4,8 +4,8 @@ import csv
 
 import pytest
 
-from train import benchmark_tables, tables
-from train.command import RunError
+from train import tables
+from train.cli import RunError
 
 NAMES = [
     "digits[lr=0.1]",
@@ -113,31 +113,3 @@ def test_a_link_to_a_table_stays_a_link(tmp_path):
     link.symlink_to(tmp_path / "a.csv")
     tables.write_csv(link, [{"a": 1}])
     assert link.is_symlink() and read(tmp_path / "a.csv") == [{"a": "1"}]
-
-
-def benchmark_rows():
-    rows = []
-    for variant in ("_AN [a]", "$x_AN$"):
-        for case in ("[/case]", "$\\frac$ [b]"):
-            ratios = {"ratio": 1.0, "ratio_min": 0.5, "ratio_max": 2.0}
-            about = {"phase": "p[50]", "unit": "ms", "reference": "_AN [a]"}
-            rows.append(
-                {"case": case, "variant": variant, "value": 1, **about} | ratios
-            )
-    return rows
-
-
-@pytest.mark.parametrize("show", [benchmark_tables.show, benchmark_tables.show_cases])
-def test_benchmarks_of_odd_names_are_shown(show, capsys):
-    show(benchmark_rows())
-    text = capsys.readouterr().out
-    for name in ("_AN [a]", "$x_AN$", "[/case]", "$\\frac$ [b]", "p[50], ms"):
-        assert name in text
-
-
-def test_pictures_of_odd_names_show_them(tmp_path):
-    path = tmp_path / "a.svg"
-    benchmark_tables.plot(benchmark_rows(), path)
-    text = path.read_text()
-    for name in ("_AN [a]", "$x_AN$", "[/case]", "$\\frac$ [b]"):
-        assert f"<!-- {name} -->" in text

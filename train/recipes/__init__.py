@@ -2,7 +2,7 @@
 
 import difflib
 
-from train.command import UsageError
+from train.cli import UsageError
 from train.config import Recipe
 from train.recipes import digits, fashion_mnist
 

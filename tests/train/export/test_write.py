@@ -1,0 +1,307 @@
+"""Exports of runs and of networks, in every format."""
+
+import json
+import os
+import random
+import signal
+import subprocess
+import sys
+import time
+
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+from conftest import ROOT
+
+import model_zoo
+from train import cli
+from train.cli import RunError, UsageError
+from train.export import __main__ as export_command
+from train.export import answers, compare, image_classifier, runtimes, write
+
+NETWORK = "resnet20_an"
+
+
+@pytest.fixture(scope="module")
+def of_tag():
+    return image_classifier.of_network(NETWORK, "fashion_mnist", {})
+
+
+@pytest.fixture(scope="module")
+def tag_export(of_tag, tmp_path_factory):
+    return write.export(of_tag, tmp_path_factory.mktemp("models"))
+
+
+def card(version):
+    return json.loads((version / "assets" / "model.json").read_text())
+
+
+def test_network_of_the_zoo_is_exported_with_its_preprocessing(tag_export):
+    images = compare.probe_images((28, 28, 1))
+    model = model_zoo.create_model(f"{NETWORK}.fashion_mnist")
+    expected = model(model_zoo.preprocess_input(images, f"{NETWORK}.fashion_mnist"))
+    served = runtimes.load("saved_model", tag_export)(images)
+    np.testing.assert_allclose(served, expected, atol=1e-5)
+
+
+def test_card_says_what_it_is_and_how_images_are_prepared(tag_export):
+    described = card(tag_export)
+    assert described["model"] == NETWORK and described["weights"] == "fashion_mnist"
+    assert described["version"] == 1 and described["folded"] is True
+    assert described["class_names"][9] == "Ankle boot" and described["test"] is None
+    assert described["metrics"]["test_top1"] == 0.9338
+    assert described["preprocessing"] == {
+        "shape": [28, 28, 1],
+        "shorter_side": 28,
+        "mean": [0.286],
+        "std": [0.353],
+        "reverse_channels": False,
+    }
+    assert set(described["versions"]) == {"an_keras", "keras", "tensorflow"}
+    assert described["compared"]["saved_model"] <= 1e-5
+
+
+def test_export_without_test_results_is_checked_all_the_same(tag_export):
+    lines = list(answers.check(tag_export))
+    assert any("batches of 1, 3, 64" in line for line in lines)
+    assert lines[-1].startswith("accuracy not compared")
+
+
+@pytest.mark.parametrize(("change", "limit"), [(0, 1e-5), (5e-4, 5e-5), (0.5, 1e-4)])
+def test_exports_may_differ_by_rounding(change, limit):
+    """Also of a network that is sure of one class, or untrained."""
+    probabilities = np.array([[0.5, 0.5], [0.5 + change, 0.5 - change]])
+    allowed = compare.limit(probabilities, "float32")
+    np.testing.assert_allclose(allowed, limit, rtol=1e-6)
+
+
+@pytest.mark.parametrize(("own", "limit"), [(0.001, 0.05), (0.1, 0.4)])
+def test_exports_may_differ_more_where_the_model_is_far_from_float32(own, limit):
+    probabilities = np.array([[0.5, 0.5], [1.0, 0.0]])
+    exact = probabilities + [[own, -own], [0, 0]]
+    allowed = compare.limit(probabilities, "mixed_bfloat16", exact)
+    np.testing.assert_allclose(allowed, limit, rtol=1e-6)
+
+
+@pytest.mark.slow
+def test_channels_in_reverse_order_reach_the_network(tmp_path):
+    """As networks of Keras Applications in "caffe" mode take them."""
+    name, options = "applications.ANResNet50", {"input_shape": (32, 32, 3)}
+    model = model_zoo.create_model(name, classes=3, **options)
+    model.save_weights(tmp_path / "net.weights.h5")
+    labels = ("a", "b", "c")
+    exported = image_classifier.of_network(
+        name, str(tmp_path / "net.weights.h5"), options, labels
+    )
+    assert exported.reverse_channels
+    images = compare.probe_images(exported.shape)
+    expected = model_zoo.preprocess_input(images, name)
+    np.testing.assert_allclose(exported.standardize(images), expected, atol=1e-4)
+
+
+def test_network_without_its_rescaling_is_exported_with_it(tmp_path):
+    name = "applications.ANMobileNetV3Small"
+    options = {"input_shape": (32, 32, 3), "include_preprocessing": False}
+    file = tmp_path / "net.weights.h5"
+    model_zoo.create_model(name, classes=3, **options).save_weights(file)
+    exported = image_classifier.of_network(name, str(file), options, ("a", "b", "c"))
+    images = compare.probe_images(exported.shape)
+    expected = images / 127.5 - 1
+    np.testing.assert_allclose(exported.standardize(images), expected, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("name", "weights", "options", "labels", "words"),
+    [
+        ("resnet21", "a.weights.h5", {}, (), "Unknown model"),
+        (NETWORK, "none.weights.h5", {}, (), "must be None, the path of"),
+        (NETWORK, "fashion_mnist", {}, ("a", "b"), "names of 10 classes.*: 2 names"),
+        (NETWORK, "fashion_mnist", {"k": 1}, (), "Cannot build resnet20_an"),
+        (NETWORK, "fashion_mnist", {"norm_options": 5}, (), "Cannot build resnet20_an"),
+        (NETWORK, "fashion_mnist", {"input_shape": (10**9, 9, 1)}, (), "at most 16384"),
+        (NETWORK, "fashion_mnist", {"include_top": False}, (), "--options without"),
+        (NETWORK, "DAMAGED", {}, (), "is no .weights.h5 file or is damaged"),
+        ("resnet32_an", "FILE", {}, (), "holds the weights of another network"),
+        (NETWORK, "HEADLESS", {}, (), "needs a classifier"),
+        (NETWORK, "FILE", {}, (), "Expected --labels=FILE with the names of 7 classes"),
+    ],
+)
+def test_network_that_cannot_be_exported_says_why(
+    tmp_path, name, weights, options, labels, words
+):
+    if weights in ("FILE", "HEADLESS", "DAMAGED"):
+        kind = {"include_top": False} if weights == "HEADLESS" else {"classes": 7}
+        file = tmp_path / "net.weights.h5"
+        model_zoo.create_model(NETWORK, **kind).save_weights(file)
+        if weights == "DAMAGED":
+            content = file.read_bytes()
+            file.write_bytes(content[:2000] + bytes(4000) + content[6000:])
+        weights = str(file)
+    with pytest.raises(UsageError, match=words):
+        image_classifier.of_network(name, weights, options, labels)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ([], "Expected --workdir=RUN, or --model"),
+        (["--model=resnet20_an", "--weights=fashion_mnist"], "Received: --model, --w"),
+        (["--workdir=a", "--model=b"], "Received: --model, --workdir"),
+        (["--workdir=a", "--format=tflite"], "with some of litert, onnx, openvino"),
+        (["--workdir=a", "--quantize=int8"], "--quantize with --format=litert"),
+        (["--workdir=a", "--options={}"], "Expected --options with --model only"),
+    ],
+)
+@pytest.mark.slow
+def test_flags_that_do_not_fit_are_usage_errors(command, arguments, words):
+    done = command("-m", "train.export", *arguments, expected=2)
+    assert words in done.stderr and "Traceback" not in done.stderr
+
+
+@pytest.mark.parametrize(
+    ("content", "received"),
+    [
+        (b"\xef\xbb\xbfa\r\nb\r\n\r\n", ("a", "b")),
+        ("Größe\nÄ B\n".encode(), ("Größe", "Ä B")),
+        ("Größe\nÄ\u2028B\n".encode(), r"without control .*Received: '\\xc4\\u2028B'"),
+        (b"a\rb\nc\n", r"without control characters.*Received: 'a\\rb'"),
+        (b"a\n\nb\n", "Expected a different name on each line.*Received: ''"),
+        (b"a\nb\na\n", "Expected a different name on each line.*Received: 'a'"),
+        ("Größe".encode("latin-1"), "Expected UTF-8 in --labels"),
+    ],
+)
+def test_labels_are_the_lines_of_a_file(tmp_path, content, received):
+    file = tmp_path / "labels.txt"
+    file.write_bytes(content)
+    if isinstance(received, tuple):
+        assert export_command.read_labels(str(file)) == received
+        return
+    with pytest.raises(UsageError, match=received):
+        export_command.read_labels(str(file))
+
+
+def test_answers_to_other_images_are_no_small_difference(of_tag):
+    """Also where all probabilities are close to each other."""
+    classifier = of_tag.serving_model(of_tag.model)
+    images = compare.probe_images(of_tag.shape)
+    for wrong in (255 - images, images[::-1], np.zeros_like(images)):
+        answer = classifier(wrong)
+        for precision in compare.TOLERANCES:
+            with pytest.raises(RunError, match="differs from the model"):
+                compare.difference("it", classifier, images, answer, precision)
+
+
+def test_normalization_of_efficientnets_becomes_a_part_of_the_graph():
+    images = keras.Input((4, 4, 3))
+    layer = keras.layers.Normalization(mean=(1.0, 2.0, 3.0), variance=(4.0, 1.0, 9.0))
+    model = keras.Model(images, layer(images))
+    scaled = image_classifier.with_constants(model)
+    assert not any(
+        isinstance(each, keras.layers.Normalization) for each in scaled.layers
+    )
+    x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
+    np.testing.assert_allclose(scaled(x), model(x), atol=1e-6)
+
+
+def test_missing_package_is_named_before_anything_is_written(
+    of_tag, tmp_path, monkeypatch
+):
+    monkeypatch.setitem(runtimes.PACKAGES, "onnx", ("no_such_package",))
+    with pytest.raises(
+        RunError, match=r"needs the package no_such_package.*\[export\]"
+    ):
+        write.export(of_tag, tmp_path / "models", others=("onnx",))
+    assert not (tmp_path / "models").exists()
+
+
+def test_format_that_differs_is_refused_and_leaves_nothing(
+    of_tag, tmp_path, monkeypatch
+):
+    monkeypatch.setattr(runtimes, "write", lambda *_: None)
+    monkeypatch.setattr(runtimes, "load", lambda *_: lambda images: np.zeros((3, 10)))
+    with pytest.raises(RunError, match="within .* in onnx. Received: a difference of"):
+        write.export(of_tag, tmp_path, others=("onnx",))
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_nothing_is_visible_before_its_check(of_tag, tmp_path):
+    seen = []
+
+    def check(path):
+        seen.append((path.name, [each.name for each in tmp_path.iterdir()]))
+        raise RunError("no")
+
+    with pytest.raises(RunError, match="no"):
+        write.export(of_tag, tmp_path, check=check)
+    assert seen == [("1", [".writing-1"])]
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_second_export_to_a_directory_waits_for_nobody(of_tag, tmp_path):
+    with pytest.raises(RunError, match="Another process exports to"):
+        lock = cli.lock(tmp_path, "exports to")
+        write.export(of_tag, tmp_path)
+    os.close(lock)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("quantization", [None, "float16", "dynamic", "int8"])
+def test_run_is_exported_in_every_format(
+    short_run, data_dir, command, tmp_path, quantization
+):
+    kinds = ["litert"] if quantization else runtimes.OTHERS
+    flags = [f"--workdir={short_run[0]}", f"--out={tmp_path}", f"--data_dir={data_dir}"]
+    quantize = [f"--quantize={quantization}"] if quantization else []
+    done = command(
+        "-m", "train.export", *flags, f"--format={','.join(kinds)}", *quantize
+    )
+    version = tmp_path / "60"
+    assert f"SavedModel in {version}" in done.stdout
+    compared = card(version)["compared"]
+    assert compared.keys() == {"saved_model", *kinds}
+    if quantization:
+        plain = tmp_path / "plain"
+        command("-m", "train.export", *flags[::2], f"--out={plain}", "--format=litert")
+        sizes = [runtimes.size("litert", path) for path in (version, plain / "60")]
+        assert sizes[0] < 0.75 * sizes[1]
+    done = command("-m", "train.serve_check", version, f"--data_dir={data_dir}")
+    for kind in kinds:
+        assert f"{kind}: probabilities within" in done.stdout
+    assert done.stdout.count("on 355 test images") == 1 + len(kinds)
+
+
+@pytest.mark.slow
+def test_killed_export_leaves_whole_versions_or_none(
+    short_run, command, tmp_path, request
+):
+    rng, out = random.Random(0), tmp_path / "models"
+    flags = [f"--workdir={short_run[0]}", f"--out={out}", "--format=litert"]
+    arguments = [sys.executable, "-m", "train.export", *flags]
+    start = time.monotonic()
+    command(*arguments[1:])
+    whole = time.monotonic() - start
+    (out / "60").rename(tmp_path / "60")
+    for _ in range(request.config.getoption("--kills")):
+        process = subprocess.Popen(
+            arguments, cwd=ROOT, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL
+        )
+        time.sleep(rng.uniform(0.3, 1.0) * whole)
+        process.kill()
+        is_done = process.wait() != -signal.SIGKILL
+        names = [path.name for path in out.iterdir()]
+        assert set(names) <= {"60", ".writing-60"}
+        if is_done or "60" in names:
+            assert list(answers.check(out / "60"))
+            (out / "60").rename(tmp_path / f"60-{time.monotonic_ns()}")
+    command(*arguments[1:])
+    assert [path.name for path in out.iterdir()] == ["60"]
+
+
+def test_encoded_images_are_fitted_as_the_published_evaluation(of_tag):
+    """Shorter side to 28, the centre of 28: nothing is lost of a square image."""
+    pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 1), dtype=np.uint8)
+    fitted = of_tag.fit(tf.io.encode_png(pixels))
+    assert fitted.dtype == tf.uint8 and fitted.shape == (28, 28, 1)
+    means = model_zoo.preprocessing.resize_and_crop(pixels.astype("float32"), 28, 28)
+    np.testing.assert_allclose(fitted, means, atol=0.51)

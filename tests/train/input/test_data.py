@@ -1,0 +1,398 @@
+"""The input path: splits, order, exact evaluation, and data that is not right."""
+
+import concurrent.futures
+import dataclasses
+import gzip
+import shutil
+import struct
+
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from train import config
+from train.cli import RunError, UsageError
+from train.input import dataset, pipeline
+
+PIXELS = {"mean": (0.305,), "std": (0.376,)}
+
+
+@pytest.fixture(scope="module")
+def digits(data_dir):
+    return dataset.load(config.Data("digits", shift=1, **PIXELS), str(data_dir))
+
+
+def write_images(directory, count=12, size=(12, 10), classes=("cat", "dog")):
+    """Random images, a different number of pixels each, half of them JPEG."""
+    rng = np.random.default_rng(0)
+    for name in classes:
+        (directory / name).mkdir(parents=True, exist_ok=True)
+        for i in range(count):
+            shape = (size[0] + i, size[1], 3)
+            image = tf.constant(rng.integers(0, 256, shape, dtype=np.uint8))
+            if i % 2:
+                (directory / name / f"{i}.png").write_bytes(
+                    tf.io.encode_png(image).numpy()
+                )
+            else:
+                (directory / name / f"{i}.jpg").write_bytes(
+                    tf.io.encode_jpeg(image).numpy()
+                )
+
+
+def write_idx(directory, images, labels, compress=False):
+    """The four idx files; the same images for training and test."""
+    directory.mkdir(exist_ok=True)
+    for prefix in ("train", "t10k"):
+        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
+            header = bytes([0, 0, 8, array.ndim])
+            header += struct.pack(f">{array.ndim}I", *array.shape)
+            content = header + array.astype(np.uint8).tobytes()
+            if compress:
+                path = directory / f"{prefix}-{kind}-ubyte.gz"
+                path.write_bytes(gzip.compress(content))
+            else:
+                (directory / f"{prefix}-{kind}-ubyte").write_bytes(content)
+
+
+def test_digits_are_the_scans_of_scikit_learn(digits):
+    import sklearn.datasets
+
+    assert digits.shape == (8, 8, 1)
+    assert digits.class_names == tuple("0123456789")
+    sizes = {name: len(split) for name, split in digits.splits.items()}
+    assert sizes == {"train": 1299, "validation": 143, "test": 355}
+    ours = [
+        (pipeline.evaluation_image(digits, entry).numpy().tobytes(), label)
+        for split in digits.splits.values()
+        for entry, label in zip(split.images, split.labels, strict=True)
+    ]
+    bunch = sklearn.datasets.load_digits()
+    pixels = np.round(bunch.data * 255 / 16).astype(np.uint8)
+    theirs = [
+        (image.tobytes(), label)
+        for image, label in zip(pixels, bunch.target, strict=True)
+    ]
+    assert sorted(ours) == sorted(theirs)
+
+
+def test_validation_is_stratified_fixed_and_apart(digits):
+    train, validation = digits.splits["train"], digits.splits["validation"]
+    per_class = np.bincount(validation.labels)
+    assert per_class.min() >= 14 and per_class.max() <= 15
+    assert not set(train.images.numpy()) & set(validation.images.numpy())
+
+
+def take(digits, start, stop, seed=0, batch_size=16):
+    batches = pipeline.training_batches(digits, seed, batch_size, start, stop)
+    return [(x.numpy(), y.numpy()) for x, y in batches]
+
+
+def test_order_and_augmentation_are_functions_of_seed_and_step(digits):
+    whole, tail = take(digits, 0, 90), take(digits, 85, 90)
+    assert len(whole) == 90
+    for (x, y), (x_again, y_again) in zip(whole[85:], tail, strict=True):
+        np.testing.assert_array_equal(x, x_again)
+        np.testing.assert_array_equal(y, y_again)
+    other = take(digits, 85, 90, seed=1)
+    assert not np.array_equal(np.stack([y for _, y in tail]), [y for _, y in other])
+
+
+def test_an_epoch_holds_every_image_once(data_dir):
+    plain = dataset.load(config.Data("digits", **PIXELS), str(data_dir))
+    count = len(plain.splits["train"])
+    batches = pipeline.training_batches(plain, 3, 1, 0, 2 * count)
+    images = [x.numpy().tobytes() for x, _ in batches]
+    first, second = images[:count], images[count:]
+    assert sorted(first) == sorted(second)
+    assert first != second
+    settings = plain.settings
+    expected = [
+        pipeline.standardize(pipeline.evaluation_image(plain, entry), settings)
+        for entry in plain.splits["train"].images
+    ]
+    assert sorted(first) == sorted(image.numpy().tobytes() for image in expected)
+
+
+@pytest.mark.parametrize("batch_size", [1, 64, 355, 1000])
+def test_evaluation_sees_every_image_once_whatever_the_batch(digits, batch_size):
+    seen, total = [], 0
+    for images, labels, weights in pipeline.evaluation_batches(
+        digits, "test", batch_size
+    ):
+        assert images.shape == (batch_size, 8, 8, 1)
+        seen.extend(labels.numpy()[weights.numpy() == 1])
+        total += 1
+    assert total == digits.splits["test"].evaluation_steps(batch_size, replicas=1)
+    np.testing.assert_array_equal(seen, digits.splits["test"].labels)
+
+
+def test_standardized_digits_have_mean_0_and_deviation_1(digits):
+    from train import recipes
+
+    settings = recipes.create_recipe("digits").data
+    images = [
+        pipeline.evaluation_image(digits, e) for e in digits.splits["train"].images
+    ]
+    x = pipeline.standardize(tf.stack(images), settings).numpy()
+    assert abs(x.mean()) < 0.01 and abs(x.std() - 1) < 0.01
+
+
+@pytest.mark.parametrize("compress", [False, True])
+def test_idx_files_become_a_data_set_with_names(tmp_path, data_dir, compress):
+    images = np.random.default_rng(0).integers(0, 256, (40, 9, 7))
+    labels = np.arange(40) % 4
+    write_idx(tmp_path / "idx", images, labels, compress)
+    settings = config.Data(f"idx:{tmp_path / 'idx'}", class_names=tuple("abcd"))
+    loaded = dataset.load(settings, str(data_dir))
+    assert loaded.shape == (9, 7, 1)
+    assert loaded.class_names == ("a", "b", "c", "d")
+    test = loaded.splits["test"]
+    received = [
+        pipeline.evaluation_image(loaded, entry).numpy() for entry in test.images
+    ]
+    assert sorted(x.tobytes() for x in received) == sorted(
+        x.astype(np.uint8).tobytes() for x in images
+    )
+
+
+def test_idx_files_with_other_content_are_another_data_set(tmp_path, data_dir):
+    for value in (0, 255):
+        write_idx(tmp_path, np.full((20, 8, 8), value), np.arange(20) % 2)
+        loaded = dataset.load(config.Data(f"idx:{tmp_path}"), str(data_dir))
+        image = pipeline.evaluation_image(loaded, loaded.splits["test"].images[0])
+        assert (image.numpy() == value).all()
+
+
+def test_folder_is_read_and_resized(tmp_path):
+    write_images(tmp_path / "train")
+    write_images(tmp_path / "test", count=3)
+    augmented = {"min_crop_area": 0.5, "flip": True, "shift": 1}
+    settings = config.Data(f"folder:{tmp_path}", 8, **PIXELS, **augmented)
+    loaded = dataset.load(settings)
+    assert loaded.shape == (8, 8, 3)
+    assert loaded.class_names == ("cat", "dog")
+    sizes = {name: len(split) for name, split in loaded.splits.items()}
+    assert sizes == {"train": 22, "validation": 2, "test": 6}
+    images, labels = next(iter(pipeline.training_batches(loaded, 0, 4, 0, 1)))
+    assert images.shape == (4, 8, 8, 3) and labels.shape == (4,)
+
+
+def test_other_contents_under_the_same_paths_have_another_fingerprint(tmp_path):
+    write_images(tmp_path / "train")
+    settings = config.Data(f"folder:{tmp_path}", image_size=8)
+    before = dataset.load(settings).fingerprint
+    assert dataset.load(settings).fingerprint == before
+    first, second = sorted((tmp_path / "train" / "cat").iterdir())[:2]
+    second.write_bytes(first.read_bytes())
+    assert dataset.load(settings).fingerprint != before
+
+
+def test_processes_that_prepare_the_same_data_at_once_take_turns(tmp_path, command):
+    program = (
+        "import sys; from train import config\n"
+        "from train.input import dataset\n"
+        "print(dataset.load(config.Data('digits'), sys.argv[1]).fingerprint)"
+    )
+    with concurrent.futures.ThreadPoolExecutor() as pool:
+        runs = [pool.submit(command, "-c", program, tmp_path) for _ in range(2)]
+        received = [run.result().stdout.splitlines()[-1] for run in runs]
+    assert received[0] == received[1]
+
+
+def test_class_names_are_for_idx_files():
+    with pytest.raises(UsageError, match="class_names is for idx:DIR only"):
+        dataset.load(config.Data("digits", class_names=("a", "b")))
+
+
+def test_folder_without_test_images_is_split_in_three(tmp_path):
+    write_images(tmp_path / "train", count=20)
+    loaded = dataset.load(config.Data(f"folder:{tmp_path}", image_size=8))
+    sizes = {name: len(split) for name, split in loaded.splits.items()}
+    assert sizes == {"train": 28, "validation": 4, "test": 8}
+
+
+def test_prepared_data_set_is_opened_by_name_from_its_files(tmp_path, data_dir, digits):
+    """Ours under another name stands for one of theirs that was prepared before."""
+    prepared = data_dir / "digits" / "1.0.0"
+    shutil.copytree(prepared, tmp_path / "scans" / "1.0.0")
+    for file in (tmp_path / "scans" / "1.0.0").iterdir():
+        if "digits" in file.name:
+            file.rename(file.with_name(file.name.replace("digits", "scans")))
+    info = tmp_path / "scans" / "1.0.0" / "dataset_info.json"
+    info.write_text(info.read_text().replace('"name": "digits"', '"name": "scans"'))
+    loaded = dataset.load(config.Data("scans"), str(tmp_path))
+    for name, split in digits.splits.items():
+        np.testing.assert_array_equal(loaded.splits[name].labels, split.labels)
+
+
+def damaged_folder(tmp_path):
+    write_images(tmp_path / "train")
+    (tmp_path / "train" / "cat" / "0.jpg").write_bytes(b"\xff\xd8 not much of an image")
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def cut_idx(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 2)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:-1])
+    return config.Data(f"idx:{tmp_path}")
+
+
+def unnamed_idx(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 3)
+    return config.Data(f"idx:{tmp_path}", class_names=("a", "b"))
+
+
+def uneven_idx(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(19) % 2)
+    return config.Data(f"idx:{tmp_path}")
+
+
+def empty_class(tmp_path):
+    write_images(tmp_path / "train")
+    (tmp_path / "train" / "eel").mkdir()
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def empty_split(tmp_path):
+    (tmp_path / "train" / "cat").mkdir(parents=True)
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def unsized_folder(tmp_path):
+    write_images(tmp_path / "train")
+    return config.Data(f"folder:{tmp_path}")
+
+
+def few_images(tmp_path):
+    write_images(tmp_path / "train", count=2)
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def one_class(tmp_path):
+    write_images(tmp_path / "train", classes=("cat",))
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def two_lines(tmp_path):
+    write_images(tmp_path / "train", classes=("cat", "do\ng"))
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def dangling_link(tmp_path):
+    write_images(tmp_path / "train")
+    (tmp_path / "train" / "cat" / "z.png").symlink_to(tmp_path / "nothing")
+    return config.Data(f"folder:{tmp_path}", image_size=8)
+
+
+def headless_idx(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 2)
+    path = tmp_path / "train-images-idx3-ubyte"
+    path.write_bytes(path.read_bytes()[:5])
+    return config.Data(f"idx:{tmp_path}")
+
+
+def damaged_gzip(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 2, compress=True)
+    path = tmp_path / "train-images-idx3-ubyte.gz"
+    content = bytearray(path.read_bytes())
+    content[-8:-4] = b"\xff" * 4  # its checksum
+    path.write_bytes(content)
+    return config.Data(f"idx:{tmp_path}")
+
+
+def two_sizes_idx(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 2)
+    write_idx(tmp_path / "other", np.zeros((20, 9, 8)), np.arange(20) % 2)
+    name = "t10k-images-idx3-ubyte"
+    (tmp_path / "other" / name).rename(tmp_path / name)
+    return config.Data(f"idx:{tmp_path}")
+
+
+def same_names(tmp_path):
+    write_idx(tmp_path, np.zeros((20, 8, 8)), np.arange(20) % 2)
+    return config.Data(f"idx:{tmp_path}", class_names=("a", "a"))
+
+
+def four_means(tmp_path):
+    write_images(tmp_path / "train")
+    return config.Data(f"folder:{tmp_path}", image_size=8, mean=(0.5,) * 4)
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (
+            damaged_folder,
+            "cannot be read. Expected JPEG or PNG .*Received: 1 damaged: .*0.jpg",
+        ),
+        (
+            lambda path: config.Data(f"folder:{path}"),
+            "is no folder of images.*Received: no directory",
+        ),
+        (lambda path: config.Data(f"folder:{path}/no"), "Expected a directory"),
+        (empty_split, "train/cat' holds no images"),
+        (empty_class, "train/eel' holds no images"),
+        (unsized_folder, "of one size. Expected .*data.image_size, such as 64"),
+        (four_means, "data.mean must have 1 or 3 values"),
+        (lambda path: config.Data(f"idx:{path}"), "Expected train-images-idx3-ubyte"),
+        (cut_idx, "does not hold what its header says"),
+        (unnamed_idx, "labels without a name. Expected: up to 1. Received: 2"),
+        (few_images, "has too few images. Expected at least 3 of a class"),
+        (one_class, "needs at least two classes"),
+        (two_lines, "names of one line.*do.ng"),
+        (dangling_link, "z.png' is no file.*Received: a link to nothing"),
+        (headless_idx, "is cut short. Expected: 16 bytes of header. Received: 5 bytes"),
+        (damaged_gzip, "is damaged"),
+        (two_sizes_idx, "images of one size"),
+        (same_names, "class names that cannot be used.*Received: 'a', 'a'"),
+        (uneven_idx, "one label for each image. Received: 20 and 19"),
+        (
+            lambda path: config.Data("cifar10"),
+            "is not prepared.*train.prepare --data=cifar10",
+        ),
+    ],
+)
+def test_data_that_cannot_be_used_is_named(tmp_path, data_dir, make, words):
+    with pytest.raises(RunError, match=words):
+        dataset.load(make(tmp_path), str(data_dir))
+
+
+def test_unknown_data_set_lists_the_nearest(data_dir):
+    with pytest.raises(UsageError, match="like .*cifar10.*Received: 'cifar11'"):
+        dataset.load(config.Data("cifar11"), str(data_dir))
+
+
+def test_unknown_version_of_a_data_set_is_a_usage_error(data_dir):
+    with pytest.raises(UsageError, match="Cannot open data set 'mnist:9.9.9'"):
+        dataset.load(config.Data("mnist:9.9.9"), str(data_dir))
+
+
+def test_fingerprint_notices_other_labels_and_images(digits):
+    other = dataclasses.replace(digits, splits={**digits.splits})
+    assert other.fingerprint == digits.fingerprint
+    other.splits["test"] = digits.splits["test"].take(np.arange(354, -1, -1))
+    assert other.fingerprint != digits.fingerprint
+
+
+def test_images_that_have_moved_are_the_same_however_their_place_is_spelled(
+    tmp_path, monkeypatch
+):
+    write_images(tmp_path / "here" / "train")
+    monkeypatch.chdir(tmp_path)
+    before = dataset.load(config.Data("folder:here", image_size=8))
+    assert before.settings.name == f"folder:{tmp_path / 'here'}"
+    for name in ("folder:here/", "folder:./here", f"folder:{tmp_path}/here/../here"):
+        assert config.Data(name, image_size=8) == before.settings
+    (tmp_path / "here").rename(tmp_path / "there")
+    with pytest.raises(RunError, match="Expected a directory.*--data says where to"):
+        dataset.load_again(before.settings, before.fingerprint, None)
+    there = "folder:there"
+    moved = dataset.load_again(before.settings, before.fingerprint, None, there)
+    assert moved.fingerprint == before.fingerprint
+    write_images(tmp_path / "others" / "train", count=10)
+    with pytest.raises(
+        RunError, match="is not the data set that the run was trained on"
+    ):
+        dataset.load_again(before.settings, before.fingerprint, None, "folder:others")

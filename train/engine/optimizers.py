@@ -1,0 +1,174 @@
+"""The published optimizer and its schedule."""
+
+import contextlib
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from train import config
+from train.cli import RunError
+
+LEAST_SCALE = 2.0**-10
+
+
+@keras.saving.register_keras_serializable(package="train")
+class PublishedSGD(keras.optimizers.SGD):
+    """SGD as PyTorch and the paper have it.
+
+    g = gradient + l2 * w;  v = momentum * v + g;  w = w - learning_rate * v
+
+    Keras' own SGD keeps the learning rate inside of the velocity (which differs while
+    the rate changes), and its `weight_decay` is decoupled from the gradient. Gradients
+    come summed over the replicas, equal on each: so the norm that is clipped, and what
+    `LossScaleOptimizer` takes for finite, are of the whole batch.
+
+    Args:
+        learning_rate: a number or a schedule.
+        momentum: in [0, 1].
+        l2: coefficient, on every variable but those of `exclude_from_weight_decay`.
+        clip_norm: largest norm of the gradient over all variables; `None`: no limit.
+        average: d in average = d * average + (1 - d) * variable, at step t (from 0) at
+            most (1 + t) / (10 + t), so that the initial values are soon forgotten; 0:
+            no averages.
+    """
+
+    def __init__(
+        self,
+        learning_rate=0.1,
+        momentum=0.9,
+        l2=0.0,
+        clip_norm=None,
+        average=0.0,
+        **kwargs,
+    ):
+        super().__init__(learning_rate, momentum=momentum, **kwargs)
+        self.l2, self.clip_norm, self.average = l2, clip_norm, average
+        self.averages = []
+
+    def build(self, variables):
+        if not self.built and self.average:
+            variables = list(variables)
+            self.averages = self.add_optimizer_variables(variables, "average")
+            for average, variable in zip(self.averages, variables, strict=True):
+                average.assign(variable)
+        super().build(variables)
+
+    def _all_reduce_sum_gradients(self, grads_and_vars):
+        if self.clip_norm is None:
+            return grads_and_vars
+        gradients, variables = zip(*grads_and_vars, strict=True)
+        clipped, _ = tf.clip_by_global_norm(gradients, self.clip_norm)
+        return list(zip(clipped, variables, strict=True))
+
+    def update_step(self, gradient, variable, learning_rate):
+        index = self._get_variable_index(variable)
+        rate = ops.cast(learning_rate, variable.dtype)
+        step = ops.cast(gradient, variable.dtype)
+        if self.l2 and self._use_weight_decay(variable):
+            step = step + self.l2 * variable
+        if self.momentum:
+            velocity = self.momentums[index]
+            step = self.momentum * velocity + step
+            self.assign(velocity, step)
+        self.assign_sub(variable, rate * step)
+        if self.average:
+            average = self.averages[index]
+            step = ops.cast(self.iterations, variable.dtype)
+            decay = ops.minimum(self.average, (1.0 + step) / (10.0 + step))
+            self.assign_sub(average, (1.0 - decay) * (average - variable))
+
+    def get_config(self):
+        names = ("l2", "clip_norm", "average")
+        return {**super().get_config(), **{name: getattr(self, name) for name in names}}
+
+
+def create_optimizer(recipe: config.Recipe, schedule, model: keras.Model):
+    """The optimizer of a run, built for the model's weights.
+
+    With `"mixed_float16"` it scales the loss; the published optimizer is then its
+    `inner_optimizer`.
+    """
+    settings = recipe.optimizer
+    optimizer = PublishedSGD(
+        schedule,
+        settings.momentum,
+        settings.weight_decay,
+        settings.clip_norm,
+        settings.average,
+    )
+    optimizer.exclude_from_weight_decay(
+        [v.value for v in model.trainable_variables if not _decays(settings, v)]
+    )
+    if recipe.precision == "mixed_float16":
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer)
+    optimizer.build(model.trainable_variables)
+    return optimizer
+
+
+def require_scale(optimizer, first_step: int, last_step: int) -> None:
+    """Stops a run whose float16 gradients overflow at any scale of the loss.
+
+    Raises:
+        RunError: names the steps in which it was noticed.
+    """
+    scale = getattr(optimizer, "dynamic_scale", None)
+    if scale is not None and float(scale.numpy()) < LEAST_SCALE:
+        raise RunError(
+            f"Training diverged between steps {first_step} and {last_step}: float16 "
+            f"gradients overflow. Expected a loss scale of at least {LEAST_SCALE:g}. "
+            f"Received: {float(scale.numpy()):g}."
+        )
+
+
+def decayed_variables(settings: config.Optimizer, model: keras.Model) -> list:
+    """The weights that L2 is on."""
+    return [v for v in model.trainable_variables if _decays(settings, v)]
+
+
+def _decays(settings, variable):
+    name = variable.name.removeprefix("hidden_")
+    return settings.decay_norms_and_biases or name not in ("gamma", "beta", "bias")
+
+
+@contextlib.contextmanager
+def averaged(optimizer, variables: list):
+    """Within it the variables hold their averages, if the optimizer keeps some."""
+    averages = getattr(optimizer, "inner_optimizer", optimizer).averages
+    if not averages:
+        yield
+        return
+    own = [variable.numpy() for variable in variables]
+    for variable, average in zip(variables, averages, strict=True):
+        variable.assign(average)
+    try:
+        yield
+    finally:
+        for variable, value in zip(variables, own, strict=True):
+            variable.assign(value)
+
+
+@keras.saving.register_keras_serializable(package="train")
+class WarmupCosine(keras.optimizers.schedules.CosineDecay):
+    """Linear warm-up from 0, then half a cosine to 0, as published.
+
+    rate(i) = L * p / w                               for p = i + 1 < w
+            = L / 2 * (1 + cos(pi * (p - w) / (T - w)))    after it
+
+    with i the step, from 0, w the steps of warm-up and T those of the run. Keras'
+    schedule is the same function of i instead of i + 1, which loses the first step.
+    """
+
+    def __call__(self, step):
+        return super().__call__(step + 1)
+
+
+def create_schedule(
+    settings: config.Optimizer, batch_size: int, steps_per_epoch: float, steps: int
+) -> WarmupCosine:
+    """The learning rate of a run of `steps` steps with the given global batch."""
+    peak = settings.learning_rate * batch_size / 256
+    warmup = min(round(settings.warmup_epochs * steps_per_epoch), steps - 1)
+    if not warmup:
+        return WarmupCosine(peak, steps)
+    return WarmupCosine(0.0, steps - warmup, warmup_target=peak, warmup_steps=warmup)

@@ -1,0 +1,143 @@
+"""What a run shows and records while it trains: the progress line and metrics.csv."""
+
+import csv
+import os
+import pathlib
+import shutil
+import sys
+import time
+
+import tqdm
+
+from train import paths
+from train.cli import RunError
+
+COLUMNS = ("step", "split", "loss", "top1", "top5", "learning_rate")
+
+
+class Progress:
+    """A live bar on a terminal, plain lines otherwise.
+
+    Args:
+        start: the step to begin with.
+        stop: the number of steps in the run.
+        batch_size: images in a step.
+        stream: where to write; a terminal gets the bar.
+        quiet: only measures.
+    """
+
+    def __init__(
+        self, start: int, stop: int, batch_size: int, stream=None, quiet: bool = False
+    ):
+        self._quiet = quiet
+        self._stream = stream or sys.stdout
+        self._stop, self._batch_size = stop, batch_size
+        self.step, self._clock = start, time.perf_counter()
+        self._rates = []
+        self._bar = None
+        if not quiet and self._stream.isatty() and shutil.get_terminal_size().columns:
+            self._bar = tqdm.tqdm(
+                total=stop, initial=start, file=self._stream, unit="step"
+            )
+
+    @property
+    def images_per_second(self) -> float | None:
+        """Median over the loops so far without the first, in which graphs are built."""
+        rates = sorted(self._rates[1:])
+        return rates[len(rates) // 2] if rates else None
+
+    def resume_clock(self) -> None:
+        """Leaves the time since the last report out of the next one."""
+        self._clock = time.perf_counter()
+
+    def report(self, step: int, loss: float, top1: float) -> None:
+        """One line about the steps since the last report."""
+        now = time.perf_counter()
+        rate = (step - self.step) * self._batch_size / (now - self._clock)
+        self._rates.append(rate)
+        left = (self._stop - step) * self._batch_size / rate
+        if self._bar is not None:
+            self._bar.set_postfix_str(
+                f"loss {loss:.4f}, accuracy {top1:.4f}, {rate:.0f} images/s",
+                refresh=False,
+            )
+            self._bar.update(step - self.step)
+        else:
+            self.write(
+                f"step {step}/{self._stop}  loss {loss:.4f}  accuracy {top1:.4f}  "
+                f"{rate:.0f} images/s  {_duration(left)} left"
+            )
+        self.step, self._clock = step, now
+
+    def write(self, line: str) -> None:
+        """A line of its own, above the bar if there is one."""
+        if self._bar is not None:
+            self._bar.write(line, file=self._stream)
+        elif not self._quiet:
+            print(line, file=self._stream, flush=True)
+
+    def close(self) -> None:
+        if self._bar is not None:
+            self._bar.close()
+
+
+def _duration(seconds: float) -> str:
+    minutes, seconds = divmod(round(seconds), 60)
+    hours, minutes = divmod(minutes, 60)
+    return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"
+
+
+class MetricsFile:
+    """metrics.csv: what was measured at which step; nothing that depends on the clock.
+
+    Args:
+        path: of the file; `None` keeps none. Rows that the run will write again, and
+            one that a crash cut short, are dropped.
+        step: the step that the run begins with.
+        evaluated: the step of its last evaluation.
+    """
+
+    def __init__(self, path: pathlib.Path | None, step: int, evaluated: int):
+        self._path = path
+        if path is None:
+            return
+        rows = self._rows_until({"train": step, "validation": evaluated})
+        aside = path.with_suffix(".tmp")
+        with aside.open("w", newline="") as file:
+            writer = csv.writer(file)
+            writer.writerow(COLUMNS)
+            writer.writerows(rows)
+        os.replace(aside, path)
+
+    def _rows_until(self, last):
+        paths.require_regular(self._path)
+        if not self._path.exists():
+            return []
+        try:
+            with self._path.open(newline="") as file:
+                rows = list(csv.reader(file))[1:]
+        except (UnicodeDecodeError, csv.Error) as error:
+            raise RunError(
+                f"{self._path} is damaged. Expected rows of {', '.join(COLUMNS)}. "
+                f"Received: {error}."
+            ) from error
+        whole = [row for row in rows if len(row) == len(COLUMNS)]
+        for row in whole:
+            if not row[0].isdecimal() or row[1] not in last:
+                raise RunError(
+                    f"{self._path} is damaged. Expected rows of {', '.join(COLUMNS)}. "
+                    f"Received: {','.join(row)}."
+                )
+        return [row for row in whole if int(row[0]) <= last[row[1]]]
+
+    def append(self, step: int, split: str, metrics: dict[str, float]) -> None:
+        """One row; a metric that is not there stays empty."""
+        if self._path is None:
+            return
+        values = {"step": step, "split": split, **metrics}
+        with self._path.open("a", newline="") as file:
+            csv.writer(file).writerow([_text(values.get(name)) for name in COLUMNS])
+
+
+def _text(value):
+    return f"{value:.7g}" if isinstance(value, float) else value

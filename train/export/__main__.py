@@ -1,0 +1,165 @@
+"""python -m train.export: weights -> a SavedModel for serving, and other formats.
+
+    python -m train.export --workdir=runs/digits --out=models/digits
+    python -m train.export --model=resnet50_an --weights=FILE --out=models/resnet50
+
+Of a run the best weights on the validation images, or with `--checkpoint=last` those
+to go on from, or with `--checkpoint=average` their averages. Attentive normalization is
+folded for inference, unless `--nofold`.
+
+Signatures (N images, C classes, k = min(5, C)):
+
+    serving_default  images uint8 (N, height, width, channels)   no resizing
+    image_bytes      image_bytes string (N): JPEG or PNG; decoded, resized and cropped
+                     as in evaluation
+        -> probabilities float32 (N, C), classes string (N, k), scores float32 (N, k)
+    features         images -> features float32 (N, D), what the classifier sees
+
+`--format=litert,onnx,openvino` writes `model.tflite`, `model.onnx` and `model.xml` with
+`model.bin` besides, each images -> probabilities in float32. `--quantize` is for the
+first: `float16` weights, `dynamic` (int8 weights) or `int8` (activations too).
+"""
+
+import pathlib
+
+from absl import flags
+
+from train import cli, config, paths
+from train.cli import UsageError
+from train.engine import run_directory
+from train.export import image_classifier, runtimes, write
+from train.input import dataset
+from train.input.builders import checks
+
+
+def define_flags():
+    paths.DEFINE_path("workdir", "Directory of the run.", paths.literal)
+    paths.DEFINE_path(
+        "out", "Where to put the version; default: RUN/export.", paths.literal
+    )
+    flags.DEFINE_enum(
+        "checkpoint", "best", image_classifier.CHECKPOINTS, "Which weights of the run."
+    )
+    flags.DEFINE_string("model", None, "A network of the zoo, instead of a run.")
+    paths.DEFINE_path("weights", "Its weights: a .weights.h5 file or a tag.")
+    flags.DEFINE_string("options", "{}", "Its arguments: {'input_shape': (64, 64, 3)}.")
+    paths.DEFINE_path("labels", "Its class names: a file, one name a line.")
+    flags.DEFINE_integer("version", 1, "Number of its export.", 0, 2**62)
+    flags.DEFINE_bool("fold", True, "Folds attentive normalization for inference.")
+    flags.DEFINE_list(
+        "format", [], f"Besides the SavedModel: {', '.join(runtimes.OTHERS)}."
+    )
+    flags.DEFINE_enum("quantize", None, runtimes.QUANTIZATIONS, "Of LiteRT.")
+    paths.DEFINE_data_place()
+
+
+def main(arguments):
+    cli.no_arguments(arguments)
+    values = flags.FLAGS
+    others = tuple(dict.fromkeys(values.format))
+    _check_flags(values, others)
+    data_set, out = None, pathlib.Path(values.out) if values.out else None
+    if values.model:
+        exported = image_classifier.of_network(
+            values.model,
+            values.weights,
+            _options(values.options),
+            read_labels(values.labels),
+            values.version,
+        )
+    else:
+        workdir = pathlib.Path(values.workdir)
+        exported = image_classifier.of_run(workdir, values.checkpoint)
+        out = out or workdir / "export"
+        if values.quantize in write.WITH_IMAGES:
+            facts = run_directory.read_facts(workdir)
+            data_set = dataset.load_again(
+                facts.recipe.data, facts.fingerprint, values.data_dir, values.data
+            )
+    version = write.export(
+        exported, out, values.fold, others, values.quantize, data_set
+    )
+    print(f"SavedModel in {version}")
+    for name in others:
+        print(f"{name:<10} in {version / runtimes.FILES[name]}")
+
+
+def _check_flags(values, others):
+    network = {"model", "weights", "out"}
+    given = {name for name in network | {"workdir"} if values[name].value}
+    if not (given <= {"workdir", "out"} and "workdir" in given or given == network):
+        raise UsageError(
+            "Expected --workdir=RUN, or --model=NAME --weights=FILE --out=DIR. "
+            f"Received: {', '.join(f'--{name}' for name in sorted(given)) or 'none'}."
+        )
+    of_network = [
+        name
+        for name in ("options", "labels", "version")
+        if values[name].present and not values.model
+    ]
+    if of_network:
+        raise UsageError(
+            f"Expected --{of_network[0]} with --model only. Received: --workdir."
+        )
+    of_run = [
+        name
+        for name in ("checkpoint", "data", "data_dir")
+        if values[name].present and values.model
+    ]
+    if of_run:
+        raise UsageError(f"Expected --{of_run[0]} with --workdir. Received: --model.")
+    unknown = [name for name in others if name not in runtimes.OTHERS]
+    if unknown:
+        raise UsageError(
+            f"Expected --format=... with some of {', '.join(runtimes.OTHERS)}. "
+            f"Received: {', '.join(map(repr, unknown))}."
+        )
+    if values.quantize and "litert" not in others:
+        raise UsageError(
+            f"Expected --quantize with --format=litert. Received: "
+            f"--format={','.join(others)}."
+        )
+    if values.quantize in write.WITH_IMAGES and values.model:
+        raise UsageError(
+            f"Expected --quantize={values.quantize} with --workdir, for its images. "
+            "Received: --model."
+        )
+
+
+def _options(text):
+    try:
+        options = config.literal(text)
+    except ValueError as error:
+        raise UsageError(f"Expected --options={{...}}. Received: {text!r}.") from error
+    if not isinstance(options, dict) or not all(isinstance(k, str) for k in options):
+        raise UsageError(f"Expected --options={{...}}. Received: {text!r}.")
+    return options
+
+
+def read_labels(path: str | None) -> tuple[str, ...]:
+    """The names in a file, one a line; none without a file.
+
+    Raises:
+        UsageError: a line cannot be a name, or the file is no UTF-8.
+        RunError: it is a pipe or a device.
+    """
+    if path is None:
+        return ()
+    paths.require_regular(path)
+    try:
+        text = pathlib.Path(path).read_bytes().decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        raise UsageError(
+            f"Expected UTF-8 in --labels={path}. Received: {error}."
+        ) from error
+    names = [line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n")]
+    if odd := checks.unusable_names(names):
+        raise UsageError(
+            f"Expected a different name on each line of --labels={path}: "
+            f"{checks.USABLE_NAMES}. Received: {ascii(odd[0])}."
+        )
+    return tuple(names)
+
+
+if __name__ == "__main__":
+    cli.run(main, define_flags)

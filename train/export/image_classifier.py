@@ -1,0 +1,311 @@
+"""What is exported: a network with its weights, its images and its class names."""
+
+import dataclasses
+import functools
+import hashlib
+import os
+import pathlib
+
+import keras
+import numpy as np
+import tensorflow as tf
+from keras import ops
+
+import an_keras
+import model_zoo
+from an_keras import fold_for_inference, graph
+from an_keras.inference import attentive_layers
+from model_zoo import preprocessing
+from model_zoo import weights as zoo_weights
+from train.cli import RunError, UsageError
+from train.engine import checkpoint, models, run_directory
+from train.input import augment
+
+CHECKPOINTS = {
+    "best": models.load_best,
+    "last": functools.partial(models.load_last, averaged=False),
+    "average": functools.partial(models.load_last, averaged=True),
+}
+
+
+LARGEST = 2**14  # height and width of images, as in recipes
+# Arguments of create_model that follow from the weights, or that no classifier has.
+RESERVED = {
+    *("classes", "classifier_activation", "include_top"),
+    *("input_tensor", "pooling", "weights"),
+}
+
+
+@dataclasses.dataclass(frozen=True)
+class ImageClassifier:
+    """A network, its images and its labels.
+
+    Attributes:
+        model: standardized images -> logits (N, classes).
+        version: number of the export.
+        shape: (height, width, channels) of the images that it takes.
+        shorter_side: its length before the centre of other images is cut out, pixels;
+            `None`: as little as covers `shape`.
+        mean, std: the network sees (image / 255 - mean) / std.
+        reverse_channels: whether it takes BGR; mean and std are in that order.
+        class_names: one for each class.
+        card: what else `model.json` says.
+    """
+
+    model: keras.Model
+    version: int
+    shape: tuple[int, int, int]
+    shorter_side: int | None
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    reverse_channels: bool
+    class_names: tuple[str, ...]
+    card: dict
+
+    @property
+    def precision(self) -> str:
+        """Of the layers: a copy of a model has a policy of its own."""
+        return next(
+            layer for layer in self.model.layers if layer.weights
+        ).dtype_policy.name
+
+    @property
+    def is_attentive(self) -> bool:
+        return bool(attentive_layers(self.model))
+
+    def description(self) -> dict:
+        """`model.json`: what the export is, how it was made, how well it does."""
+        seen = ("shape", "shorter_side", "mean", "std", "reverse_channels")
+        versions = {"an_keras": an_keras.__version__, "keras": keras.__version__}
+        return self.card | {
+            "version": self.version,
+            "precision": self.precision,
+            "preprocessing": {name: getattr(self, name) for name in seen},
+            "class_names": self.class_names,
+            "versions": versions | {"tensorflow": tf.__version__},
+        }
+
+    def standardize(self, images):
+        """uint8 (N, H, W, C) -> float32, as the network takes it."""
+        if self.reverse_channels:
+            images = ops.flip(images, axis=-1)
+        scale = [1 / (255 * std) for std in self.std]
+        offset = [-m / std for m, std in zip(self.mean, self.std, strict=True)]
+        scale, offset = (v[0] if len(v) == 1 else v for v in (scale, offset))
+        return keras.layers.Rescaling(scale, offset, dtype="float32")(images)
+
+    def fit(self, encoded):
+        """JPEG or PNG of any size -> uint8 `shape`, as in evaluation."""
+        image = augment.decode(encoded, self.shape[-1])
+        return augment.fit(image, self.shape, self.shorter_side)
+
+    def network(self, fold: bool, precision: str | None = None) -> keras.Model:
+        """The model; a copy where it is folded or computes otherwise than trained."""
+        model = with_constants(self.model)
+        if precision and precision != self.precision:
+            model = with_precision(model, precision)
+        return fold_for_inference(model) if fold and self.is_attentive else model
+
+    def serving_model(self, network: keras.Model) -> keras.Model:
+        """`images` uint8 (N, H, W, C) -> {"probabilities": float32 (N, classes)}."""
+        images = keras.Input(self.shape, dtype="uint8", name="images")
+        softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
+        probabilities = softmax(network(self.standardize(images)))
+        return keras.Model(images, {"probabilities": probabilities})
+
+    def feature_model(self, network: keras.Model) -> keras.Model:
+        """`images` -> {"features": float32 (N, D)}: what the last layer sees."""
+        seen = head(network).input
+        if len(seen.shape) == 4:  # the classifier is a convolution of one position
+            seen = keras.layers.GlobalAveragePooling2D()(seen)
+        inner = keras.Model(network.inputs, seen)
+        images = keras.Input(self.shape, dtype="uint8", name="images")
+        outputs = ops.cast(inner(self.standardize(images)), "float32")
+        return keras.Model(images, {"features": outputs})
+
+
+def head(model: keras.Model) -> keras.Layer:
+    """The classifier: the last layer with weights."""
+    return [layer for layer in model.layers if layer.weights][-1]
+
+
+def with_constants(model: keras.Model) -> keras.Model:
+    """The model, or a copy in which `Normalization`, as in EfficientNets, is a scale.
+
+    Its moments are tensors outside of the graph, which an ONNX file would ask for.
+    """
+
+    def replace(layer):
+        if not isinstance(layer, keras.layers.Normalization):
+            return None
+        mean, std = (np.ravel(v) for v in (layer.mean, ops.sqrt(layer.variance)))
+        scale, offset = (1 / std).tolist(), (-mean / std).tolist()
+        return keras.layers.Rescaling(
+            scale, offset, dtype=layer.dtype_policy, name=layer.name
+        )
+
+    layers = model._flatten_layers()
+    if not any(isinstance(layer, keras.layers.Normalization) for layer in layers):
+        return model
+    return graph.rebuild(model, replace)
+
+
+def with_precision(model: keras.Model, precision: str) -> keras.Model:
+    """A copy with equal weights that computes in another precision."""
+    made = {}
+
+    def replace(layer):
+        if not isinstance(layer, keras.Layer):
+            return None
+        config = {**layer.get_config(), "dtype": precision}
+        made[layer] = type(layer).from_config(config)
+        return made[layer]
+
+    copy = graph.rebuild(model, replace)
+    for old, new in made.items():
+        graph.copy_values(old, new)
+    return copy
+
+
+def of_run(workdir: pathlib.Path, which: str = "best") -> ImageClassifier:
+    """The `"best"` or `"last"` weights of a run, or the `"average"` of the last.
+
+    Raises:
+        UsageError, RunError: the run has no such weights.
+    """
+    model, facts, step = CHECKPOINTS[which](workdir)
+    settings = facts.recipe.data
+    card = {
+        "model": facts.recipe.model.name,
+        "options": facts.recipe.model.options,
+        "data": settings.name,
+        "weights": which,
+        "step": step,
+        "sha256": checkpoint.network_digest(model),
+        "data_settings": vars(settings),
+        "data_fingerprint": facts.fingerprint,
+        "test": _test_results(workdir, step) if which == "best" else None,
+    }
+    return ImageClassifier(
+        model,
+        version=step,
+        shape=facts.shape,
+        shorter_side=None,
+        mean=settings.mean,
+        std=settings.std,
+        reverse_channels=settings.reverse_channels,
+        class_names=facts.class_names,
+        card=card,
+    )
+
+
+def _test_results(workdir, step):
+    """Those of these weights; `None` where others were tested, or none yet."""
+    if not (workdir / "results.json").exists():
+        return None
+    results = run_directory.read_results(workdir)
+    return results if results["step"] == step else None
+
+
+def of_network(
+    name: str,
+    weights: str,
+    options: dict,
+    class_names: tuple[str, ...] = (),
+    version: int = 1,
+) -> ImageClassifier:
+    """A network of the zoo with weights of a file.
+
+    Args:
+        name: what `model_zoo.create_model` takes.
+        weights: a `.weights.h5` file, with its classifier, or a tag.
+        options: further arguments of `create_model`.
+        class_names: one for each class; empty: those of the tag, or of ImageNet-1k.
+        version: number of the export.
+
+    Raises:
+        UsageError: there is no such network, or the weights are not its own.
+        RunError: it does not fit into memory.
+    """
+    reserved = RESERVED & set(options)
+    if reserved:
+        raise UsageError(
+            f"Expected --options without {', '.join(sorted(RESERVED))}, which an "
+            f"export sets. Received: {', '.join(sorted(reserved))}."
+        )
+    is_tag = weights in zoo_weights.tags(name)
+    record = zoo_weights.record(name, weights) if is_tag else None
+    try:
+        path = zoo_weights.verified_file(name, weights) if is_tag else weights
+        if record:
+            options = {"input_shape": record.input_shape, **options}
+        model = _with_weights(name, path, options)
+        models.require_name_for_graphs(model)
+        expected = preprocessing.preprocessing(
+            f"{name}.{weights}" if is_tag else name,
+            channels=model.input_shape[-1],
+            include_preprocessing=options.get("include_preprocessing", True),
+        )
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UsageError(f"Cannot build {name}: {error}") from error
+    except (MemoryError, tf.errors.OpError) as error:
+        reason = getattr(error, "message", error)
+        raise RunError(f"Cannot build {name}: {reason}") from error
+    classes = model.output_shape[-1]
+    if not class_names and record:
+        class_names = record.class_names
+    elif not class_names and classes == len(preprocessing.imagenet_classes()):
+        class_names = tuple(label for _, label in preprocessing.imagenet_classes())
+    if len(class_names) != classes:
+        raise UsageError(
+            f"Expected --labels=FILE with the names of {classes} classes, one a line. "
+            f"Received: {len(class_names)} names."
+        )
+    height, width, channels = model.input_shape[1:]
+    if None in (height, width) or max(height, width) > LARGEST:
+        raise UsageError(
+            f"An export takes images of one size, of at most {LARGEST} pixels a side. "
+            "Expected an input_shape in --options. "
+            f"Received: {model.input_shape[1:]}."
+        )
+    if len(expected.mean) not in (1, channels):
+        raise UsageError(
+            f"The preprocessing of {name} is for {len(expected.mean)} channels. "
+            f"Received: images of {channels}."
+        )
+    is_square = height == width
+    return ImageClassifier(
+        model,
+        version,
+        shape=(height, width, channels),
+        shorter_side=expected.shorter_side * height // expected.crop
+        if is_square
+        else None,
+        mean=expected.mean,
+        std=expected.std,
+        reverse_channels=expected.reverse_channels,
+        class_names=class_names,
+        card={
+            "model": name,
+            "options": options,
+            "weights": os.path.basename(weights),
+            "sha256": hashlib.sha256(pathlib.Path(path).read_bytes()).hexdigest(),
+            "metrics": record.metrics if record else None,
+            "test": None,
+        },
+    )
+
+
+def _with_weights(name, path, options):
+    """The network for as many classes as the file has, returning logits."""
+    head_name = head(model_zoo.create_model(name, **options)).name
+    classes = zoo_weights.classes_in(path, head_name)
+    if not classes:
+        raise ValueError(f"an export needs a classifier. Received: none in {path}.")
+    return model_zoo.create_model(
+        name,
+        **options,
+        weights=os.fspath(path),
+        classes=classes,
+        classifier_activation=None,
+    )

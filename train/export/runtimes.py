@@ -1,0 +1,200 @@
+"""Formats of an export, and the runtimes that load them.
+
+Every runtime takes `images` uint8 (N, H, W, C) and answers with probabilities float32
+(N, classes).
+"""
+
+import importlib.util
+import pathlib
+import re
+import textwrap
+from collections.abc import Callable, Iterable
+
+import numpy as np
+
+from train import paths
+from train.cli import RunError
+
+# Files of an export by format; the SavedModel is always there.
+FILES = {
+    "saved_model": "saved_model.pb",
+    "litert": "model.tflite",
+    "onnx": "model.onnx",
+    "openvino": "model.xml",
+}
+PARTS = {"saved_model": ("variables/*",), "openvino": ("model.bin",)}
+OTHERS = tuple(name for name in FILES if name != "saved_model")
+PACKAGES = {
+    "litert": ("ai_edge_litert",),
+    "onnx": ("onnxruntime", "tf2onnx"),
+    "openvino": ("openvino",),
+}
+QUANTIZATIONS = ("float16", "dynamic", "int8")
+
+
+def require_packages(names: Iterable[str]) -> None:
+    """That formats can be written and loaded here.
+
+    Raises:
+        RunError: a package is not installed.
+    """
+    for name in names:
+        for package in PACKAGES.get(name, ()):
+            if importlib.util.find_spec(package) is None:
+                raise RunError(
+                    f"The format {name} needs the package {package}. Expected: pip "
+                    'install ".[export]". Received: it is not installed.'
+                )
+
+
+def write(
+    name: str,
+    classifier,
+    directory: pathlib.Path,
+    quantization: str | None = None,
+    samples: np.ndarray | None = None,
+) -> None:
+    """Writes a format other than the SavedModel with Keras' own exporters.
+
+    Args:
+        name: of the format.
+        classifier: Keras model, `images` uint8 -> {"probabilities": float32}, that
+            computes in float32.
+        directory: of the export.
+        quantization: of LiteRT: `"float16"` weights; `"dynamic"`: int8 weights;
+            `"int8"`: weights and activations; `None`: float32.
+        samples: images whose activations set the ranges of int8, uint8 (N, H, W, C).
+    """
+    options = _litert_options(quantization, samples) if name == "litert" else {}
+    path = str(directory / FILES[name])
+    classifier.export(
+        path,
+        format=name,
+        verbose=False,
+        input_signature=classifier.inputs,  # without it, ONNX asks for a call before
+        **options,
+    )
+
+
+def _litert_options(quantization, samples):
+    import tensorflow as tf
+
+    if quantization is None:
+        return {}
+    options = {"optimizations": [tf.lite.Optimize.DEFAULT]}
+    if quantization == "float16":
+        return {**options, "target_spec": {"supported_types": [tf.float16]}}
+    if quantization == "dynamic":
+        return options
+    return {
+        **options,
+        "representative_dataset": lambda: ({"images": i[np.newaxis]} for i in samples),
+    }
+
+
+def newest_export(path: pathlib.Path) -> pathlib.Path:
+    """The SavedModel in `path`: itself, or the newest version of the run in it.
+
+    Raises:
+        RunError: there is none.
+    """
+    if (path / "saved_model.pb").is_file():
+        return path
+    versions = [
+        version
+        for version in path.glob("export/*")
+        if re.fullmatch("[0-9]+", version.name)
+        and (version / "saved_model.pb").is_file()
+    ]
+    if not versions:
+        raise RunError(
+            f"{path} holds no SavedModel. Expected the directory of a finished run or "
+            "of an export."
+        )
+    return max(versions, key=lambda version: int(version.name))
+
+
+def size(name: str, directory: pathlib.Path) -> int:
+    """Bytes of the files of a format in an export, without assets."""
+    patterns = (FILES[name], *PARTS.get(name, ()))
+    files = (path for pattern in patterns for path in directory.glob(pattern))
+    return sum(path.stat().st_size for path in files)
+
+
+def load(name: str, directory: pathlib.Path, threads: int | None = None) -> Callable:
+    """Loads a format into its runtime; returns images -> probabilities.
+
+    The arguments of the runtimes are such that they compute in float32 where they
+    could do otherwise, and do not keep a core busy between two calls.
+
+    Args:
+        name: of the format.
+        directory: of the export.
+        threads: that the runtime uses; `None`: its default. TensorFlow's are those of
+            its process.
+
+    Returns:
+        A function; that of the SavedModel has it as the attribute `model`.
+
+    Raises:
+        RunError: a file is damaged.
+    """
+    paths.require_literal(directory, "of the export")
+    try:
+        return _LOADERS[name](str(directory), threads)
+    except Exception as error:  # each runtime has its own
+        raise RunError(
+            f"{directory} cannot be loaded. Expected whole files. Received: "
+            f"{type(error).__name__}: {textwrap.shorten(str(error), 300)}"
+        ) from error
+
+
+def _load_saved_model(directory, threads):
+    del threads
+    import tensorflow as tf
+
+    model = tf.saved_model.load(directory)
+    serve = model.signatures["serving_default"]
+
+    def run(images):
+        return serve(images=tf.constant(images))["probabilities"].numpy()
+
+    run.model = model  # whose variables would be gone without it
+    return run
+
+
+def _load_litert(directory, threads):
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = f"{directory}/{FILES['litert']}"
+    runner = Interpreter(path, num_threads=threads).get_signature_runner()
+    return lambda images: runner(images=images)["probabilities"]
+
+
+def _load_onnx(directory, threads):
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.intra_op_num_threads = threads or 0
+    options.add_session_config_entry("session.intra_op.allow_spinning", "0")
+    session = onnxruntime.InferenceSession(f"{directory}/{FILES['onnx']}", options)
+    return lambda images: session.run(["probabilities"], {"images": images})[0]
+
+
+def _load_openvino(directory, threads):
+    import openvino
+
+    options = {"INFERENCE_PRECISION_HINT": "f32"}
+    if threads:
+        options["INFERENCE_NUM_THREADS"] = threads
+    path = f"{directory}/{FILES['openvino']}"
+    model = openvino.Core().compile_model(path, "CPU", options)
+    return lambda images: model({"images": images})["probabilities"]
+
+
+_LOADERS = {
+    "saved_model": _load_saved_model,
+    "litert": _load_litert,
+    "onnx": _load_onnx,
+    "openvino": _load_openvino,
+}

@@ -1,0 +1,109 @@
+"""Data sets by name, each as a builder of tensorflow-datasets."""
+
+import contextlib
+import difflib
+import functools
+import io
+import os
+import pathlib
+
+import tensorflow_datasets as tfds
+
+from train import cli, config, paths
+from train.cli import RunError, UsageError
+from train.input.builders import checks
+from train.input.builders.digits import Digits
+from train.input.builders.folder import Folder
+from train.input.builders.idx import Idx
+
+
+def create_builder(
+    settings: config.Data, data_dir: str | None
+) -> tfds.core.DatasetBuilder:
+    """The builder of a recipe's data set, prepared to be read.
+
+    What is embedded or lies in files of its own is prepared here. The data sets of
+    tensorflow-datasets must have been prepared: training downloads nothing.
+
+    Raises:
+        UsageError: there is no data set of this name.
+        RunError: it is not prepared, or its files are missing or damaged.
+    """
+    if settings.name != settings.name.encode(errors="replace").decode():
+        raise UsageError(f"Expected --data in UTF-8. Received: {settings.name!r}.")
+    if not is_local(settings.name):
+        return _open_prepared(settings.name, data_dir)
+    kind, _, directory = settings.name.partition(":")
+    if settings.class_names and kind != "idx":
+        raise UsageError(
+            "Recipe field data.class_names is for idx:DIR only. "
+            f"Received: {settings.class_names} with {settings.name}."
+        )
+    if kind != "digits" and not os.path.isdir(directory):
+        raise RunError(f"Expected a directory. Received: --data={settings.name}.")
+    if kind == "folder":
+        return Folder(directory)
+    if data_dir is not None:
+        data_dir = paths.expand(os.fspath(data_dir), "data_dir")
+    if kind == "idx":
+        create = functools.partial(Idx, directory, settings.class_names)
+    else:
+        create = Digits
+    builder = create(data_dir=data_dir)
+    if builder.info.splits:
+        return builder
+    parent = pathlib.Path(builder.data_dir).parent
+    parent.mkdir(parents=True, exist_ok=True)
+    with cli.waiting_lock(parent):  # other workers may prepare the same
+        checks.remove_remains(builder)
+        builder = create(data_dir=data_dir)
+        if not builder.info.splits:
+            print(f"preparing {settings.name} in {builder.data_dir}", flush=True)
+            tfds.disable_progress_bar()
+            with contextlib.redirect_stdout(io.StringIO()):  # it speaks of a download
+                builder.download_and_prepare()
+    return builder
+
+
+def is_local(name: str) -> bool:
+    """Whether it is `digits`, `idx:DIR` or `folder:DIR`: nothing has to be fetched."""
+    return name == "digits" or name.startswith(config.DIRECTORIES)
+
+
+def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
+    """The builder of a data set of tensorflow-datasets, prepared or not.
+
+    Raises:
+        UsageError: there is no data set of this name.
+    """
+    names = tfds.list_builders()
+    base = name.split("/")[0].split(":")[0]
+    location = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
+    if base not in names and not os.path.isdir(location / base):
+        near = difflib.get_close_matches(name, [*names, "digits"], n=4)
+        expected = "digits, idx:DIR, folder:DIR or a name of tensorflow-datasets"
+        if near:
+            expected += f" like {', '.join(near)}"
+        raise UsageError(f"Unknown data set. Expected {expected}. Received: {name!r}.")
+    try:
+        return tfds.builder(name, data_dir=data_dir)
+    except (
+        tfds.core.DatasetNotFoundError,
+        AssertionError,
+        AttributeError,
+        ValueError,
+    ) as error:
+        raise UsageError(f"Cannot open data set {name!r}: {error}") from error
+    except RuntimeError as error:  # of a cloud that does not answer
+        raise RunError(f"Cannot open data set {name!r}: {error}") from error
+
+
+def _open_prepared(name, data_dir):
+    builder = open_builder(name, data_dir)
+    if not builder.info.splits:
+        location = f" --data_dir={data_dir}" if data_dir else ""
+        raise RunError(
+            f"{name} is not prepared. Expected its files in {builder.data_dir}. "
+            f"Prepare it with: python -m train.prepare --data={name}{location}"
+        )
+    return builder
