@@ -101,7 +101,7 @@ class ImageClassifier:
 
     def network(self, fold: bool, precision: str | None = None) -> keras.Model:
         """The model; a copy where it is folded or computes otherwise than trained."""
-        model = with_constants(self.model)
+        model = with_plain_layers(self.model)
         if precision and precision != self.precision:
             model = with_precision(model, precision)
         return fold_for_inference(model) if fold and self.is_attentive else model
@@ -129,25 +129,60 @@ def head(model: keras.Model) -> keras.Layer:
     return [layer for layer in model.layers if layer.weights][-1]
 
 
-def with_constants(model: keras.Model) -> keras.Model:
-    """The model, or a copy in which `Normalization`, as in EfficientNets, is a scale.
+def with_plain_layers(model: keras.Model) -> keras.Model:
+    """The model, or a copy without layers that some runtimes do not take.
 
-    Its moments are tensors outside of the graph, which an ONNX file would ask for.
+    - `Normalization`, as in EfficientNets, becomes a scale: its moments are tensors
+      outside of the graph, which an ONNX file would ask for.
+    - `Conv2D` with a group for each channel, as in ConvNeXts, becomes a
+      `DepthwiseConv2D`: Keras compiles grouped convolutions with XLA, and TensorFlow
+      Serving refuses compiled functions on a CPU.
     """
+    depthwise = {}
 
     def replace(layer):
-        if not isinstance(layer, keras.layers.Normalization):
-            return None
-        mean, std = (np.ravel(v) for v in (layer.mean, ops.sqrt(layer.variance)))
-        scale, offset = (1 / std).tolist(), (-mean / std).tolist()
-        return keras.layers.Rescaling(
-            scale, offset, dtype=layer.dtype_policy, name=layer.name
-        )
+        if isinstance(layer, keras.layers.Normalization):
+            mean, std = (np.ravel(v) for v in (layer.mean, ops.sqrt(layer.variance)))
+            scale, offset = (1 / std).tolist(), (-mean / std).tolist()
+            return keras.layers.Rescaling(
+                scale, offset, dtype=layer.dtype_policy, name=layer.name
+            )
+        if _is_depthwise(layer):
+            depthwise[layer] = keras.layers.DepthwiseConv2D(
+                layer.kernel_size,
+                padding=layer.padding,
+                data_format=layer.data_format,
+                dilation_rate=layer.dilation_rate,
+                activation=layer.activation,
+                use_bias=layer.use_bias,
+                dtype=layer.dtype_policy,
+                name=layer.name,
+            )
+            return depthwise[layer]
+        return None
 
     layers = model._flatten_layers()
-    if not any(isinstance(layer, keras.layers.Normalization) for layer in layers):
+    if not any(
+        isinstance(layer, keras.layers.Normalization) or _is_depthwise(layer)
+        for layer in layers
+    ):
         return model
-    return graph.rebuild(model, replace)
+    copy = graph.rebuild(model, replace)
+    for old, new in depthwise.items():
+        new.kernel.assign(ops.transpose(old.kernel, (0, 1, 3, 2)))
+        if old.use_bias:
+            new.bias.assign(old.bias)
+    return copy
+
+
+def _is_depthwise(layer):
+    """Whether it is a convolution of each channel by itself, written with groups."""
+    return (
+        isinstance(layer, keras.layers.Conv2D)
+        and layer.groups == layer.filters > 1
+        and layer.kernel.shape[2] == 1
+        and set(layer.strides) == {1}
+    )
 
 
 def with_precision(model: keras.Model, precision: str) -> keras.Model:

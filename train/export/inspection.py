@@ -25,7 +25,10 @@ FILES = (
 )
 FOLDERS = ("variables", "assets", "assets.extra")
 # Of Python objects: without classes that a program registers, files or initializers.
-OBJECTS = ("variable", "function", "bare_concrete_function", "constant", "user_object")
+OBJECTS = (
+    *("variable", "function", "bare_concrete_function", "constant", "user_object"),
+    "captured_tensor",  # of another function's graph, in a gradient such as swish has
+)
 CLASSES = (
     *("_generic_user_object", "signature_map", "trackable_dict_wrapper"),
     *("trackable_list_wrapper", "trackable_tuple_wrapper"),
