@@ -92,7 +92,7 @@ def test_usage_errors_exit_with_2(arguments, words):
         pytest.param("layer", ["--batch=2"], 4, marks=pytest.mark.slow),
         pytest.param("passes", ["--batch=2"], 4, marks=pytest.mark.slow),
         pytest.param("size", ["--batch=2"], 5, marks=pytest.mark.slow),
-        pytest.param("input", [], 1, marks=pytest.mark.slow),
+        pytest.param("input", [], 1, marks=pytest.mark.long),
         pytest.param("network", ["--networks=resnet20"], 1, marks=pytest.mark.long),
         pytest.param(
             "network",
