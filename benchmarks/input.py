@@ -38,7 +38,7 @@ def cases():
         tf.constant(photographs * (IMAGES // len(photographs))), np.arange(IMAGES) % 2
     )
 
-    def pipeline(**changes):
+    def batches(**changes):
         settings = dataclasses.replace(PUBLISHED, **changes)
         images = dataset.ImageData(
             (SIZE, SIZE, 3), ("china", "flower"), {"train": split}, settings
@@ -49,15 +49,15 @@ def cases():
     anything.deterministic = False
     variants = {
         "JPEG decode": _batches(split, _decode),
-        "training": pipeline(),
-        "no antialias": pipeline(antialias=False),
-        "no antialias, any order": pipeline(antialias=False).with_options(anything),
+        "training": batches(),
+        "no antialias": batches(antialias=False),
+        "no antialias, any order": batches(antialias=False).with_options(anything),
         "no antialias, not repeatable": _batches(split, _stateful, shuffled=True),
-        "no antialias, mixup": pipeline(antialias=False, mixup=0.2),
-        "no antialias, RandAugment": pipeline(antialias=False, rand_augment=9.0),
+        "no antialias, mixup": batches(antialias=False, mixup=0.2),
+        "no antialias, RandAugment": batches(antialias=False, rand_augment=9.0),
     }
     calls = {
-        name: functools.partial(_read, batches) for name, batches in variants.items()
+        name: functools.partial(_read, variant) for name, variant in variants.items()
     }
     yield f"640x427 to {SIZE} px", calls
 

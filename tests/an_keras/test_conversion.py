@@ -8,12 +8,13 @@ from keras import layers, ops
 
 import an_keras
 from an_keras import AttentiveNormalization, convert_normalization
+from an_keras.keras_internals import flatten_layers
 
 
 def norms_as_after_training(model, seed=0):
     """Sets random statistics and affine parameters, as after training."""
     rng = np.random.default_rng(seed)
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         for name in ("gamma", "moving_variance"):
             if getattr(layer, name, None) is not None:
                 variable = getattr(layer, name)

@@ -95,6 +95,7 @@ def test_usage_errors_exit_with_2(arguments, words):
         pytest.param("layer", ["--batch=2"], 4, marks=pytest.mark.slow),
         pytest.param("passes", ["--batch=2"], 4, marks=pytest.mark.slow),
         pytest.param("size", ["--batch=2"], 5, marks=pytest.mark.slow),
+        pytest.param("input", [], 1, marks=pytest.mark.long),
         pytest.param("network", ["--networks=resnet20"], 1, marks=pytest.mark.long),
         pytest.param(
             "network",
@@ -130,7 +131,8 @@ def test_table_and_file_hold_every_variant(kind, flags, cases, tmp_path):
     rows = list(csv.DictReader(path.read_text().splitlines()))
     assert len({row["case"] for row in rows}) == cases
     variants = {row["variant"] for row in rows}
-    assert variants >= ({"AN compiled"} if kind == "size" else {"AN", "BN"})
+    expected = {"size": {"AN compiled"}, "input": {"JPEG decode", "training"}}
+    assert variants >= expected.get(kind, {"AN", "BN"})
     for name in variants:
         assert name in done.stdout
     for row in rows:

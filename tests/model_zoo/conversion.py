@@ -21,6 +21,7 @@ import tensorflow as tf
 
 from an_keras import AttentiveNormalization, convert_normalization
 from an_keras.conversion import NORMS
+from an_keras.keras_internals import flatten_layers
 from model_zoo.applications import FAMILIES
 
 NETWORKS = {name: family for family in FAMILIES for name in family.networks}
@@ -34,12 +35,12 @@ def trained_like(name, low=-1.0, high=1.0, size=SIZE):
     shape = {"input_shape": (size, size, 3)}
     model = build(weights=None, classes=10, classifier_activation=None, **shape)
     images = rng.uniform(low, high, (8, size, size, 3)).astype("float32")
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, NORMS)]
+    norms = [layer for layer in flatten_layers(model) if isinstance(layer, NORMS)]
     for norm in norms:
         if norm.gamma is not None:
             norm.gamma.assign(rng.uniform(0.5, 1.5, norm.gamma.shape))
         norm.beta.assign(rng.normal(0, 0.2, norm.beta.shape))
-    for layer in model._flatten_layers():
+    for layer in flatten_layers(model):
         if type(layer).__name__ == "LayerScale":  # 1e-6 would hide its branch
             layer.gamma.assign(0.5 * np.ones(layer.gamma.shape))
     batch_norms = [norm for norm in norms if hasattr(norm, "momentum")]
@@ -53,7 +54,7 @@ def trained_like(name, low=-1.0, high=1.0, size=SIZE):
 
 
 def attentive(model):
-    return [each for each in model._flatten_layers() if hasattr(each, "gate")]
+    return [each for each in flatten_layers(model) if hasattr(each, "gate")]
 
 
 def check(name, size=SIZE) -> dict:

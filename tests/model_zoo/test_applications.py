@@ -10,6 +10,7 @@ import pytest
 
 import model_zoo
 from an_keras import AttentiveNormalization
+from an_keras.keras_internals import flatten_layers
 from model_zoo import applications
 from model_zoo.preprocessing import preprocessing, preprocessing_layers
 from tests.model_zoo import conversion
@@ -39,7 +40,7 @@ SMALL = {"input_shape": (32, 32, 3)}
 
 
 def attentive(model):
-    layers = model._flatten_layers()
+    layers = flatten_layers(model)
     return [each for each in layers if isinstance(each, AttentiveNormalization)]
 
 

@@ -103,7 +103,7 @@ class ImageClassifier:
 
     def network(self, fold: bool, precision: str | None = None) -> keras.Model:
         """Returns the model, or a copy if it is folded or its precision changes."""
-        model = with_constants(self.model)
+        model = with_plain_layers(self.model)
         if precision and precision != self.precision:
             model = with_precision(model, precision)
         return fold_for_inference(model) if fold and self.is_attentive else model
@@ -134,26 +134,63 @@ def head(model: keras.Model) -> keras.Layer:
     return [layer for layer in model.layers if layer.weights][-1]
 
 
-def with_constants(model: keras.Model) -> keras.Model:
-    """Replaces `Normalization` layers, as in EfficientNets, by `Rescaling` in a copy.
+def with_plain_layers(model: keras.Model) -> keras.Model:
+    """Replaces the layers that some runtimes cannot run, in a copy of the model.
 
-    Their moments are tensors outside the graph, which ONNX would require as inputs.
+    - `Normalization`, as in EfficientNets, becomes `Rescaling`: its moments are tensors
+      outside the graph, which ONNX would require as inputs.
+    - `Conv2D` with one group per channel, as in ConvNeXts, becomes `DepthwiseConv2D`:
+      Keras compiles grouped convolutions with XLA, and TensorFlow Serving refuses
+      compiled functions on a CPU.
+
     A model without such layers is returned unchanged.
     """
+    depthwise = {}
 
     def replace(layer):
-        if not isinstance(layer, keras.layers.Normalization):
-            return None
-        mean, std = (np.ravel(v) for v in (layer.mean, ops.sqrt(layer.variance)))
-        scale, offset = (1 / std).tolist(), (-mean / std).tolist()
-        return keras.layers.Rescaling(
-            scale, offset, dtype=layer.dtype_policy, name=layer.name
-        )
+        if isinstance(layer, keras.layers.Normalization):
+            mean, std = (np.ravel(v) for v in (layer.mean, ops.sqrt(layer.variance)))
+            scale, offset = (1 / std).tolist(), (-mean / std).tolist()
+            return keras.layers.Rescaling(
+                scale, offset, dtype=layer.dtype_policy, name=layer.name
+            )
+        if _is_depthwise(layer):
+            depthwise[layer] = keras.layers.DepthwiseConv2D(
+                layer.kernel_size,
+                layer.strides,
+                depth_multiplier=layer.filters // layer.groups,
+                padding=layer.padding,
+                data_format=layer.data_format,
+                dilation_rate=layer.dilation_rate,
+                activation=layer.activation,
+                use_bias=layer.use_bias,
+                dtype=layer.dtype_policy,
+                name=layer.name,
+            )
+            return depthwise[layer]
+        return None
 
-    layers = flatten_layers(model)
-    if not any(isinstance(layer, keras.layers.Normalization) for layer in layers):
+    if not any(
+        isinstance(layer, keras.layers.Normalization) or _is_depthwise(layer)
+        for layer in flatten_layers(model)
+    ):
         return model
-    return graph.rebuild(model, replace)
+    copy = graph.rebuild(model, replace)
+    for old, new in depthwise.items():
+        new.kernel.assign(ops.reshape(old.kernel, new.kernel.shape))
+        if old.use_bias:
+            new.bias.assign(old.bias)
+    return copy
+
+
+def _is_depthwise(layer):
+    """Whether a layer is a depthwise convolution written as a grouped one."""
+    return (
+        isinstance(layer, keras.layers.Conv2D)
+        and layer.groups > 1
+        and layer.kernel.shape[2] == 1
+        and len(set(layer.strides)) == 1
+    )
 
 
 def with_precision(model: keras.Model, precision: str) -> keras.Model:

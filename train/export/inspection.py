@@ -25,7 +25,10 @@ FILES = (
 )
 FOLDERS = ("variables", "assets", "assets.extra")
 # Kinds of Python objects, without registered classes, files and initializers.
-OBJECTS = ("variable", "function", "bare_concrete_function", "constant", "user_object")
+OBJECTS = (
+    *("variable", "function", "bare_concrete_function", "constant", "user_object"),
+    "captured_tensor",  # from another function's graph, as in the gradient of swish
+)
 CLASSES = (
     *("_generic_user_object", "signature_map", "trackable_dict_wrapper"),
     *("trackable_list_wrapper", "trackable_tuple_wrapper"),

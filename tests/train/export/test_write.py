@@ -195,12 +195,28 @@ def test_normalization_of_efficientnets_becomes_part_of_the_graph():
     images = keras.Input((4, 4, 3))
     layer = keras.layers.Normalization(mean=(1.0, 2.0, 3.0), variance=(4.0, 1.0, 9.0))
     model = keras.Model(images, layer(images))
-    scaled = image_classifier.with_constants(model)
+    scaled = image_classifier.with_plain_layers(model)
     assert not any(
         isinstance(each, keras.layers.Normalization) for each in scaled.layers
     )
     x = np.random.default_rng(0).normal(size=(2, 4, 4, 3)).astype("float32")
     np.testing.assert_allclose(scaled(x), model(x), atol=1e-6)
+
+
+def test_grouped_convolutions_of_single_channels_become_depthwise():
+    images = keras.Input((9, 8, 6))
+    arguments = {"groups": 6, "padding": "same", "activation": "relu"}
+    x = keras.layers.Conv2D(6, 3, dilation_rate=2, name="a", **arguments)(images)
+    x = keras.layers.Conv2D(12, 3, groups=6, strides=2, use_bias=False, name="b")(x)
+    x = keras.layers.Conv2D(12, 3, groups=6, name="c")(x)
+    model = keras.Model(images, x)
+    model.get_layer("a").bias.assign(np.arange(6) - 3.0)
+    plain = image_classifier.with_plain_layers(model)
+    kinds = [type(plain.get_layer(name)).__name__ for name in "abc"]
+    # c combines pairs of channels.
+    assert kinds == ["DepthwiseConv2D", "DepthwiseConv2D", "Conv2D"]
+    x = np.random.default_rng(0).normal(size=(2, 9, 8, 6)).astype("float32")
+    np.testing.assert_allclose(plain(x), model(x), atol=1e-6)
 
 
 def test_missing_package_is_named_before_anything_is_written(
