@@ -23,7 +23,7 @@ class AttentiveNormalization(keras.layers.Layer):
     instance (sample) its own mixture of K learned affine transforms:
 
     ```
-    s[n, c]      = mean(x) / sqrt(var(x) + 1e-3)        over positions of x[n, ..., c]
+    s[n, c]      = mean(x) / sqrt(var(x) + 1e-3)        over positions; var is unbiased
     a[n, :]      = hard_sigmoid(BN(s[n, :] @ kernel))   K weights, need not sum to 1
     x_hat        = (x - mu) / sqrt(sigma^2 + epsilon)   the backbone normalization
     y[n, ..., c] = sum_k a[n, k] * (gamma[k, c] * x_hat[n, ..., c] + beta[k, c])

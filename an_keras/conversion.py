@@ -40,7 +40,7 @@ class ConversionRow(NamedTuple):
             converted.
         num_components: K, or `None` if the layer is not converted.
         action: "converted", "kept" or "refused".
-        reason: The reason for the action, in words.
+        reason: The reason for the action, as text.
     """
 
     layer: str
@@ -89,8 +89,9 @@ def convert_normalization(
             - `"all"`: All norms.
             - Any other string: A regular expression to search for in layer names.
             - A function `layer -> bool`.
-        num_components: K, as an integer, a dictionary `{stride: K}` or a function
-            `layer -> K`. `None` selects 10 up to stride 8 and 20 above, as published.
+        num_components: The number of components K: an integer, a dictionary
+            `{stride: K}` or a function `layer -> K`. `None` selects 10 up to stride 8
+            and 20 above, as published.
         noise: Standard deviation of the noise relative to each number of the norm's
             gamma and beta (relative to 1 in a norm whose gamma is 0 everywhere), in
             [0, 10]. Defaults to `0.1`.
@@ -224,7 +225,7 @@ def _may_precede(operation):
 
 
 def _components(num_components, found):
-    """Returns a function call -> K."""
+    """Returns a function that maps a call to its K."""
     strides = graph.strides(found)
 
     def components(use):
@@ -283,16 +284,16 @@ def _attentive(path, uses, selected, components):
 
 
 def _with_same_backbone(layer, kind, num_components):
-    own = {
+    specific = {
         "batch": ("momentum", "synchronized"),
         "group": ("groups",),
         "layer": (),
     }[kind]
-    same = ("name", "epsilon", "trainable", "activity_regularizer", *own)
+    same = ("name", "epsilon", "trainable", "activity_regularizer", *specific)
     same += tuple(
-        f"{what}_{how}"
-        for what in ("gamma", "beta")
-        for how in ("regularizer", "constraint")
+        f"{table}_{argument}"
+        for table in ("gamma", "beta")
+        for argument in ("regularizer", "constraint")
     )
     return AttentiveNormalization(
         num_components,

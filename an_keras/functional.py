@@ -66,9 +66,9 @@ def maximum(x, position_axes, count, mask=None):
     return ops.where(count > 0, largest, 0.0) if len(count.shape) else largest
 
 
-def mean_over_std(mean, variance, count, epsilon):
+def mean_over_std(mean, biased_variance, count, epsilon):
     """Returns mean / sqrt(unbiased variance + epsilon); one position has variance 0."""
-    unbiased = variance * (count / ops.maximum(count - 1.0, 1.0))
+    unbiased = biased_variance * (count / ops.maximum(count - 1.0, 1.0))
     return mean * ops.rsqrt(unbiased + epsilon)
 
 

@@ -40,9 +40,10 @@ class Call:
 
 
 def is_graph(model) -> bool:
-    """Returns whether a model is functional or Sequential, built, with no custom call.
+    """Returns whether a model is a built functional or Sequential one.
 
-    A custom class is accepted if it only builds the graph, as KerasHub's backbones do.
+    A custom class is accepted if it has no `call` of its own and only builds the graph,
+    as KerasHub's backbones do.
     """
     own = (c for c in type(model).__mro__ if not c.__module__.startswith("keras."))
     return (

@@ -259,9 +259,9 @@ def _moments(x):
             mean, squares, count = mean_here, squares_here, size * groups
             continue
         distance = mean_here - mean  # Chan, Golub and LeVeque 1979
-        weight = size * groups / (count + size * groups)
-        squares += squares_here + tf.square(distance) * (count * weight)
-        mean += distance * weight
+        fraction = size * groups / (count + size * groups)
+        squares += squares_here + tf.square(distance) * (count * fraction)
+        mean += distance * fraction
     return mean, squares * (1.0 / x.shape[1])
 
 

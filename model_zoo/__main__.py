@@ -43,7 +43,7 @@ def _parser():
     listing = commands.add_parser("list", help="print a table of the networks")
     listing.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*_an'")
     listing.set_defaults(run=list_table)
-    info = commands.add_parser("info", help="print all facts about a network")
+    info = commands.add_parser("info", help="print what is known about a network")
     info.add_argument("name")
     info.set_defaults(run=info_table)
     conversion = commands.add_parser(
@@ -109,7 +109,7 @@ def list_table(arguments):
             ", ".join(info.weights),
         ).rstrip()
     yield ""
-    yield "top-1: the authors' release, ImageNet, percent; paper: of the paper's code"
+    yield "top-1: ImageNet, percent, authors' release; paper: the same, paper's code"
 
 
 def info_table(arguments):
@@ -128,7 +128,7 @@ def info_table(arguments):
         "classes": info.classes,
         "images": preprocessing(info.name).description(),
         "ImageNet top-1 / top-5, percent": accuracy(info.top1, info.top5),
-        "the same, of the paper's code": accuracy(info.paper_top1, info.paper_top5),
+        "the same, from the paper's code": accuracy(info.paper_top1, info.paper_top5),
         "recipe of the authors": info.recipe or "not published",
         "weights": ", ".join(info.weights) or "none",
     }
@@ -162,8 +162,8 @@ def convert_checkpoint(arguments):
         f"({result.layer})"
     )
     yield (
-        f"outputs   of the file read back: largest difference of a logit "
-        f"{result.file_difference:.1e}; their standard deviation "
+        f"outputs   largest difference of a logit after reading the file back "
+        f"{result.file_difference:.1e}; standard deviation of the logits "
         f"{result.logits_std:.2g}"
     )
     yield f"sha256    {digest}"

@@ -43,10 +43,10 @@ class Family:
 
     Attributes:
         module: Name of the module.
-        mode: How the images are preprocessed: "caffe", "tf" or "torch" as in Keras,
-            "none" if the preprocessing is part of the network.
-        mode_without: With "none", how they are preprocessed if that part is left out,
-            as with `include_preprocessing=False`.
+        mode: Preprocessing of the images: "caffe", "tf" or "torch" as in Keras, "none"
+            if it is part of the network.
+        mode_without: Preprocessing of images if `mode` is "none" and that part of the
+            network is left out, as with `include_preprocessing=False`.
         networks: {constructor: (pixels of the default input, trainable parameters)}.
         num_components: Argument of `convert_normalization`.
         note: Text added to the docstring.

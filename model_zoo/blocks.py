@@ -200,6 +200,7 @@ def head(
             f"`pooling` must be None, 'avg' or 'max'. Received: pooling={pooling!r}."
         )
     arguments.require_boolean("include_top", include_top)
+    arguments.require_fraction("dropout", dropout)
     if include_top:
         integer = isinstance(classes, numbers.Integral) and not isinstance(
             classes, bool

@@ -43,7 +43,11 @@ class MobileNetV2Spec(NetworkSpec):
 
     width_multiplier: float = 1.0
     round_channels: bool = False
-    options: ClassVar[tuple[str, ...]] = ("width_multiplier", "round_channels")
+    options: ClassVar[tuple[str, ...]] = (
+        *NetworkSpec.options,
+        "width_multiplier",
+        "round_channels",
+    )
 
     def __post_init__(self):
         arguments.require_number("width_multiplier", self.width_multiplier)

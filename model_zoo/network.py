@@ -32,7 +32,7 @@ class NetworkSpec(abc.ABC):
     """
 
     lineage: str
-    counterpart: str = "none in Keras Applications"
+    counterpart: str = "none"
     num_components: tuple[int, ...]
     position: str = "norm2"
     block_norms: int = 3
@@ -40,7 +40,7 @@ class NetworkSpec(abc.ABC):
     smallest: int = 32
     classes: int = 1000
     dropout: float = 0.0
-    options: ClassVar[tuple[str, ...]] = ()
+    options: ClassVar[tuple[str, ...]] = ("dropout",)
 
     @abc.abstractmethod
     def features(self, x, norm: Norms):
@@ -98,7 +98,7 @@ def build_network(
 
 def register_network(name: str, family: str, spec: NetworkSpec, attentive: bool):
     """Registers `build_network` for a row, with what was published about it."""
-    lineage = f"{spec.lineage}. The other lineage: {spec.counterpart}."
+    lineage = f"{spec.lineage}. Closest in Keras Applications: {spec.counterpart}."
 
     def build(weights=None, **kwargs):
         if isinstance(weights, str) and weights in tags(name):
@@ -108,8 +108,9 @@ def register_network(name: str, family: str, spec: NetworkSpec, attentive: bool)
             if kwargs.get("input_tensor") is None and not kwargs.get("input_shape"):
                 kwargs["input_shape"] = data_format(record.input_shape)
             weights = verified_file(name, weights)
-        options = {key: kwargs.pop(key) for key in spec.options if key in kwargs}
-        row = dataclasses.replace(spec, **options)
+        options = {key: kwargs.pop(key, None) for key in spec.options}
+        given = {key: value for key, value in options.items() if value is not None}
+        row = dataclasses.replace(spec, **given)
         kwargs.setdefault("name", name)
         return build_network(row, attentive, weights=weights, **kwargs)
 

@@ -23,7 +23,7 @@ class Norms:
         position: Places in a block that get AN, such as `"norm1"` or `"norm12"`, or
             `"all"` for every norm of the network.
         block_norms: Number of norms in a block of this network.
-        num_components: K, one for all stages or one per stage.
+        num_components: The K of all stages, or one K per stage.
         stages: Number of stages of the network.
         normalization: `"batch"`, or `"group"` with gcd(32, channels) groups.
         synchronized: Whether to compute batch statistics over all replicas; on
@@ -32,8 +32,9 @@ class Norms:
             one value for each stage.
 
     Raises:
-        ValueError: If the block has no such position, the number of K differs from that
-            of the stages, or the normalization is unknown.
+        TypeError: If an argument has the wrong type.
+        ValueError: If the block has no such position, a tuple does not have one value
+            for each stage, or the normalization is unknown.
     """
 
     def __init__(

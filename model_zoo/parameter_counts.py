@@ -5,6 +5,7 @@ the same numbers where it can build the network; the others are our own.
 """
 
 COUNTS = {
+    "resnet8": (75_290, 80_426),
     "resnet20": (269_722, 285_130),
     "resnet32": (464_154, 489_834),
     "resnet44": (658_586, 694_538),
@@ -20,6 +21,7 @@ COUNTS = {
     "resnext50_32x4d": (25_028_904, 25_425_180),
     "resnext101_32x8d": (88_791_336, 90_593_732),
     "resnext101_64x4d": (83_455_272, 85_257_668),
+    "wide_resnet50_2": (68_883_240, 69_279_516),
     "mobilenetv2": (3_504_872, 3_672_760),
     "densenet121": (7_978_856, 8_342_288),
     "densenet161": (28_681_000, 29_448_688),

@@ -25,7 +25,7 @@ CLASS_NAMES_FILE = pathlib.Path(__file__).parent / "imagenet_classes.tsv"
 
 @dataclasses.dataclass(frozen=True)
 class Preprocessing:
-    """How the images of a network are preprocessed.
+    """The preprocessing of the images of a network.
 
     Attributes:
         mean, std: Mean and standard deviation of the pixels on a scale of 0 to 1, one

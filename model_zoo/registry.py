@@ -22,9 +22,9 @@ class ModelInfo:
 
     Attributes:
         name: Name for `create_model`.
-        family: The table that the network comes from.
-        lineage: Authors and paper of the network, and the closest network of the other
-            lineage.
+        family: Name of the family of networks.
+        lineage: Authors and paper of the network, and the closest network of Keras
+            Applications.
         input_shape: Default input shape, (height, width, channels) in pixels.
         classes: Default number of classes.
         parameters: Number of trainable parameters with the default input and classes;
@@ -72,7 +72,7 @@ def register_model(name: str, **info) -> Callable:
 
 
 def register_absence(name: str, why: str) -> None:
-    """Registers why there is no network of a name that users may look for."""
+    """Registers why a name that users may look for has no network."""
     _ABSENT[name] = why
 
 
@@ -118,9 +118,9 @@ def create_model(name: str, /, **kwargs) -> keras.Model:
     """Builds a network by name.
 
     Args:
-        name: A name from `list_models()`, or `"NAME.TAG"` for the weights with that
-            tag, and their input shape and classes unless others are given.
-        include_top: Whether to include the classifier (the default).
+        name: A name from `list_models()`. `"NAME.TAG"` also loads the weights with that
+            tag, and selects their input shape and classes unless others are given.
+        include_top: Whether to include the classifier. Defaults to `True`.
         weights: `None`, the path of a `.weights.h5` file of this network, or a tag from
             `model_info(name).weights`. If the file has another number of classes, all
             but the head is loaded and a log message says so.
@@ -138,6 +138,8 @@ def create_model(name: str, /, **kwargs) -> keras.Model:
             TensorFlow.
         norm_options: Further arguments of every `AttentiveNormalization`. A tuple holds
             one value for each stage, as in `{"gate_hidden_units": (20, 20, 40, 40)}`.
+        dropout: Rate of the dropout before the classifier, in [0, 1]; by default as
+            published, 0.2 in MobileNetV2 and 0 in the others.
         **kwargs: All of the above. Networks of `model_zoo.applications` take the
             arguments of their constructors. MobileNetV2 also takes
             `width_multiplier=1.0` and `round_channels=False` (to multiples of 8).
@@ -146,6 +148,7 @@ def create_model(name: str, /, **kwargs) -> keras.Model:
             without AN.
 
     Raises:
+        TypeError: If an argument has the wrong type or is unknown.
         ValueError: If the name is unknown (the message lists the closest ones), an
             argument is out of range, or the weights are damaged or belong to another
             network.

@@ -1,10 +1,11 @@
 """Residual networks: ResNet and ResNeXt as published, and ResNet for small images.
 
 He, Zhang, Ren and Sun, Deep Residual Learning for Image Recognition, CVPR 2016; Xie et
-al., Aggregated Residual Transformations for Deep Neural Networks, CVPR 2017; the AN
-variants are those of Li, Sun and Wu, Attentive Normalization, ECCV 2020. Unlike in
-`keras.applications`, the stride is in the 3x3 convolution, convolutions have no bias,
-and epsilon is 1e-5; the last norm of each block starts at 0.
+al., Aggregated Residual Transformations for Deep Neural Networks, CVPR 2017; Zagoruyko
+and Komodakis, Wide Residual Networks, BMVC 2016; the AN variants are those of Li, Sun
+and Wu, Attentive Normalization, ECCV 2020. Unlike in `keras.applications`, the stride
+is in the 3x3 convolution, convolutions have no bias, and epsilon is 1e-5; the last norm
+of each block starts at 0.
 """
 
 import dataclasses
@@ -24,9 +25,11 @@ class ResNetSpec(NetworkSpec):
     Attributes:
         depths: Number of blocks in each stage.
         block, stem, shortcut: Functions that build these parts, defined below.
-        widths: Channels of the 3x3 convolutions in each stage, before ResNeXt widens
-            them.
-        groups, width_per_group: Groups of the 3x3 convolutions of ResNeXt.
+        widths: Channels of the 3x3 convolutions in each stage, before the next two
+            fields widen those of bottlenecks.
+        groups, width_per_group: Groups of the 3x3 convolutions of bottlenecks, and the
+            channels of a group in a stage of width 64: above 1 in ResNeXt, and 128 in
+            wide networks.
         zero_gamma: Whether the last norm of each block starts at 0.
     """
 
@@ -150,8 +153,8 @@ DEPTHS = {
 }
 
 SPECS = {
-    # He et al. 2016, section 4.2: 6n + 2 layers, n = 3, 5, 7, 9. No AN variant
-    # was published: position and K follow the authors' ResNet-34.
+    # He et al. 2016, section 4.2: 6n + 2 layers, n = 3, 5, 7, 9; n = 1 is our own.
+    # No AN variant was published: position and K follow the authors' ResNet-34.
     f"resnet{6 * n + 2}": ResNetSpec(
         depths=(n, n, n),
         widths=(16, 32, 64),
@@ -167,7 +170,7 @@ SPECS = {
         classes=10,
         lineage="He et al. 2016, section 4.2 (small images, option A shortcuts)",
     )
-    for n in (3, 5, 7, 9)
+    for n in (1, 3, 5, 7, 9)
 }
 SPECS |= {
     f"resnet{depth}": ResNetSpec(
@@ -210,6 +213,14 @@ SPECS |= {
     )
     for depth, groups, width in ((50, 32, 4), (101, 32, 8), (101, 64, 4))
 }
+SPECS["wide_resnet50_2"] = ResNetSpec(
+    depths=DEPTHS[50],
+    block=bottleneck,
+    width_per_group=128,
+    lineage="Zagoruyko and Komodakis 2016, as in torchvision; AN was not published",
+    counterpart=f"keras.applications.ResNet50, half as wide inside, {KERAS_RESNET}",
+    **STEM_A,
+)
 
 for _name, _spec in SPECS.items():
     register_network(f"{_name}_bn", "resnet", _spec, attentive=False)

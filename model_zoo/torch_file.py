@@ -63,7 +63,7 @@ def _require_stored_members(path):
 
 
 def _reason(message: str) -> str:
-    """Why PyTorch's reader failed, in one line and without advice to trust the file."""
+    """Returns why PyTorch's reader failed, without its advice to trust the file."""
     if code := re.search(r"GLOBAL (\S+)|class (\S+) ", message):
         return (
             f"it refers to {code[1] or code[2]}, but only tensors and plain values are "

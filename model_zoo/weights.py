@@ -286,7 +286,7 @@ def _contents(path) -> tuple[str, dict[str, collections.Counter], list]:
     arrays, names = collections.defaultdict(collections.Counter), {}
     try:
         problem = _read_contents(path, arrays, names)
-    except Exception as error:  # HDF5 raises many types of them
+    except Exception as error:  # HDF5 raises many types of exceptions
         raise ValueError(
             f"{path!r} is not a .weights.h5 file or is damaged: "
             f"{textwrap.shorten(str(error), 300)}"
@@ -322,7 +322,7 @@ def _read_contents(path, arrays, names):
 
 
 def _kind(item):
-    """Kind of the numbers of an HDF5 array; "" if it is not a variable of a layer."""
+    """Returns the kind of an HDF5 array; "" if no layer has such a variable."""
     if item.dtype == "V2" and item.attrs.get("dtype") == "bfloat16":  # as in Keras
         return "float"
     known = item.dtype.itemsize <= 8
