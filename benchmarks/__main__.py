@@ -1,8 +1,8 @@
-"""python -m train.benchmark KIND: what attention costs, compared side by side.
+"""python -m train.benchmark KIND: measures what attention costs.
 
 layer    one layer on four shapes of a ResNet-50: forward and backward, and inference
-network  training step and inference of networks: AN, BN, and BN by Keras' own layer;
-         their parameters, and how far a training step raises the peak memory; with
+network  training step and inference of networks: AN, BN, and BN with Keras' own layer;
+         their parameters, and how much a training step adds to the peak memory; with
          --backend=jax or torch, which do not need TensorFlow, also on a GPU
 passes   where the time of a layer goes: each compiled pass alone, next to the simplest
          operations that read and write as much
@@ -36,7 +36,9 @@ NETWORKS = {  # pixels, images; --pixels and --batch override them
     "mobilenetv2": (128, 16),
     "densenet121": (128, 8),
     "resnet20": (32, 128),
+    "resnet8": (32, 128),
 }
+IN_TABLE = ["resnet50", "mobilenetv2", "densenet121", "resnet20"]
 BATCH = re.compile(r"[1-9][0-9]{0,6}")  # images
 PICTURES = (".png", ".svg", ".pdf")
 
@@ -73,7 +75,7 @@ def define_flags():
         "backend", "tensorflow", BACKENDS, "Backend of Keras, for network."
     )
     flags.DEFINE_enum("policy", "float32", POLICIES, "Dtype policy, for network.")
-    flags.DEFINE_list("networks", list(NETWORKS), "Networks to time, for network.")
+    flags.DEFINE_list("networks", IN_TABLE, "Networks to time, for network.")
     flags.DEFINE_list("batches", ["1", "16"], "Images per request, for serve.")
     paths.DEFINE_path("csv", "Table to write.", paths.output)
     paths.DEFINE_path("plot", "Picture to write, .png, .svg or .pdf.", _picture)

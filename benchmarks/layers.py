@@ -161,9 +161,9 @@ def passes(settings):
         small = [tf.random.normal((settings["batch"], 1, channels)) for _ in range(4)]
         functions = {
             "empty call": lambda x, dy: x,
-            "one sum": lambda x, dy: tf.reduce_sum(x, axis=1),  # the least for one read
-            "one negation": lambda x, dy: -x,  # for one read and one write,
-            "one addition": lambda x, dy: x + dy,  # for two reads and one write
+            "one sum": lambda x, dy: tf.reduce_sum(x, axis=1),  # one read
+            "one negation": lambda x, dy: -x,  # one read and one write
+            "one addition": lambda x, dy: x + dy,  # two reads and one write
             "moments": lambda x, dy: kernels_tf._moments(x),
             "transform": lambda x, dy, s=small: kernels_tf._transform(x, *s[:3]),
             "sums": lambda x, dy, s=small: kernels_tf._sums(x, dy, s[0]),

@@ -38,7 +38,7 @@ def spawn(settings: dict) -> list[dict]:
 
 
 def kept_arrays(settings: dict) -> list[dict]:
-    """Growth of peak memory with the depth of a chain, in arrays of the size of x."""
+    """Returns how peak memory grows with the depth of a chain, in arrays like x."""
     few, many, rows = 4, 24, []
     for variant in CHAINS:
         shallow, deep = (
@@ -52,7 +52,7 @@ def kept_arrays(settings: dict) -> list[dict]:
 
 
 def exponents(settings: dict) -> list[dict]:
-    """Slopes of log(time) over log(size), one per axis."""
+    """Returns rows with the slope of log(time) over log(size) for each axis."""
     times = {}
     for row in spawn(settings):
         key = row["case"], row["phase"], row["variant"]
@@ -70,7 +70,7 @@ def exponents(settings: dict) -> list[dict]:
 
 
 def first_steps(settings: dict) -> list[dict]:
-    """Rows of one fresh process per variant."""
+    """Returns the rows of one fresh process per variant."""
     return [
         row
         for variant in ("BN", "AN", "AN plain")
@@ -79,7 +79,7 @@ def first_steps(settings: dict) -> list[dict]:
 
 
 def networks(settings: dict) -> list[dict]:
-    """Times from one process, parameters and memory from one process per variant."""
+    """Returns times of one process, and parameters and memory of one per variant."""
     rows = spawn(settings)
     for name in settings["networks"]:
         for variant in NETWORK_VARIANTS:
@@ -97,7 +97,7 @@ ONCE = {
 
 
 def environment(settings: dict) -> dict:
-    """Columns with everything that a number depends on."""
+    """Returns columns with the settings, the machine and the versions."""
     packages = {}
     for name in ("keras", "tensorflow", "jax", "torch"):
         try:

@@ -18,7 +18,7 @@ from benchmarks import measure
 
 
 def network(settings):
-    """Networks with 100 classes."""
+    """Yields the training step and inference of networks with 100 classes."""
     keras.config.set_dtype_policy(settings["policy"])
     for name, (size, batch) in settings["networks"].items():
         images, labels = _examples(size, batch)
@@ -31,7 +31,7 @@ def network(settings):
 
 
 def footprint(settings):
-    """Parameters of a network, and how far two training steps raise the peak memory.
+    """Returns the parameters of a network and the memory that two steps add.
 
     On a GPU this is GPU memory, otherwise memory of the process beyond the imports.
     """

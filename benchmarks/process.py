@@ -48,7 +48,7 @@ def measured(settings: dict) -> list[dict]:
 
 
 def timed(cases: Callable, settings: dict) -> list[dict]:
-    """Rows with the milliseconds of each call of each case."""
+    """Returns rows with the milliseconds of each call of each case."""
     rows = []
     for case, calls in cases(settings):
         for (variant, phase), seconds in timing.medians(
@@ -60,7 +60,7 @@ def timed(cases: Callable, settings: dict) -> list[dict]:
 
 
 def rates(settings: dict) -> list[dict]:
-    """Rows with the images per second of input pipelines."""
+    """Returns rows with the images per second of input pipelines."""
     from benchmarks import input
 
     return [

@@ -21,7 +21,7 @@ WIDTH = 120  # characters, where the terminal does not report its width
 
 
 def summarize(kind: str, runs: list[list[dict]]) -> list[dict]:
-    """One row per case, phase and variant: medians and ranges over processes."""
+    """Returns medians and ranges over processes by case, phase and variant."""
     values, ratios, units, compared = {}, {}, {}, set()
     for rows in runs:
         reference = {

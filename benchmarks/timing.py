@@ -8,7 +8,7 @@ WARM_UP = 3
 
 
 def times(calls: dict, rounds: int) -> dict[object, list[float]]:
-    """Seconds of every call by name. Each round makes all calls in shuffled order."""
+    """Returns the seconds of every call by name; each round shuffles the calls."""
     seconds = {name: [] for name in calls}
     for _ in range(WARM_UP):
         for call in calls.values():
@@ -22,6 +22,6 @@ def times(calls: dict, rounds: int) -> dict[object, list[float]]:
 
 
 def medians(calls: dict, rounds: int) -> dict[object, float]:
-    """The median of the seconds of each call, by name."""
+    """Returns the median of the seconds of each call, by name."""
     measured = times(calls, rounds)
     return {name: statistics.median(values) for name, values in measured.items()}

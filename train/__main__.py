@@ -25,9 +25,7 @@ from train.engine import strategies
 def define_flags():
     flags.DEFINE_string("recipe", None, "Name of the recipe.", required=True)
     paths.DEFINE_path("workdir", "Directory of the run.", paths.literal, required=True)
-    flags.DEFINE_string(
-        "data", None, "digits, idx:DIR, folder:DIR or a name of tensorflow-datasets."
-    )
+    flags.DEFINE_string("data", None, f"{config.DATA_SETS}.")
     paths.DEFINE_data_dir()
     flags.DEFINE_enum("strategy", "one", strategies.NAMES, "Devices to train on.")
     flags.DEFINE_float(
@@ -43,6 +41,7 @@ def define_flags():
     flags.DEFINE_integer(
         "steps", None, "Length of the run; default: the recipe's.", 1, 2**40
     )
+    flags.DEFINE_boolean("export", True, "Export the best weights at the end.")
     flags.DEFINE_multi_string("set", [], "FIELD=VALUE, sets a field of the recipe.")
 
 
@@ -55,21 +54,26 @@ def main(arguments):
             assignments.append(f"{field}={values[flag].value}")
     recipe = config.override(recipes.create_recipe(values.recipe), assignments)
 
-    # These import TensorFlow, so errors above are reported at once.
-    from train.engine import loop
-    from train.engine.run import Run
-    from train.export.finish import export_best
+    with cli.imports():  # of TensorFlow: errors above are reported at once
+        from train.engine import loop
+        from train.engine.run import Run
+        from train.export.finish import export_best
 
     strategy = strategies.create(
         values.strategy, values.logical_cpus, values.tpu, values.join_timeout
     )
-    with strategies.together(strategy):
-        workdir = pathlib.Path(values.workdir)
-        run = Run.open(
+    workdir = pathlib.Path(values.workdir)
+    with (
+        strategies.together(strategy),
+        Run.open(
             workdir, recipe, strategy, values.data_dir, preemption.STOP_SIGNAL
-        )
+        ) as run,
+    ):
         loop.train(run)
-        export_best(run, loop.test(run))
+        results = loop.test(run)
+        if values.export:
+            export_best(run, results)
+        run.wait_for_chief()
 
 
 if __name__ == "__main__":

@@ -1,4 +1,4 @@
-"""How every command starts and ends: flags, one-line errors, exit codes."""
+"""What all commands share: flags, one-line errors, exit codes, locks."""
 
 import contextlib
 import fcntl
@@ -59,33 +59,41 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> 
     app.run(guarded, flags_parser=_parse)
 
 
-def lock(directory: pathlib.Path, work: str) -> int:
-    """Keeps other processes of this machine from the same work in a directory.
-
-    Returns:
-        An open file. Closing it, or the end of the process, releases the lock.
-
-    Raises:
-        RunError: If another process has the lock.
-    """
-    descriptor = os.open(directory, os.O_RDONLY)
+@contextlib.contextmanager
+def imports():
+    """A context for imports that take seconds: Ctrl-C ends them without a traceback."""
+    handler = signal.getsignal(signal.SIGINT)
+    if handler is not signal.default_int_handler:
+        yield
+        return
+    signal.signal(signal.SIGINT, signal.SIG_DFL)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError as error:
-        os.close(descriptor)
-        raise RunError(
-            f"Another process {work} {directory}. Expected: no other process. "
-            "Received: its lock on the directory."
-        ) from error
-    return descriptor
+        yield
+    finally:
+        signal.signal(signal.SIGINT, handler)
 
 
 @contextlib.contextmanager
-def waiting_lock(directory: pathlib.Path):
-    """A context that one process of this machine enters at a time; others wait."""
+def lock(directory: pathlib.Path, work: str | None = None):
+    """Context that only one process on this machine can be in at a time.
+
+    Args:
+        directory: The directory to lock.
+        work: What this process does in the directory, such as `"is training in"`, for
+            the error of others. `None` waits for the lock.
+
+    Raises:
+        RunError: If another process has the lock and `work` is given.
+    """
     descriptor = os.open(directory, os.O_RDONLY)
     try:
-        fcntl.flock(descriptor, fcntl.LOCK_EX)
+        try:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | (fcntl.LOCK_NB if work else 0))
+        except BlockingIOError as error:
+            raise RunError(
+                f"Another process {work} {directory}. Expected a directory that no "
+                "other process uses. Received: a locked one."
+            ) from error
         yield
     finally:
         os.close(descriptor)

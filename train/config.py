@@ -14,6 +14,8 @@ from train import paths
 from train.cli import UsageError
 
 DIRECTORIES = ("idx:", "folder:")  # prefixes of data sets in a directory
+_LOCAL = ", ".join(["digits", *(f"{prefix}DIR" for prefix in DIRECTORIES)])
+DATA_SETS = f"{_LOCAL} or a name of tensorflow-datasets"  # what `data.name` may be
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,24 +49,26 @@ class Data:
     Attributes:
         name: `digits`, `idx:DIR`, `folder:DIR`, or a tensorflow-datasets name.
         image_size: Height and width in pixels after resizing the shorter side and
-            cropping the centre. `None` keeps the images, which then have one size.
+            cropping the centre. `None` keeps the images, which must be of one size.
         mean, std: Statistics of the pixels on a scale of 0 to 1, one for each channel
             or one for all. The network's input is (image / 255 - mean) / std. `None`
             selects those of the weights or the network (`train.engine.pixels`).
         reverse_channels: Whether the network's input is BGR; mean and std are in that
             order. If they are `None`, this follows from the network.
-        class_names: Class names for data that has only numbers (idx files).
+        class_names: Class names for data whose labels are only numbers (idx files).
         validation_fraction: Part of each class of the training images that is set
             aside for validation if the data set has no such split.
-        min_crop_area: Smallest part of the image that a random crop keeps. 1: no crop.
-        antialias: Whether to antialias random crops. Without it their pipeline is about
+        min_crop_area: Smallest fraction of the image that a random crop keeps. 1: no
+            random crops.
+        antialias: Whether to antialias random crops. Without it, the pipeline is about
             twice as fast.
-        rand_augment: M of RandAugment, which applies two operations in turn. 0: none.
+        rand_augment: Magnitude M of RandAugment, which applies two operations in turn.
+            0: no RandAugment.
         shift: Largest random shift in pixels, filled with black.
         flip: Whether to mirror half of the images.
-        mixup: a in lambda ~ Beta(a, a), drawn for each batch of a replica. Its images
-            become lambda * image + (1 - lambda) * another image of the batch, and its
-            losses are mixed in the same way. 0: no mixup.
+        mixup: Parameter a of lambda ~ Beta(a, a), drawn for each batch of a replica. An
+            image becomes lambda * image + (1 - lambda) * another image of the batch.
+            Losses are mixed in the same way. 0: no mixup.
         memory_limit: Limit for the encoded images of a split in GiB. Below it they are
             held in memory and shuffled over the whole split. Above it they are read
             from their files (`train.input.order.ShardedSplit`).
@@ -99,17 +103,17 @@ class Optimizer:
 
     Attributes:
         learning_rate: Learning rate for 256 images, scaled with the global batch.
-        momentum: m in v = m * v + g, w = w - learning_rate * v.
+        momentum: Momentum m in v = m * v + g, w = w - learning_rate * v.
         weight_decay: L2 coefficient.
         decay_norms_and_biases: Whether all trainable weights are decayed, as published.
             If not, gamma, beta and bias are excluded.
         warmup_epochs: Epochs of linear warm-up from 0.
         clip_norm: Largest norm of the gradient of a step, over all weights and replicas
             together. `None`: no limit.
-        average: d in average = d * average + (1 - d) * weights, after every step;
+        average: Decay d in average = d * average + (1 - d) * weights, after every step;
             smaller in the first steps (`PublishedSGD`). The averaged weights are
             evaluated, kept as the best and exported, with the moving statistics of the
-            norms unchanged. 0: the weights themselves.
+            norms unchanged. 0: no averages.
     """
 
     learning_rate: float = 0.1
@@ -162,14 +166,14 @@ class Recipe:
         evaluate_every: Epochs between two evaluations of the validation images, rounded
             to whole loops.
         seed: Seed of initialization, shuffling and augmentation.
-        label_smoothing: e: the loss is (1 - e) times the cross entropy with the label
-            plus e times the mean cross entropy with all classes.
+        label_smoothing: Smoothing e. The loss is (1 - e) times the cross entropy with
+            the label plus e times the mean cross entropy with all classes.
         accumulation: Number of parts in which the batch of a replica is computed, one
             after the other, to save memory. Batch norms see one part at a time.
         precision: `"float32"`, `"mixed_bfloat16"`, `"mixed_float16"` with a scaled
             loss, or `"float64"`, to compare runs beyond rounding.
-        jit_compile: Whether to compile forward and backward passes with XLA; for one
-            replica (a TPU compiles everything without it).
+        jit_compile: Whether to compile forward and backward passes with XLA. Only for
+            one replica; a TPU compiles everything anyway.
     """
 
     model: Model
@@ -329,7 +333,7 @@ def _is(value, kind):
 def from_dict(kind: type, values: dict):
     """Creates a dataclass from a JSON dict; the inverse of `dataclasses.asdict`.
 
-    Fields that a later version has added get their defaults.
+    Fields that are missing, as in files of an older version, get their defaults.
 
     Raises:
         TypeError: If a field without a default is missing, or has the wrong type.

@@ -1,4 +1,4 @@
-"""Path arguments of commands: `~`, and what TensorFlow would read as a pattern.
+"""Path arguments of commands: expands `~` and rejects patterns of TensorFlow.
 
 TensorFlow reads the path of a checkpoint or a SavedModel as a pattern of file names:
 it would not find `runs/lr[1]`, and would delete checkpoints of `runs/lr1` instead.
@@ -35,7 +35,7 @@ def expand(text: str, name: str) -> str:
 
 
 def require_literal(path: str | os.PathLike, name: str) -> None:
-    """Checks that TensorFlow reads and writes this path itself, not others like it.
+    """Checks that TensorFlow reads and writes exactly this path, not a pattern.
 
     Raises:
         UsageError: If it is a pattern for TensorFlow, or not a path at all.
@@ -91,7 +91,7 @@ def _require_path(path, name):
         (not path, "not be empty"),
         ("Cc" in kinds, "not contain control characters"),
         ("Cs" in kinds, "be UTF-8"),
-        ("://" in path, "be a path on this machine, where others can be mounted"),
+        ("://" in path, "be a path on this machine (mount remote storage)"),
         (
             len(encoded) > PATH_BYTES
             or max(map(len, encoded.split(b"/"))) > NAME_BYTES,
@@ -131,7 +131,7 @@ def DEFINE_path(name, description, check=expand, required=False):
 def DEFINE_data_place():
     """Defines --data and --data_dir for commands that read the data set of a run."""
     flags.DEFINE_string(
-        "data", None, "Present location of the data set of the run, if it has moved."
+        "data", None, "Current location of the run's data set, if it has moved."
     )
     DEFINE_data_dir()
 

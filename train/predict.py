@@ -1,15 +1,14 @@
-"""python -m train.predict: prints names and scores of images, from a run's export.
+"""python -m train.predict: prints class names and scores for images.
+
+They are computed by the newest export of a run.
 
 python -m train.predict runs/digits image.png...
 """
 
-import os
 import pathlib
 
-import tensorflow as tf
-
 from train import cli, paths
-from train.export import inspection, runtimes
+from train.export import predictions, runtimes
 
 
 def define_flags():
@@ -23,34 +22,12 @@ def main(arguments):
             f"Received: {' '.join(arguments) or 'none'}."
         )
     run, *images = arguments
-    run, contents = paths.literal(run, "RUN"), []
-    for image in images:
-        file = pathlib.Path(os.path.expanduser(image))
-        paths.require_regular(file)
-        try:
-            contents.append(file.read_bytes())
-        except OSError as error:
-            raise cli.RunError(f"Cannot read {image}: {error}.") from error
-    path = runtimes.newest_export(pathlib.Path(run))
-    inspection.require_plain(path)
-    model = runtimes.load("saved_model", path).model
-    if "image_bytes" not in model.signatures:
-        raise cli.RunError(
-            f"{path} does not accept image files. Expected an export of a network "
-            "for images with 1 or 3 channels. Received: signatures "
-            f"{', '.join(sorted(model.signatures))}."
-        )
+    workdir = pathlib.Path(paths.literal(run, "RUN"))
+    contents = [predictions.read(image) for image in images]
+    model = predictions.load(runtimes.newest_export(workdir))
     for image, content in zip(images, contents, strict=True):
-        try:
-            answer = model.signatures["image_bytes"](tf.constant([content]))
-        except tf.errors.InvalidArgumentError as error:
-            raise cli.RunError(
-                f"{image} is not an image that this model accepts. Expected JPEG or "
-                f"PNG. Received: {len(content)} bytes that start with {content[:4]!r}."
-            ) from error
-        names, scores = answer["classes"][0].numpy(), answer["scores"][0].numpy()
-        pairs = zip(names, scores, strict=True)
-        text = "  ".join(f"{name.decode()} {score:.4f}" for name, score in pairs)
+        pairs = predictions.predict(model, image, content)
+        text = "  ".join(f"{name} {score:.4f}" for name, score in pairs)
         print(f"{image}  {text}")
 
 

@@ -1,4 +1,4 @@
-"""python -m train.report: finished runs side by side.
+"""python -m train.report: compares finished runs.
 
     python -m train.report runs/digits runs/digits_bn --svm
 
@@ -10,48 +10,11 @@ import os
 import pathlib
 import shlex
 
-import numpy as np
-import sklearn.svm
 from absl import flags
 
 from train import cli, paths, tables
-from train.engine import run_directory
+from train.engine import comparison, run_directory
 from train.export import runtimes, saved_model
-from train.input import dataset, pipeline
-
-COLUMNS = ("run", "model", "parameters", "test top-1", "test loss", "best step")
-
-
-def row(run: pathlib.Path, results: dict) -> tuple[str, ...]:
-    """Returns the row of a run in the table."""
-    return (
-        str(run),
-        results["model"],
-        f"{results['parameters']:,}",
-        f"{results['top1']:.4f}",
-        f"{results['loss']:.4f}",
-        str(results["step"]),
-    )
-
-
-def svm_row(
-    run: pathlib.Path, data_dir: str | None, place: str | None = None
-) -> tuple[str, ...]:
-    """Returns the row of the support vector machine on a run's data."""
-    spec = run_directory.read_spec(run)
-    images = dataset.load_again(spec.recipe.data, spec.fingerprint, data_dir, place)
-    train, test = (_pixels(images, split) for split in ("train", "test"))
-    # gamma as in scikit-learn's own example, whose pixels range from 0 to 16
-    machine = sklearn.svm.SVC(gamma=0.001 * 16**2).fit(*train)
-    accuracy = f"{machine.score(*test):.4f}"
-    return f"{spec.recipe.data.name} pixels", "SVM (RBF)", "", accuracy, "", ""
-
-
-def _pixels(images, split):
-    count = len(images.splits[split])
-    batches = pipeline.evaluation_batches(images, split, count, standardized=False)
-    pixels, labels, _ = batches.get_single_element()
-    return np.reshape(pixels, (count, -1)) / 255, labels.numpy()
 
 
 def define_flags():
@@ -68,17 +31,18 @@ def main(arguments):
     for run, each in zip(runs, results, strict=True):
         if (version := run / "export" / str(each["step"])).exists():
             saved_model.require_results(version, each)
-    rows = list(map(row, runs, results))
+    rows = list(map(comparison.row, runs, results))
     if flags.FLAGS.svm:
-        rows.append(svm_row(runs[0], flags.FLAGS.data_dir, flags.FLAGS.data))
-    tables.show(COLUMNS, rows)
+        rows.append(comparison.svm_row(runs[0], flags.FLAGS.data_dir, flags.FLAGS.data))
+    tables.show(comparison.COLUMNS, rows)
     if flags.FLAGS.csv:
         named = [
             {"run": "", **each} | {"run": str(run)}
             for run, each in zip(runs, results, strict=True)
         ]
         tables.write_csv(pathlib.Path(flags.FLAGS.csv), named)
-    lines = [f"SavedModel of {run}: {runtimes.newest_export(run)}" for run in runs]
+    exported = ((run, runtimes.exports(run)) for run in runs)
+    lines = [f"SavedModel of {run}: {each[-1]}" for run, each in exported if each]
     parents = os.path.commonpath([run.resolve().parent for run in runs])
     for line in (*lines, f"curves: tensorboard --logdir {shlex.quote(parents)}"):
         print(tables.printable(line))

@@ -5,17 +5,17 @@
 Inspects the files of a SavedModel before loading anything from them, then loads it in a
 separate process in which keras, an_keras and model_zoo cannot be imported. Checks
 
-- files and operations: only those that computations on tensors need
-  (`train/export/operations.py`), and none that a server refuses, that access files or
-  draw random numbers;
+- files and operations: it may hold only those that computations on tensors need
+  (`train/export/operations.py`), none that a server refuses, and none that access files
+  or draw random numbers;
 - signatures: names, types and shapes; and the warm-up requests of a server;
-- batches of 1, 3 and 64 images: the same answer for an image in each of them;
-- images as users send them (`train.export.odd_images`): a correct answer or an error,
-  and answers after an error;
-- other formats in the directory: the same probabilities;
+- batches of 1, 3 and 64 images: an image must get the same answer in each of them;
+- unusual images (`train.export.odd_images`): each must get a correct answer or an
+  error, and good images must be answered after an error;
+- other formats in the directory: they must give the same probabilities;
 - the accuracy on the test images, if the export records the accuracy after training.
 
-A part that takes longer than `--time_limit`, or ends that process, is an error.
+It is an error if a part takes longer than `--time_limit` or crashes that process.
 """
 
 import pathlib

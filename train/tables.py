@@ -64,7 +64,7 @@ def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
     writer = csv.writer(table, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(map(_value, columns))
     writer.writerows([_value(row.get(name, "")) for name in columns] for row in rows)
-    path = path.resolve()  # a link stays a link
+    path = path.resolve()  # writes to the target of a link
     aside = path.with_name(f"{path.name}.writing")
     try:
         with aside.open(

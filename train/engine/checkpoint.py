@@ -126,7 +126,7 @@ class Checkpoints:
         if checkpoint_files.saved(self._best.directory):
             raise RunError(
                 f"{self._last.directory} holds no checkpoint, but the run has been "
-                "evaluated. Expected the directory as the run left it."
+                "evaluated. Expected the directory that the run has written, unchanged."
             )
         return False
 
@@ -201,7 +201,7 @@ def has_checkpoint(run: pathlib.Path) -> bool:
 
 
 def new_state(identity: int = 0) -> dict[str, tf.Variable]:
-    """Creates the identity and progress of a run, apart from its model and optimizer.
+    """Creates the variables that hold the identity and the progress of a run.
 
     `identity` is the run's `run_directory.RunSpec.identity`.
     """
@@ -233,10 +233,10 @@ def best_checkpoint(run: pathlib.Path) -> tuple[str, int]:
             "evaluated at least once."
         )
     best = paths[0]
-    own = _require_own(best, run_directory.read_spec(run).identity)
-    last = next(checkpoint_files.states(run / "checkpoints"), own)
+    of_best = _require_own(best, run_directory.read_spec(run).identity)
+    last = next(checkpoint_files.states(run / "checkpoints"), of_best)
     # a run killed between the two saves has a newer best checkpoint
-    expected = own if own["step"] > last["step"] else last
+    expected = of_best if of_best["step"] > last["step"] else last
     received = checkpoint_files.short(checkpoint_files.stored_digest(best, "model/"))
     if (
         received != expected["best_digest"]
@@ -267,7 +267,7 @@ def digest(run: pathlib.Path) -> tuple[int, str]:
     The digest covers name, type, shape and bytes of each variable, ordered by name.
 
     Raises:
-        RunError: If the directory holds no run, or the run no readable checkpoint.
+        RunError: If the directory holds no run, or the run has no readable checkpoint.
     """
     run_directory.read_spec(run)
     paths = checkpoint_files.saved(run / "checkpoints")

@@ -158,12 +158,12 @@ def short(sha256: str) -> int:
 
 
 def digest_of(variables: dict) -> str:
-    """The sha256 of name, type, shape and bytes of each variable, ordered by name."""
+    """Returns the sha256 of name, type, shape and bytes of each variable, by name."""
     return _sha256((name, variables[name].numpy()) for name in sorted(variables))
 
 
 def _sha256(values):
-    """The sha256 of pairs of names and arrays."""
+    """Returns the sha256 of pairs of names and arrays."""
     sha256 = hashlib.sha256()
     for name, value in values:
         sha256.update(f"{name} {value.dtype} {value.shape}\n".encode())

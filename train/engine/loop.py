@@ -170,7 +170,7 @@ def test(run: Run) -> dict:
         The contents of results.json.
 
     Raises:
-        RunError: If the best weights are lost, or results.json belongs to others.
+        RunError: If the best weights are lost, or results.json is of other weights.
         Preempted: If the process was asked to stop (SIGTERM).
     """
     with run.stop_signal.deferred():
@@ -183,6 +183,7 @@ def test(run: Run) -> dict:
             f"checkpoint: step {results['step']})",
             flush=True,
         )
+        print(f"curves   tensorboard --logdir {run.workdir}", flush=True)
     return results
 
 

@@ -14,7 +14,7 @@ def top_k(data: dataset.ImageData) -> int:
 
 
 class RunningMeans:
-    """Means of loss and accuracies over examples, steps and replicas."""
+    """Accumulates means of loss and accuracies over examples, steps and replicas."""
 
     NAMES = ("loss", "top1", "top5", "examples")
 
@@ -34,9 +34,9 @@ class RunningMeans:
         for variable in self._sums.values():
             variable.assign(tf.zeros_like(variable))
 
-    def update(self, losses, logits, labels, weights, k: int) -> None:
+    def update(self, losses, logits, labels, sample_weight, k: int) -> None:
         """Adds the examples of a batch: losses (N,) and logits (N, classes)."""
-        # as in an export: equal logits do not make every class a correct answer
+        # as in an export: of classes with equal logits, only the first k are guesses
         _, guesses = tf.math.top_k(logits, k)
         hits = tf.equal(tf.cast(guesses, labels.dtype), labels[:, tf.newaxis])
         hits = tf.cast(hits, tf.float32)
@@ -44,7 +44,7 @@ class RunningMeans:
         values = {"loss": losses, **correct, "examples": tf.ones_like(losses)}
         for name, value in values.items():
             value = tf.cast(value, tf.float32)
-            self._sums[name].assign_add(tf.reduce_sum(value * weights))
+            self._sums[name].assign_add(tf.reduce_sum(value * sample_weight))
 
     def results(self, k: int) -> dict:
         """Returns the means over the examples, without top5 where it is meaningless."""

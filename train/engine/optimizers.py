@@ -26,11 +26,11 @@ class PublishedSGD(keras.optimizers.SGD):
     Args:
         learning_rate: A number or a schedule.
         momentum: Momentum, in [0, 1].
-        l2: Coefficient, for every variable except those of `exclude_from_weight_decay`.
+        l2: L2 coefficient. `exclude_from_weight_decay` excludes variables.
         clip_norm: Largest norm of the gradient over all variables. `None` disables
             clipping.
-        average: d in average = d * average + (1 - d) * variable. At step t (from 0) it
-            is at most (1 + t) / (10 + t), so that the initial values are soon
+        average: Decay d in average = d * average + (1 - d) * variable. At step t (from
+            0) it is at most (1 + t) / (10 + t), so that the initial values are soon
             forgotten. 0 disables averages.
     """
 
@@ -56,6 +56,7 @@ class PublishedSGD(keras.optimizers.SGD):
         super().build(variables)
 
     def _all_reduce_sum_gradients(self, grads_and_vars):
+        """Clips the gradients, which the trainer has summed over the replicas."""
         if self.clip_norm is None:
             return grads_and_vars
         gradients, variables = zip(*grads_and_vars, strict=True)
@@ -63,16 +64,17 @@ class PublishedSGD(keras.optimizers.SGD):
         return list(zip(clipped, variables, strict=True))
 
     def update_step(self, gradient, variable, learning_rate):
+        """Updates one variable; called by Keras' `apply`."""
         index = self._get_variable_index(variable)
         rate = ops.cast(learning_rate, variable.dtype)
-        step = ops.cast(gradient, variable.dtype)
+        update = ops.cast(gradient, variable.dtype)
         if self.l2 and self._use_weight_decay(variable):
-            step = step + self.l2 * variable
+            update = update + self.l2 * variable
         if self.momentum:
             velocity = self.momentums[index]
-            step = self.momentum * velocity + step
-            self.assign(velocity, step)
-        self.assign_sub(variable, rate * step)
+            update = self.momentum * velocity + update
+            self.assign(velocity, update)
+        self.assign_sub(variable, rate * update)
         if self.average:
             average = self.averages[index]
             step = ops.cast(self.iterations, variable.dtype)
@@ -139,13 +141,13 @@ def averaged(optimizer, variables: list):
     if not averages:
         yield
         return
-    own = [variable.numpy() for variable in variables]
+    trained = [variable.numpy() for variable in variables]
     for variable, average in zip(variables, averages, strict=True):
         variable.assign(average)
     try:
         yield
     finally:
-        for variable, value in zip(variables, own, strict=True):
+        for variable, value in zip(variables, trained, strict=True):
             variable.assign(value)
 
 
@@ -154,11 +156,11 @@ class WarmupCosine(keras.optimizers.schedules.CosineDecay):
     """Linear warm-up from 0, then half a cosine to 0, as published.
 
     rate(i) = L * p / w                               for p = i + 1 < w
-            = L / 2 * (1 + cos(pi * (p - w) / (T - w)))    after it
+            = L / 2 * (1 + cos(pi * (p - w) / (T - w)))    otherwise
 
     where i is the step (from 0), w the number of warm-up steps and T the number of
-    steps of the run. Keras' schedule is the same function of i instead of i + 1, which
-    loses the first step.
+    steps of the run. Keras' schedule is the same function of i instead of i + 1: its
+    first step has the rate 0 and is lost.
     """
 
     def __call__(self, step):

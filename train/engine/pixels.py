@@ -1,4 +1,4 @@
-"""Normalization of images: decided once, for training and everything that follows.
+"""Decides once how images are normalized, for training, evaluation and export.
 
 Recipe, network and weights must agree on it. The decision is stored in the recipe of
 the run's `config.json`, where evaluation and export read it.
@@ -26,10 +26,13 @@ def settle(
 ) -> config.Recipe:
     """Returns the recipe of a run with numbers for `data.mean` and `data.std`.
 
-    If they are `None`, they and `data.reverse_channels` are the first of: those the run
-    started with; those its initial weights, from another run or a tag, were trained
-    with; those of the network in `model_zoo.preprocessing`; .5 and .25 if the images
-    have another number of channels than that.
+    If they are `None`, they and `data.reverse_channels` are the first of:
+
+    - the values with which an existing run was started;
+    - those with which its initial weights, of another run or a tag, were trained;
+    - those of the network in `model_zoo.preprocessing`, if the images have as many
+      channels;
+    - .5 and .25.
 
     Args:
         recipe: The recipe as written.
@@ -50,17 +53,17 @@ def settle(
             f"data.reverse_channels. Received: {_assignments(given)}."
         )
     source, owner = _source(recipe.model, channels, workdir)
-    own = {name: getattr(source, name) for name in FIELDS}
+    expected = {name: getattr(source, name) for name in FIELDS}
     if owner and len(source.mean) not in (1, channels):
         raise UsageError(
             f"Expected images of {len(source.mean)} channels for {owner}. "
             f"Received: {channels}."
         )
     if data.mean is None:
-        return dataclasses.replace(recipe, data=dataclasses.replace(data, **own))
-    if owner and not all(_equal(given[name], own[name]) for name in FIELDS):
+        return dataclasses.replace(recipe, data=dataclasses.replace(data, **expected))
+    if owner and not all(_equal(given[name], expected[name]) for name in FIELDS):
         raise UsageError(
-            f"The recipe contradicts {owner}. Expected {_assignments(own)}, or "
+            f"The recipe contradicts {owner}. Expected {_assignments(expected)}, or "
             "data.mean=None data.std=None, which select these. "
             f"Received: {_assignments(given)}."
         )
@@ -74,7 +77,7 @@ def initial_weights(model: config.Model) -> str | None:
 
 
 def _source(model, channels, workdir) -> tuple[Preprocessing | config.Data, str]:
-    """Returns the source of the normalization, and its name if it must be followed."""
+    """Returns the source of the values, and its name if the recipe must agree."""
     if (workdir / "config.json").is_file():  # its settings are compared later
         return run_directory.read_spec(workdir).recipe.data, ""
     if model.weights and os.path.isdir(model.weights):
@@ -84,7 +87,7 @@ def _source(model, channels, workdir) -> tuple[Preprocessing | config.Data, str]
     weights = initial_weights(model)
     try:
         is_tag = weights in model_info(network).weights
-        own = preprocessing.preprocessing(
+        of_network = preprocessing.preprocessing(
             f"{network}.{weights}" if is_tag else network,
             channels=channels,
             include_preprocessing=model.options.get("include_preprocessing", True),
@@ -92,10 +95,10 @@ def _source(model, channels, workdir) -> tuple[Preprocessing | config.Data, str]
     except ValueError as error:
         raise UsageError(f"Cannot build {model.name}: {error}") from error
     if is_tag:
-        return own, f"the weights {network}.{weights}"
-    if own.inside:
-        return own, f"{network}, which rescales images of 0 to 255 itself"
-    return (own if len(own.mean) in (1, channels) else UNKNOWN), ""
+        return of_network, f"the weights {network}.{weights}"
+    if of_network.inside:
+        return of_network, f"{network}, which rescales images of 0 to 255 itself"
+    return (of_network if len(of_network.mean) in (1, channels) else UNKNOWN), ""
 
 
 def _equal(a, b):

@@ -1,4 +1,4 @@
-"""SIGTERM: a run that is asked to stop ends soon, with everything saved.
+"""Ends a run soon after SIGTERM, with everything saved.
 
 A separate thread receives the signal. The main thread handles signals only between two
 Python instructions, and TensorFlow can keep it busy for minutes. An exception from a
@@ -30,7 +30,7 @@ class StopSignal:
         self._received = self._is_deferred = False
 
     def listen(self) -> None:
-        """Call this in the main thread, before threads that would take the signal."""
+        """Starts to listen. Call it in the main thread, before other threads start."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
         threading.Thread(target=self._listen, daemon=True).start()
 
@@ -40,7 +40,7 @@ class StopSignal:
 
     @contextlib.contextmanager
     def deferred(self):
-        """Context that defers the signal to `check` or its end, but not indefinitely.
+        """Context that defers the signal to `check` or its end, for at most `PATIENCE`.
 
         Raises:
             Preempted: At the end, if the signal was received.
@@ -80,7 +80,7 @@ class StopSignal:
         self._received = True
         saved = self._saved()
         if self._is_deferred:
-            time.sleep(PATIENCE)  # by then the process has usually ended
+            time.sleep(PATIENCE)  # usually the process ends before
             saved = f"not saved within {PATIENCE:.0f} s, the last checkpoint is intact"
         self._end_child()
         cli.fail("preempted", _message(saved), cli.PREEMPTED)

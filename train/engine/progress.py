@@ -19,11 +19,11 @@ class Progress:
     """A live bar on a terminal, plain lines otherwise.
 
     Args:
-        start: The step to start from.
-        stop: Number of steps in the run.
+        start: Step from which the run starts.
+        stop: Step at which the run ends.
         batch_size: Images per step.
-        stream: Where to write. A terminal gets the bar.
-        quiet: Whether to only measure.
+        stream: Stream to write to. `None` selects stdout.
+        quiet: Whether to print nothing and only measure the speed.
     """
 
     def __init__(
@@ -88,7 +88,7 @@ def _duration(seconds: float) -> str:
 
 
 class MetricsFile:
-    """Writes metrics.csv, the metrics of each step; nothing depends on the clock.
+    """Writes metrics.csv. It contains no times, so that equal runs write equal files.
 
     Args:
         path: Path of the file. `None` writes no file. Rows that the run will write

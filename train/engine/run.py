@@ -1,9 +1,10 @@
 """One run: a recipe, its data, its network and its directory."""
 
+import contextlib
 import dataclasses
 import math
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 import tensorflow as tf
@@ -39,9 +40,8 @@ class Run:
         schedule: The learning rate as a function of the step.
         model: The network, which returns logits.
         optimizer: The optimizer, built for the network.
-        state: Further variables: the step, the best accuracy so far.
+        state: Variables of its progress: the step, the best accuracy so far.
         checkpoints: Saves and restores all of these.
-        lock: Open file that keeps other processes out of the directory.
         resumed: Whether the run resumes from a checkpoint.
         images_per_second: Speed, measured during training.
     """
@@ -57,11 +57,11 @@ class Run:
     optimizer: keras.Optimizer
     state: dict[str, tf.Variable]
     checkpoints: checkpoint.Checkpoints
-    lock: int | None
     resumed: bool = False
     images_per_second: float | None = None
 
     @classmethod
+    @contextlib.contextmanager
     def open(
         cls,
         workdir: pathlib.Path,
@@ -69,10 +69,11 @@ class Run:
         strategy: tf.distribute.Strategy,
         data_dir: str | None = None,
         stop_signal: preemption.StopSignal | None = None,
-    ) -> "Run":
-        """Opens a new run, or an existing one to resume.
+    ) -> Iterator["Run"]:
+        """Context in which a new run, or an existing one to resume, is open.
 
-        Nothing is written before recipe, data, devices and directory are known to fit.
+        No other process on this machine can open the directory meanwhile. Nothing is
+        written before recipe, data, devices and directory are known to match.
 
         Args:
             workdir: The run's directory, new or from a run with the same settings.
@@ -89,55 +90,33 @@ class Run:
         paths.require_literal(workdir, "workdir")
         stop_signal = stop_signal or preemption.StopSignal()
         stop_signal.belongs_to(workdir, strategy)
-        replicas = strategy.num_replicas_in_sync
-        _require_divisible_batches(recipe, replicas)
-
-        data = dataset.load(recipe.data, data_dir)
-        recipe = pixels.settle(recipe, data.shape[-1], workdir)
-        data = dataclasses.replace(data, settings=recipe.data)
-        spec = run_directory.RunSpec(
-            recipe,
-            replicas,
-            data.shape,
-            data.class_names,
-            {name: len(split) for name, split in data.splits.items()},
-            data.fingerprint,
-        )
-        run_directory.require_agreement(spec, strategy)
-
-        schedule = optimizers.create_schedule(
-            recipe.optimizer, recipe.batch_size, *_length(spec)
-        )
-        is_new = not strategies.of_chief(strategy, checkpoint.has_checkpoint(workdir))
-        keras.utils.set_random_seed(recipe.seed)
-        with strategy.scope():
-            weights = recipe.model.weights if is_new else None
-            model = models.create_model(spec, weights)
-            optimizer = optimizers.create_optimizer(recipe, schedule, model)
-
+        _require_divisible_batches(recipe, strategy.num_replicas_in_sync)
+        data, spec = _load(recipe, data_dir, workdir, strategy)
+        model, optimizer, schedule = _build(spec, workdir, strategy)
         spec = run_directory.claim(workdir, spec, strategy)
         is_chief = strategies.is_chief(strategy)
-        lock = cli.lock(workdir, "is training in") if is_chief else None
-        with strategy.scope():
-            state = checkpoint.new_state(spec.identity)
-        run = cls(
-            workdir=workdir,
-            strategy=strategy,
-            stop_signal=stop_signal,
-            data_dir=data_dir,
-            data=data,
-            spec=spec,
-            schedule=schedule,
-            model=model,
-            optimizer=optimizer,
-            state=state,
-            checkpoints=checkpoint.Checkpoints(
-                workdir, model, optimizer, state, is_chief
-            ),
-            lock=lock,
-        )
-        run._restore()
-        return run
+        with contextlib.ExitStack() as stack:
+            if is_chief:
+                stack.enter_context(cli.lock(workdir, "is training in"))
+            with strategy.scope():
+                state = checkpoint.new_state(spec.identity)
+            run = cls(
+                workdir=workdir,
+                strategy=strategy,
+                stop_signal=stop_signal,
+                data_dir=data_dir,
+                data=data,
+                spec=spec,
+                schedule=schedule,
+                model=model,
+                optimizer=optimizer,
+                state=state,
+                checkpoints=checkpoint.Checkpoints(
+                    workdir, model, optimizer, state, is_chief
+                ),
+            )
+            run._restore()
+            yield run
 
     def _restore(self):
         with self.strategy.scope():
@@ -244,6 +223,37 @@ class Run:
                     "the first worker ended before its export was done; everything is "
                     f"saved in {self.workdir}. Start the same commands again."
                 ) from error
+
+
+def _load(recipe, data_dir, workdir, strategy):
+    """Reads the data set and returns it and the spec of the run with it."""
+    data = dataset.load(recipe.data, data_dir)
+    recipe = pixels.settle(recipe, data.shape[-1], workdir)
+    data = dataclasses.replace(data, settings=recipe.data)
+    spec = run_directory.RunSpec(
+        recipe,
+        strategy.num_replicas_in_sync,
+        data.shape,
+        data.class_names,
+        {name: len(split) for name, split in data.splits.items()},
+        data.fingerprint,
+    )
+    run_directory.require_agreement(spec, strategy)
+    return data, spec
+
+
+def _build(spec, workdir, strategy):
+    """Builds the network, with its initial weights if the run is new."""
+    recipe = spec.recipe
+    schedule = optimizers.create_schedule(
+        recipe.optimizer, recipe.batch_size, *_length(spec)
+    )
+    is_new = not strategies.of_chief(strategy, checkpoint.has_checkpoint(workdir))
+    keras.utils.set_random_seed(recipe.seed)
+    with strategy.scope():
+        model = models.create_model(spec, recipe.model.weights if is_new else None)
+        optimizer = optimizers.create_optimizer(recipe, schedule, model)
+    return model, optimizer, schedule
 
 
 def _require_divisible_batches(recipe, replicas):

@@ -57,7 +57,7 @@ class RunSpec:
     identity: int = 0
 
     def essence(self) -> dict:
-        """Returns JSON values without the location of the data; its content counts."""
+        """Returns JSON values without the location of the data, which may change."""
         # via JSON, which turns tuples into lists and all keys into strings
         values = json.loads(json.dumps(dataclasses.asdict(self)))
         del values["identity"], values["recipe"]["data"]["name"]
@@ -139,7 +139,7 @@ def claim(run: pathlib.Path, spec: RunSpec, strategy=None) -> RunSpec:
 
 
 def _require_equal_specs(run, spec):
-    """Returns the spec in the directory after checking that it is of the same run."""
+    """Returns the spec in the directory after checking that it is of this run."""
     old = read_spec(run)
     differing = [
         f"{name}: expected {before!r}, received {after!r}"
@@ -147,8 +147,8 @@ def _require_equal_specs(run, spec):
     ]
     if differing:
         raise RunError(
-            f"{run} belongs to another run. Use another --workdir, or start it with "
-            f"its own settings: {'; '.join(differing)}."
+            f"{run} belongs to another run. Use another --workdir, or the settings of "
+            f"that run: {'; '.join(differing)}."
         )
     return old
 

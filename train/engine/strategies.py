@@ -23,10 +23,10 @@ def create(
     """Creates the strategy called `name`.
 
     Args:
-        name: `"one"`: the first GPU, or the CPU. `"mirrored"`: all GPUs, or all logical
-            CPUs, with equal weights on each and gradients summed over them.
-            `"multi_worker"`: the same over the processes that the environment variable
-            TF_CONFIG lists. `"tpu"`: all cores of a TPU.
+        name: Name of the strategy. `"one"`: the first GPU, or the CPU. `"mirrored"`:
+            all GPUs, or all logical CPUs, with equal weights on each and gradients
+            summed over them. `"multi_worker"`: the same over the processes that the
+            environment variable TF_CONFIG lists. `"tpu"`: all cores of a TPU.
         logical_cpus: Number of devices to split the CPU into, to try out `"mirrored"`
             on a machine without GPUs. Must be set before TensorFlow touches a device.
         tpu: Name or address of the TPU for `"tpu"`; `"local"` on the TPU's machine.
@@ -72,8 +72,8 @@ def create(
     import tensorflow as tf  # only when there is something to compute
 
     if name != "one":
-        # It would merge operations after the sum over the replicas on one of them only.
-        # This rounds differently, so that their equal weights would drift apart.
+        # This optimization merges operations after the sum over the replicas on one of
+        # them only. They are then rounded differently, and equal weights drift apart.
         options = {"arithmetic_optimization": False}
         tf.config.optimizer.set_experimental_options(options)
     if name == "multi_worker":
@@ -105,7 +105,7 @@ def _join(own, others):
         with _watched(
             f"error: The worker at {own} has not joined the others within "
             f"{JOINING:.0f} s. Expected workers of this run at {', '.join(others)}, "
-            "where something answers. Start all again with the same commands."
+            "not other programs. Start all again with the same commands."
         ):
             return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
@@ -190,7 +190,7 @@ def _gather(strategy):
 
 @contextlib.contextmanager
 def together(strategy):
-    """Context in which the end of another process of the run ends this one, too.
+    """Context that ends with an error if another process of the run ends.
 
     Raises:
         RunError: If the other processes are gone.

@@ -16,8 +16,8 @@ class Trainer(orbit.StandardTrainer):
     Args:
         strategy: The strategy with the replicas.
         model, optimizer: Keras objects, built inside the strategy's scope.
-        schedule: The learning rate as a function of the step, for the record.
-        step: `tf.Variable` int64, the number of steps done.
+        schedule: Learning rate as a function of the step, for the metrics.
+        step: Number of steps done, an int64 `tf.Variable`.
         data: The data set.
         recipe: The recipe of the run.
         steps: Number of steps in the run.
@@ -53,6 +53,7 @@ class Trainer(orbit.StandardTrainer):
         self._means.reset()
 
     def train_step(self, iterator):
+        """Trains one step on the next batch; called in the loop of orbit."""
         self._strategy.run(self._replica_step, args=next(iterator))
         self._step.assign_add(1)
 
@@ -105,7 +106,7 @@ class Evaluator(orbit.StandardEvaluator):
 
     Args:
         strategy, model, data: As in `Trainer`.
-        split: `"validation"` or `"test"`.
+        split: Name of the split.
         batch_size: Batch size over all replicas.
         after_step: Called after every step. May raise to end the evaluation.
     """
@@ -134,10 +135,10 @@ class Evaluator(orbit.StandardEvaluator):
     def eval_step(self, iterator):
         self._strategy.run(self._replica_step, args=next(iterator))
 
-    def _replica_step(self, images, labels, weights):
+    def _replica_step(self, images, labels, sample_weight):
         logits = self._model(images, training=False)
         self._means.update(
-            cross_entropy(labels, logits), logits, labels, weights, self._k
+            cross_entropy(labels, logits), logits, labels, sample_weight, self._k
         )
 
     def eval_reduce(self, state=None, step_outputs=None):

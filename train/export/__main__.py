@@ -41,10 +41,12 @@ def define_flags():
         "checkpoint", "best", image_classifier.CHECKPOINTS, "Weights of the run."
     )
     flags.DEFINE_string("model", None, "Network of the zoo, instead of a run.")
-    paths.DEFINE_path("weights", "Its weights: a .weights.h5 file or a tag.")
-    flags.DEFINE_string("options", "{}", "Its arguments: {'input_shape': (64, 64, 3)}.")
-    paths.DEFINE_path("labels", "Its class names: a file, one name per line.")
-    flags.DEFINE_integer("version", 1, "Version number of its export.", 0, 2**62)
+    paths.DEFINE_path("weights", "Weights of --model: a .weights.h5 file or a tag.")
+    flags.DEFINE_string(
+        "options", "{}", "Arguments of --model: {'input_shape': (64, 64, 3)}."
+    )
+    paths.DEFINE_path("labels", "File with the class names of --model, one per line.")
+    flags.DEFINE_integer("version", 1, "Version of the export of --model.", 0, 2**62)
     flags.DEFINE_bool("fold", True, "Folds attentive normalization for inference.")
     flags.DEFINE_list("format", [], f"Formats to add: {', '.join(runtimes.OTHERS)}.")
     flags.DEFINE_enum(
@@ -137,7 +139,7 @@ def _options(text):
 
 
 def read_labels(path: str | None) -> tuple[str, ...]:
-    """Reads the names in a file, one per line; returns none without a file.
+    """Reads the names in a file, one per line; without a file, there are none.
 
     Raises:
         UsageError: If a line cannot be a name, or the file is not UTF-8.

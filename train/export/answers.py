@@ -2,7 +2,7 @@
 
 `python -m train.export.answers` is the process in which `train.serve_check` checks an
 export. It may not import Keras or our packages, write files, or take more memory than
-the machine has. A part of the check that takes too long ends it.
+the machine has. It is ended if a part of the check takes too long.
 """
 
 import os
@@ -43,8 +43,8 @@ WRONG = (
     *(ValueError, LookupError, TypeError, AttributeError),
     *(ArithmeticError, RecursionError),
 )
-FLIPS = 0.002  # of the test images: rounding changes the order of equal scores
-UNLIMITED = "test images"  # the part that reads, and may prepare, a data set
+FLIPS = 0.002  # share of test images whose first guess rounding may change
+UNLIMITED = "test images"  # a part without limits: it may prepare a data set
 LOSSY = 0.02  # tolerance between answers to a picture and to its JPEG
 
 
@@ -64,7 +64,7 @@ def check(
         begin: Called with the name of each part of the check before it starts.
 
     Raises:
-        RunError: If it is not an export of ours, or its answers are wrong.
+        RunError: If it is not an export of `train.export`, or its answers are wrong.
     """
     begin("files and operations")
     yield f"{inspection.require_plain(path)} kinds of operations, all allowed"
@@ -201,8 +201,8 @@ def _check_server(path, signatures, card):
         difference = float(np.abs(received - expected).max() / scale)
         if not difference <= tolerance:
             raise RunError(
-                f"{path} gives other answers in a server. Expected the {output} that "
-                f"the function of {name} computes. Received: a difference of "
+                f"{path} computes something else in a server. Expected the {output} "
+                f"of the function {name}. Received: a difference of "
                 f"{difference:.2e}."
             )
         largest = max(largest, difference)
@@ -211,7 +211,7 @@ def _check_server(path, signatures, card):
 
 
 def _served(path):
-    """Returns its signatures as servers run them: nodes of a graph, in a session."""
+    """Returns the signatures as servers run them: nodes of a graph, in a session."""
     session, logger = tf.compat.v1.Session(graph=tf.Graph()), tf.get_logger()
     level = logger.level
     logger.setLevel("ERROR")  # no deprecation warning: TensorFlow Serving does the same
@@ -335,7 +335,7 @@ def _probabilities(serve, contents):
 
 
 def _differences(runs, card):
-    """Yields how far each of the other formats is from the SavedModel."""
+    """Yields each of the other formats and its difference from the SavedModel."""
     images = _noise(card, 3)
     expected = runs["saved_model"](images)
     for name, run in runs.items():

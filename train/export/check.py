@@ -30,8 +30,8 @@ def check(
 
     Raises:
         UsageError: If TensorFlow would read its path as a pattern.
-        RunError: If it is not an export of ours, its answers are wrong, it takes too
-            long, or it ends the process.
+        RunError: If it is not an export of `train.export`, its answers are wrong, it
+            takes too long, or it crashes the process.
     """
     paths.require_literal(path, "path")
     arguments = json.dumps([str(path), data_dir, place, time_limit])

@@ -1,4 +1,4 @@
-"""The end of a run: exports and checks its best weights."""
+"""Exports and checks the best weights at the end of a run."""
 
 import sys
 
@@ -10,7 +10,7 @@ from train.export import image_classifier, saved_model, write
 def export_best(run: Run, results: dict) -> None:
     """Exports the best weights of a run, unless already done, and checks the export.
 
-    Only the chief exports; the other workers wait for it.
+    Only the first worker exports; `Run.wait_for_chief` makes the others wait.
 
     Args:
         run: The run, trained and tested.
@@ -18,15 +18,10 @@ def export_best(run: Run, results: dict) -> None:
 
     Raises:
         RunError: If the export does not reproduce the accuracy.
-        Preempted: If this process received SIGTERM, or the first worker did before its
-            export was done.
+        Preempted: If this process received SIGTERM.
     """
-    if run.is_chief:
-        _export(run, results)
-    run.wait_for_chief()
-
-
-def _export(run, results):
+    if not run.is_chief:
+        return
     version = run.workdir / "export" / str(results["step"])
     if version.exists():
         saved_model.require_results(version, results)
@@ -37,7 +32,6 @@ def _export(run, results):
             network, version.parent, check=lambda aside: _serve_check(run, aside)
         )
     print(f"export   SavedModel in {version}", flush=True)
-    print(f"curves   tensorboard --logdir {run.workdir}", flush=True)
 
 
 def _serve_check(run, version, advice=""):

@@ -48,8 +48,10 @@ class ImageClassifier:
         shorter_side: Length in pixels to which the shorter side of other images is
             resized before the centre crop. `None` selects the smallest that covers
             `shape`.
-        mean, std: The network receives (image / 255 - mean) / std.
-        reverse_channels: Whether it takes BGR. `mean` and `std` are in that order.
+        mean, std: Statistics of the pixels on a scale of 0 to 1. The network receives
+            (image / 255 - mean) / std.
+        reverse_channels: Whether the network takes BGR; `mean` and `std` are in that
+            order.
         class_names: One name for each class.
         card: Further contents of `model.json`.
     """
@@ -66,7 +68,7 @@ class ImageClassifier:
 
     @property
     def precision(self) -> str:
-        """The precision of the layers. A copy of a model has its own policy."""
+        """The dtype policy of the layers; that of a model is lost when it is copied."""
         return next(
             layer for layer in self.model.layers if layer.weights
         ).dtype_policy.name
@@ -109,9 +111,9 @@ class ImageClassifier:
         return fold_for_inference(model) if fold and self.is_attentive else model
 
     def serving_model(self, network: keras.Model) -> keras.Model:
-        """Returns the classifier of pixels.
+        """Returns a model that includes the preprocessing and a softmax.
 
-        `images` uint8 (N, H, W, C) -> {"probabilities": float32 (N, classes)}.
+        It maps `images` uint8 (N, H, W, C) -> {"probabilities": float32 (N, classes)}.
         """
         images = keras.Input(self.shape, dtype="uint8", name="images")
         softmax = keras.layers.Softmax(dtype="float32", name="probabilities")
@@ -119,7 +121,7 @@ class ImageClassifier:
         return keras.Model(images, {"probabilities": probabilities})
 
     def feature_model(self, network: keras.Model) -> keras.Model:
-        """Returns `images` -> {"features": float32 (N, D)}, the classifier's input."""
+        """Returns a model of the classifier's input, {"features": float32 (N, D)}."""
         seen = head(network).input
         if len(seen.shape) == 4:  # the classifier is a 1x1 convolution
             seen = keras.layers.GlobalAveragePooling2D()(seen)
@@ -135,7 +137,7 @@ def head(model: keras.Model) -> keras.Layer:
 
 
 def with_plain_layers(model: keras.Model) -> keras.Model:
-    """Replaces the layers that some runtimes cannot run, in a copy of the model.
+    """Returns a copy of a model without layers that some runtimes cannot run.
 
     - `Normalization`, as in EfficientNets, becomes `Rescaling`: its moments are tensors
       outside the graph, which ONNX would require as inputs.

@@ -24,7 +24,7 @@ FILES = (
     "assets.extra/tf_serving_warmup_requests",
 )
 FOLDERS = ("variables", "assets", "assets.extra")
-# Kinds of Python objects, without registered classes, files and initializers.
+# Allowed kinds of Python objects: no registered classes, files or initializers.
 OBJECTS = (
     *("variable", "function", "bare_concrete_function", "constant", "user_object"),
     "captured_tensor",  # from another function's graph, as in the gradient of swish
@@ -37,7 +37,7 @@ REGISTERED = ("", "tf.TrackableConstant")  # by TensorFlow itself
 COMPILED = ("_XlaMustCompile", "_XlaCompile")
 INITIALIZER = "__saved_model_init_op"
 SOURCES = ("Const", "Placeholder", "VarHandleOp")
-# Number of inputs that are file names, and the operations that compose such names.
+# Number of inputs that are file names, by operation; operations on file names.
 NAMES_OF_FILES = {"SaveV2": 1, "RestoreV2": 1, "MergeV2Checkpoints": 2}
 OF_NAMES = ("Identity", "Pack", "Select", "ShardedFilename", "StringJoin")
 SUFFIXES = {b".part", b"_temp/part"}
@@ -254,7 +254,7 @@ def _called(attributes):
 
 
 def _other_uses(meta_graph, savers):
-    """Yields whatever else could make a request run the saver."""
+    """Yields all other ways in which a request could run the saver."""
     file, callers = _file(meta_graph.saver_def), {*savers.values()}
     own = {file, *callers}
     for node in meta_graph.graph_def.node:

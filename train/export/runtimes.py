@@ -100,18 +100,23 @@ def newest_export(path: pathlib.Path) -> pathlib.Path:
     """
     if (path / "saved_model.pb").is_file():
         return path
+    if not (versions := exports(path)):
+        raise RunError(
+            f"{path} holds no SavedModel. Expected an export, or the directory of a "
+            "run that has been exported."
+        )
+    return versions[-1]
+
+
+def exports(workdir: pathlib.Path) -> list[pathlib.Path]:
+    """Returns the version directories of a run, the newest one last."""
     versions = [
         version
-        for version in path.glob("export/*")
+        for version in workdir.glob("export/*")
         if re.fullmatch("[0-9]+", version.name)
         and (version / "saved_model.pb").is_file()
     ]
-    if not versions:
-        raise RunError(
-            f"{path} holds no SavedModel. Expected the directory of a finished run or "
-            "of an export."
-        )
-    return max(versions, key=lambda version: int(version.name))
+    return sorted(versions, key=lambda version: int(version.name))
 
 
 def size(name: str, directory: pathlib.Path) -> int:

@@ -58,54 +58,63 @@ def export(
     version = out / str(exported.version)
     _require_new(version)
     out.mkdir(parents=True, exist_ok=True)
-    lock = cli.lock(out, "is exporting to")
     parent = out / f".writing-{exported.version}"
     aside = parent / version.name
-    try:
+    with cli.lock(out, "is exporting to"):
         _require_new(version)
         for left in out.glob(".writing-*"):  # left by exports that were killed
             shutil.rmtree(left, ignore_errors=True)
-        network = exported.network(fold)
-        saved_model.write(exported, network, aside)
-        inspection.require_plain(aside)
-        loaded = tf.saved_model.load(str(aside))
-        signatures = loaded.signatures
-        answers.require_signatures(
-            signatures, exported.shape, len(exported.class_names)
-        )
-        compared = {"saved_model": compare.saved_model_difference(exported, signatures)}
-        if others:
-            plain, folded = (exported.network(f, "float32") for f in (False, fold))
-            model, classifier = (
-                exported.serving_model(each) for each in (plain, folded)
-            )
-        for name in others:
-            quantized = quantization if name == "litert" else None
-            samples = _samples(data_set) if quantized == "int8" else None
-            runtimes.write(name, classifier, aside, quantized, samples)
-            run = runtimes.load(name, aside)
-            if quantized in WITH_IMAGES:
-                compared[name] = compare.agreement(model, run, data_set)
-            else:
-                images = compare.probe_images(exported.shape)
-                precision = quantized or "float32"
-                answer = run(images)
-                compared[name] = compare.difference(
-                    name, model, images, answer, precision
+        try:
+            compared = {"saved_model": _write_saved_model(exported, fold, aside)}
+            if others:
+                compared |= _write_others(
+                    exported, fold, aside, others, quantization, data_set
                 )
-        is_folded = fold and exported.is_attentive
-        card = {"folded": is_folded, "quantization": quantization, "compared": compared}
-        saved_model.write_card(aside, exported.description() | card)
-        answers.read_card(aside)
-        if check:
-            check(aside)
-        os.rename(aside, version)
-    except tf.errors.OpError as error:
-        raise RunError(f"Cannot export to {out}: {error.message}") from error
-    finally:
-        shutil.rmtree(parent, ignore_errors=True)
-        os.close(lock)
+            is_folded = fold and exported.is_attentive
+            card = {"folded": is_folded, "quantization": quantization}
+            saved_model.write_card(
+                aside, exported.description() | card | {"compared": compared}
+            )
+            answers.read_card(aside)
+            if check:
+                check(aside)
+            os.rename(aside, version)
+        except tf.errors.OpError as error:
+            raise RunError(f"Cannot export to {out}: {error.message}") from error
+        finally:
+            shutil.rmtree(parent, ignore_errors=True)
     return version
+
+
+def _write_saved_model(exported, fold, path):
+    """Writes the SavedModel and returns its largest difference from the model."""
+    saved_model.write(exported, exported.network(fold), path)
+    inspection.require_plain(path)
+    loaded = tf.saved_model.load(str(path))
+    answers.require_signatures(
+        loaded.signatures, exported.shape, len(exported.class_names)
+    )
+    return compare.saved_model_difference(exported, loaded.signatures)
+
+
+def _write_others(exported, fold, path, names, quantization, data_set):
+    """Writes the other formats and returns the difference of each from the model."""
+    plain, folded = (exported.network(each, "float32") for each in (False, fold))
+    model, classifier = (exported.serving_model(each) for each in (plain, folded))
+    compared = {}
+    for name in names:
+        quantized = quantization if name == "litert" else None
+        samples = _samples(data_set) if quantized == "int8" else None
+        runtimes.write(name, classifier, path, quantized, samples)
+        run = runtimes.load(name, path)
+        if quantized in WITH_IMAGES:
+            compared[name] = compare.agreement(model, run, data_set)
+        else:
+            images = compare.probe_images(exported.shape)
+            compared[name] = compare.difference(
+                name, model, images, run(images), quantized or "float32"
+            )
+    return compared
 
 
 def _require_new(version):

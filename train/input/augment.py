@@ -1,4 +1,4 @@
-"""Decoding and geometry: resize and crop for evaluation; random part, shift and flip.
+"""Decoding, resizing and cropping; random part, shift and flip; mixup.
 
 Every random function is stateless: equal seeds give equal images. Images are (H, W, C);
 they keep their scale of 0 to 255 and become float32 where they are interpolated.

@@ -23,7 +23,7 @@ class ImageData:
         class_names: One name for each label.
         splits: The splits `"train"`, `"validation"` and `"test"`.
         settings: The data settings of the recipe.
-        left_out: Numbers and kinds of the files that are not part of it, as text.
+        left_out: Numbers of unused files by kind, as text. Empty if there are none.
     """
 
     shape: tuple[int, int, int]

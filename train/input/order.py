@@ -35,9 +35,9 @@ class Share:
     replicas: int
     batch: int
 
-    def position(self, own):
+    def position(self, index):
         """Converts an index of this replica to its position over all replicas."""
-        step, offset = own // self.batch, own % self.batch
+        step, offset = index // self.batch, index % self.batch
         return (step * self.replicas + self.replica) * self.batch + offset
 
 
@@ -125,16 +125,16 @@ class IndexedSplit:
     def training(self, share: Share, seed: int, start: int, stop: int):
         """Returns a replica's positions, encoded images, labels of steps start:stop."""
 
-        def example(own):
-            position = share.position(own)
+        def example(index):
+            position = share.position(index)
             epoch, offset = position // len(self), position % len(self)
-            index = tf.random.experimental.index_shuffle(
+            shuffled = tf.random.experimental.index_shuffle(
                 offset, tf.stack([seed, epoch]), len(self) - 1
             )
-            return position, *self._entry(index)
+            return position, *self._entry(shuffled)
 
-        own = tf.data.Dataset.range(start * share.batch, stop * share.batch)
-        return own.map(example, tf.data.AUTOTUNE)
+        indices = tf.data.Dataset.range(start * share.batch, stop * share.batch)
+        return indices.map(example, tf.data.AUTOTUNE)
 
     def evaluation_steps(self, batch: int, replicas: int) -> int:
         """Number of steps, of `batch` images per replica, that cover every image."""
@@ -143,8 +143,8 @@ class IndexedSplit:
     def evaluation(self, share: Share):
         """Returns a replica's encoded images, labels, weights; padding has weight 0."""
 
-        def example(own):
-            position = share.position(own)
+        def example(index):
+            position = share.position(index)
             entry = self._entry(tf.minimum(position, len(self) - 1))
             return *entry, tf.cast(position < len(self), tf.float32)
 
@@ -224,23 +224,23 @@ class ShardedSplit:
                 f"{self.name} has too few files for these replicas. Expected at least "
                 f"{share.replicas}, one for each. Received: {len(self.paths)}."
             )
-        own = slice(share.replica, None, share.replicas)
-        order = _Order(self.paths[own], self.lengths[own], seed)
+        files = slice(share.replica, None, share.replicas)
+        order = _Order(self.paths[files], self.lengths[files], seed)
         first, last = start * share.batch, stop * share.batch
         records = order.records(first).take(last - first).enumerate(first)
         return records.map(
-            lambda own, record: (share.position(own), *self._parse(record)),
+            lambda index, record: (share.position(index), *self._parse(record)),
             tf.data.AUTOTUNE,
         )
 
     def evaluation_steps(self, batch: int, replicas: int) -> int:
         """Number of steps, of `batch` images per replica, that cover every image."""
-        longest = max(self._own(replica, replicas)[1] for replica in range(replicas))
+        longest = max(self._files(replica, replicas)[1] for replica in range(replicas))
         return -(-longest // batch)
 
     def evaluation(self, share: Share):
         """Returns a replica's encoded images, labels, weights; padding has weight 0."""
-        paths, length = self._own(share.replica, share.replicas)
+        paths, length = self._files(share.replica, share.replicas)
         records = _interleave(list(paths))
         if len(self.paths) < share.replicas:
             records = records.shard(share.replicas, share.replica)
@@ -257,11 +257,11 @@ class ShardedSplit:
             .take(count)
         )
 
-    def _own(self, replica, replicas):
+    def _files(self, replica, replicas):
         """Returns the files of a replica and how many images it takes from them."""
         if len(self.paths) >= replicas:
-            own = slice(replica, None, replicas)
-            return self.paths[own], sum(self.lengths[own])
+            files = slice(replica, None, replicas)
+            return self.paths[files], sum(self.lengths[files])
         return self.paths, len(range(replica, len(self), replicas))
 
     def _parse(self, record):

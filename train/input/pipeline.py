@@ -1,7 +1,7 @@
 """Makes batches of images and labels of a data set: order, decode, augment, batch.
 
 The batch of step s of a run depends only on (seed, s): the order is that of
-`train.input.order`, and the augmentation of an image is drawn from its place in that
+`train.input.order`, and the augmentation of an image depends on its position in that
 order. A run that resumes at step s continues exactly as if it had never stopped.
 """
 
@@ -57,38 +57,18 @@ def training_batches(
         seeds = tf.random.experimental.stateless_split(
             tf.random.experimental.stateless_fold_in([seed, 1], position), 4
         )
-        size, channels = data.shape[:2], data.shape[-1]
-        if settings.min_crop_area < 1:
-            image = augment.decode_random_part(
-                encoded, channels, settings.min_crop_area, seeds[0]
-            )
-        else:
-            image = augment.decode(encoded, channels)
-        if settings.flip:  # here, while pixels are bytes
-            image = augment.random_flip(image, seeds[2])
-        if settings.min_crop_area < 1:
-            image = tf.image.resize(image, size, antialias=settings.antialias)
-        elif settings.image_size:
-            image = augment.resize_and_crop(image, size)
-        if settings.rand_augment:
-            image = rand_augment.rand_augment(
-                tf.saturate_cast(tf.round(tf.cast(image, tf.float32)), tf.uint8),
-                settings.rand_augment,
-                seeds[3],
-            )
-        if settings.shift:
-            image = augment.random_shift(image, settings.shift, seeds[1])
-        image = tf.ensure_shape(image, data.shape)
+        image = _decode(encoded, data, seeds[0])
+        image = _augment(image, data, seeds[1:])
         return standardize(image, settings), label
 
     def batches(share):
         examples = split.training(share, seed, start, stop)
-        batches = examples.map(example, tf.data.AUTOTUNE).batch(
+        batched = examples.map(example, tf.data.AUTOTUNE).batch(
             share.batch, drop_remainder=True
         )
         if not settings.mixup:
-            return batches
-        return batches.enumerate(start).map(
+            return batched
+        return batched.enumerate(start).map(
             lambda step, batch: augment.mixup(
                 *batch,
                 settings.mixup,
@@ -100,6 +80,34 @@ def training_batches(
         )
 
     return _pipeline(context, batch_size, batches)
+
+
+def _decode(encoded, data, seed):
+    """Decodes an image, or a random part of it, to uint8."""
+    channels, least = data.shape[-1], data.settings.min_crop_area
+    if least < 1:
+        return augment.decode_random_part(encoded, channels, least, seed)
+    return augment.decode(encoded, channels)
+
+
+def _augment(image, data, seeds):
+    """Resizes and changes an image at random; the result is not yet standardized."""
+    settings, size = data.settings, data.shape[:2]
+    if settings.flip:  # here, while pixels are bytes
+        image = augment.random_flip(image, seeds[1])
+    if settings.min_crop_area < 1:
+        image = tf.image.resize(image, size, antialias=settings.antialias)
+    elif settings.image_size:
+        image = augment.resize_and_crop(image, size)
+    if settings.rand_augment:
+        image = rand_augment.rand_augment(
+            tf.saturate_cast(tf.round(tf.cast(image, tf.float32)), tf.uint8),
+            settings.rand_augment,
+            seeds[2],
+        )
+    if settings.shift:
+        image = augment.random_shift(image, settings.shift, seeds[0])
+    return tf.ensure_shape(image, data.shape)
 
 
 def evaluation_batches(

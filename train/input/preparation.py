@@ -98,14 +98,12 @@ def download_and_prepare(
     if not sys.stderr.isatty():
         tfds.disable_progress_bar()
     path.parent.mkdir(parents=True, exist_ok=True)
-    held = cli.lock(path.parent, "is preparing a data set in")
-    try:
-        checks.remove_remains(builder)
-        builder.download_and_prepare(
-            download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
-        )
-    except FAILURES as error:
-        reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 500)}"
-        raise RunError(f"{builder.name} was not prepared. {reason}") from error
-    finally:
-        os.close(held)
+    with cli.lock(path.parent, "is preparing a data set in"):
+        try:
+            checks.remove_remains(builder)
+            builder.download_and_prepare(
+                download_config=tfds.download.DownloadConfig(manual_dir=manual_dir)
+            )
+        except FAILURES as error:
+            reason = f"{type(error).__name__}: {textwrap.shorten(str(error), 500)}"
+            raise RunError(f"{builder.name} was not prepared. {reason}") from error

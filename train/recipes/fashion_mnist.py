@@ -6,12 +6,13 @@ python -m train --recipe=fashion_mnist_resnet20_an \\
 
 import functools
 
-from model_zoo.weights import FASHION_MNIST
 from train.config import Data, Model, Optimizer, Recipe
 
 
 def fashion_mnist(model: str) -> Recipe:
     """Mirrors images; in three epochs, shifts would do more harm than good."""
+    from model_zoo.weights import FASHION_MNIST  # imports Keras
+
     return Recipe(
         model=Model(model),
         data=Data(

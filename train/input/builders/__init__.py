@@ -16,13 +16,16 @@ from train.input.builders.digits import Digits
 from train.input.builders.folder import Folder
 from train.input.builders.idx import Idx
 
+# Data sets whose images are prepared once, in `data_dir`.
+PREPARED_HERE = {"digits": Digits, "idx": Idx}
+
 
 def create_builder(
     settings: config.Data, data_dir: str | None
 ) -> tfds.core.DatasetBuilder:
     """Returns the builder of a recipe's data set, prepared to be read.
 
-    Embedded data sets and those in files of their own are prepared here. The data sets
+    Data sets that a package contains or that local files hold are prepared here. Those
     of tensorflow-datasets must have been prepared: training downloads nothing.
 
     Raises:
@@ -45,28 +48,28 @@ def create_builder(
         return Folder(directory)
     if data_dir is not None:
         data_dir = paths.expand(os.fspath(data_dir), "data_dir")
-    if kind == "idx":
-        create = functools.partial(Idx, directory, settings.class_names)
-    else:
-        create = Digits
-    builder = create(data_dir=data_dir)
+    arguments = [directory] if directory else []
+    if settings.class_names:
+        arguments.append(settings.class_names)
+    create = functools.partial(PREPARED_HERE[kind], *arguments, data_dir=data_dir)
+    builder = create()
     if builder.info.splits:
         return builder
     parent = pathlib.Path(builder.data_dir).parent
     parent.mkdir(parents=True, exist_ok=True)
-    with cli.waiting_lock(parent):  # other workers may prepare the same data set
+    with cli.lock(parent):  # other workers may prepare the same data set
         checks.remove_remains(builder)
-        builder = create(data_dir=data_dir)
+        builder = create()
         if not builder.info.splits:
             print(f"preparing {settings.name} in {builder.data_dir}", flush=True)
             tfds.disable_progress_bar()
-            with contextlib.redirect_stdout(io.StringIO()):  # it reports a download
+            with contextlib.redirect_stdout(io.StringIO()):  # reports a download
                 builder.download_and_prepare()
     return builder
 
 
 def is_local(name: str) -> bool:
-    """Whether it is `digits`, `idx:DIR` or `folder:DIR`, with nothing to download."""
+    """Returns whether one of our builders reads the data set, without a download."""
     return name == "digits" or name.startswith(config.DIRECTORIES)
 
 
@@ -81,7 +84,7 @@ def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:
     location = pathlib.Path(data_dir or tfds.core.constants.DATA_DIR).expanduser()
     if base not in names and not os.path.isdir(location / base):
         near = difflib.get_close_matches(name, [*names, "digits"], n=4)
-        expected = "digits, idx:DIR, folder:DIR or a tensorflow-datasets name"
+        expected = config.DATA_SETS
         if near:
             expected += f" like {', '.join(near)}"
         raise UsageError(f"Unknown data set. Expected {expected}. Received: {name!r}.")

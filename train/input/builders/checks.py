@@ -25,13 +25,13 @@ GIB = 2**30
 RECORD = 16  # bytes around a record in a TFRecord file
 UNUSABLE = ("Cc", "Cs", "Zl", "Zp")  # control characters, not UTF-8, line ends
 USABLE_NAMES = (
-    "single-line UTF-8 names without control characters, that differ in more than "
+    "single-line UTF-8 names without control characters that differ in more than "
     "surrounding white space and the form of their accents"
 )
 
 
 def unusable_names(names: Sequence[str]) -> list[str]:
-    """Returns class names that are not `USABLE_NAMES`: ambiguous in labels.txt."""
+    """Returns the names that are ambiguous in labels.txt: not `USABLE_NAMES`."""
 
     def look(name):
         return unicodedata.normalize("NFC", name).strip()

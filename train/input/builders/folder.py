@@ -1,4 +1,4 @@
-"""Image files in folders: DIR/train/CLASS/*.jpg, and DIR/test/... if there is one."""
+"""Image files in folders: DIR/train/CLASS/*.jpg, and optionally DIR/test/..."""
 
 import collections
 import hashlib
@@ -47,8 +47,8 @@ class Folder(tfds.core.DatasetBuilder, skip_registration=True):
             or `valid`. Each has the same directories, one for each class.
 
     Attributes:
-        files: Paths (bytes) and labels by split, in an order that is always the same.
-        left_out: Numbers and kinds of the files that are not part of it, as text.
+        files: Paths (bytes) and labels by split, in a fixed order.
+        left_out: Numbers of unused files by kind, as text. Empty if there are none.
 
     Raises:
         RunError: If something in the folder is not as expected; the message names it.
@@ -295,7 +295,7 @@ def check_images(directory: str, paths: list[bytes]) -> np.ndarray:
 
 
 def _begin(entry) -> tuple[bytes, os.stat_result]:
-    """Reads the first bytes of a file, which may become a pipe at any time."""
+    """Reads the first bytes of a file, without blocking if it has become a pipe."""
     descriptor = os.open(entry.path, os.O_RDONLY | os.O_NONBLOCK)
     try:
         return os.read(descriptor, 16), os.fstat(descriptor)
