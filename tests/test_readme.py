@@ -5,18 +5,29 @@ import importlib
 import re
 import statistics
 
+import pytest
 from absl.flags import FLAGS
 from conftest import ROOT
 
 README = (ROOT / "README.md").read_text()
 PROGRAMS = re.findall(r"```python\n(.*?)```", README, re.DOTALL)
+TRAINING = [program for program in PROGRAMS if ".fit(" in program]
+
+
+def run(programs):
+    for program in programs:
+        exec(compile(program, "README.md", "exec"), {})
 
 
 def test_readme_programs_run(tmp_path, monkeypatch):
-    assert len(PROGRAMS) == 5
+    assert len(PROGRAMS) == 5 and len(TRAINING) == 1
     monkeypatch.chdir(tmp_path)
-    for program in PROGRAMS:
-        exec(compile(program, "README.md", "exec"), {})
+    run(program for program in PROGRAMS if program not in TRAINING)
+
+
+@pytest.mark.slow
+def test_readme_training_runs():
+    run(TRAINING)
 
 
 def test_readme_flags_exist():

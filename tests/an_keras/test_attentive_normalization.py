@@ -12,7 +12,7 @@ from keras import layers, ops
 from an_keras import AttentiveNormalization
 
 
-def numpy_layer(x, weights, momentum=0.9, epsilon=1e-5, training=False):
+def expected_outputs(x, weights, momentum=0.9, epsilon=1e-5, training=False):
     """Returns y, moving mean and variance for x (N, P, C), in float64."""
     mean, variance = x.mean(1), x.var(1, ddof=1 if x.shape[1] > 1 else 0)
     logits = (mean / np.sqrt(variance + 1e-3)) @ weights["gate/kernel"]
@@ -63,7 +63,7 @@ def test_layer_equals_the_equations_in_every_rank(shape, training):
 
     y = backends.apply(layer, x, training=training)
 
-    expected, mean, variance = numpy_layer(flat, weights, training=training)
+    expected, mean, variance = expected_outputs(flat, weights, training=training)
     tolerance = 1e-9 if backends.KEEPS_DOUBLE else 2e-5
     pairs = [(y, expected.reshape(shape))]
     if training:

@@ -96,7 +96,7 @@ def test_published_place_is_found_in_the_graph():
 
 
 def test_norms_before_convolutions_are_selected_if_none_follow():
-    """As in a DenseNet."""
+    """A DenseNet has such norms."""
     inputs = keras.Input((12, 12, 3))
     x = layers.Conv2D(8, 3)(inputs)
     x = layers.ReLU()(layers.BatchNormalization(name="first")(x))
@@ -161,7 +161,7 @@ def test_rows_add_up_exactly_and_differ_by_the_noise():
 
 
 def test_rows_differ_if_gamma_is_zero():
-    """Like the last norm of a residual block."""
+    """The last norm of a residual block starts like this."""
     model = network(gamma_initializer="zeros")
     model.get_layer("spatial_norm").gamma.assign(np.zeros(8))
     layer = convert_normalization(model).get_layer("spatial_norm")

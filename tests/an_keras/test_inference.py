@@ -243,6 +243,7 @@ def attentive_network(**arguments):
         ({"normalization": "layer", "gate_normalization": "batch"}, "layer", None),
         ({"gate_hidden_units": 6, "epsilon": 0.1}, None, None),
     ],
+    ids=["default", "softmax", "gate_group", "group", "layer", "hidden"],
 )
 def test_folded_models_give_the_same_outputs_without_statistics(
     arguments, backbone, gate, tmp_path

@@ -308,7 +308,9 @@ def test_empty_batch_leaves_the_statistics_unchanged():
         np.testing.assert_array_equal(old, new)
 
 
-@pytest.mark.parametrize("name", ["resnet20_an", "resnext50_32x4d_an"])
+@pytest.mark.parametrize(
+    "name", ["resnet8_an", pytest.param("resnext50_32x4d_an", marks=pytest.mark.slow)]
+)
 def test_exports_contain_only_operations_that_servers_can_run(name, tmp_path):
     """Servers reject compiled functions; parallel requests break fused batch norms."""
     model = model_zoo.create_model(name, input_shape=(32, 32, 3))
@@ -469,7 +471,7 @@ class TestFusedBatchNormalization:
         frozen = ours(x, training=True)
         np.testing.assert_allclose(frozen, theirs(x), rtol=1e-5, atol=1e-6)
 
-    def test_mode_never_uses_the_operations_of_keras(self):
+    def test_never_mode_does_not_use_the_fused_operation(self):
         x = tf.ones((2, 3, 3, 4))
         _, graph = step(BatchNormalization(), x, np.ones(x.shape), "never")
         assert "FusedBatchNorm" not in graph

@@ -1,4 +1,4 @@
-"""Models give several threads at once the same results as one, without crashes.
+"""Models called in several threads at once give the same results as in one.
 
 Each program runs in its own process, because corrupted memory ends a process. It uses
 the kernels of oneDNN, which TensorFlow uses on some processors only.

@@ -29,7 +29,7 @@ SIZE = 96
 
 
 def trained_like(name, low=-1.0, high=1.0, size=SIZE):
-    """Returns a plain network, its norms as if trained, and images; logits are O(1)."""
+    """Returns a plain network with norms as if trained, and images; logits are O(1)."""
     rng = np.random.default_rng(0)
     build = getattr(keras.applications, name)
     shape = {"input_shape": (size, size, 3)}

@@ -46,7 +46,7 @@ def images(tag: str, number: int, size: int):
 
 
 def fill(model) -> None:
-    """Fills any network with rule-made weights, by the roles of its variables."""
+    """Fills any network with numbers of `weights_rule`, by the roles of its weights."""
     for variable in model.weights:
         path, shape = variable.path, tuple(variable.shape)
         *module, role = path.split("/")

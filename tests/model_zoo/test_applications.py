@@ -15,26 +15,32 @@ from model_zoo import applications
 from model_zoo.preprocessing import preprocessing, preprocessing_layers
 from tests.model_zoo import conversion
 
-QUICK = ("ResNet50", "MobileNetV2", "EfficientNetB0")
+QUICK = ("ResNet50", "MobileNetV2")
+SLOW = {  # one of each other family, and the least size of its images in pixels
+    "ConvNeXtTiny": 32,
+    "DenseNet121": 32,
+    "EfficientNetB0": 32,
+    "EfficientNetV2B0": 32,
+    "InceptionV3": 75,
+    "MobileNet": 32,
+    "MobileNetV3Small": 32,
+    "NASNetMobile": 32,
+    "ResNet50V2": 32,
+    "Xception": 71,
+}
 LARGEST = 80e6  # parameters; `make conversion` also converts larger networks
-SMALLER = [
-    name
+
+
+def case(name):
+    mark = pytest.mark.slow if name in SLOW else pytest.mark.long
+    return name if name in QUICK else pytest.param(name, marks=mark)
+
+
+NETWORKS = [case(name) for name in conversion.NETWORKS]
+CONVERTED = [
+    case(name)
     for name in conversion.NETWORKS
     if model_zoo.model_info(f"applications.AN{name}").parameters <= LARGEST
-]
-
-
-def mark(name):
-    return pytest.mark.slow if name in SMALLER else pytest.mark.long
-
-
-NETWORKS = [
-    name if name in QUICK else pytest.param(name, marks=mark(name))
-    for name in conversion.NETWORKS
-]
-CONVERTED = [
-    name if name in QUICK else pytest.param(name, marks=pytest.mark.long)
-    for name in SMALLER
 ]
 SMALL = {"input_shape": (32, 32, 3)}
 
@@ -46,7 +52,8 @@ def attentive(model):
 
 @pytest.mark.parametrize("name", CONVERTED)
 def test_conversion_keeps_outputs_and_new_weights_learn(name):
-    row = conversion.check(name, size=32 if name in QUICK else conversion.SIZE)
+    size = 32 if name in QUICK else SLOW.get(name, conversion.SIZE)
+    row = conversion.check(name, size)
     assert row["largest_difference"] < 1e-5
     assert row["seconds"] < 60
 
@@ -173,6 +180,7 @@ def test_weight_files_load_with_other_heads(tmp_path, caplog):
         small(weights="imagenet21k")
 
 
+@pytest.mark.slow
 def test_counters_in_layer_names_are_ignored(tmp_path):
     """InceptionV3 leaves its layers unnamed: Keras numbers them in each process."""
     options = {"weights": None, "input_shape": (75, 75, 3), "classes": 3}

@@ -14,10 +14,15 @@ from tests.model_zoo import reference
     ("name", "channels"),
     [
         ("resnet18_an", (64, 128, 256, 512)),
-        ("resnet50_an", (256, 512, 1024, 2048)),
-        ("resnet50d_bn", (256, 512, 1024, 2048)),
-        ("densenet121_an", (256, 512, 1024, 1024)),
         ("mobilenetv2_an", (144, 192, 576, 1280)),
+        *(
+            pytest.param(name, channels, marks=pytest.mark.slow)
+            for name, channels in (
+                ("resnet50_an", (256, 512, 1024, 2048)),
+                ("resnet50d_bn", (256, 512, 1024, 2048)),
+                ("densenet121_an", (256, 512, 1024, 1024)),
+            )
+        ),
     ],
 )
 def test_maps_have_the_expected_stride_and_channels(name, channels, include_top):
@@ -94,13 +99,13 @@ def test_layers_are_shared_with_the_model():
 
 @pytest.mark.parametrize("levels", [(1.0,), (True,), [[2]], "2", {"2"}])
 def test_non_integer_levels_raise_type_error(levels):
-    model = model_zoo.create_model("resnet20_bn")
+    model = model_zoo.create_model("resnet8_bn")
     with pytest.raises(TypeError, match="`levels` must be an integer"):
         model_zoo.multi_scale(model, levels)
 
 
 def test_levels_may_be_numpy_integers():
-    maps = model_zoo.multi_scale(model_zoo.create_model("resnet20_bn"), np.array([1]))
+    maps = model_zoo.multi_scale(model_zoo.create_model("resnet8_bn"), np.array([1]))
     assert list(maps.output) == ["1"]
 
 

@@ -1,5 +1,6 @@
 """Arguments, names and initialization of the published networks."""
 
+import functools
 import json
 import pathlib
 
@@ -17,10 +18,16 @@ SMALL = {"input_shape": (64, 64, 3)}
 LAYER_NAMES = pathlib.Path(__file__).with_name("layer_names.json")
 
 
+@functools.lru_cache(maxsize=8)
+def built(name, **options):
+    """Returns a network of the published initialization that tests must not change."""
+    keras.utils.set_random_seed(0)
+    return model_zoo.create_model(name, **options, **SMALL)
+
+
 @pytest.mark.parametrize("name", json.loads(LAYER_NAMES.read_text()))
 def test_names_of_layers_with_weights_are_pinned(name):
-    model = model_zoo.create_model(name)
-    names = [layer.name for layer in model.layers if layer.weights]
+    names = [layer.name for layer in built(name).layers if layer.weights]
     assert names == json.loads(LAYER_NAMES.read_text())[name]
 
 
@@ -76,8 +83,8 @@ def attentive(model):
     ],
 )
 def test_position_selects_the_norms(name, position, expected):
-    model = model_zoo.create_model(name, position=position, **SMALL)
-    assert attentive(model) == expected
+    options = {"position": position} if position else {}
+    assert attentive(built(name, **options)) == expected
 
 
 @pytest.mark.parametrize(
@@ -89,7 +96,7 @@ def test_position_selects_the_norms(name, position, expected):
     ],
 )
 def test_components_match_the_paper_in_each_stage(name, components):
-    model = model_zoo.create_model(name, **SMALL)
+    model = built(name)
     layers = (f"stage{i + 1}_block1_norm2" for i in range(len(components)))
     assert [model.get_layer(name).num_components for name in layers] == components
 
@@ -126,8 +133,7 @@ def test_other_families_do_not_start_at_0():
         ("mobilenetv2_bn", "stage1_block1_norm3"),
         ("densenet121_bn", "stage1_block1_norm2"),
     ):
-        model = model_zoo.create_model(name, **SMALL)
-        assert np.all(model.get_layer(layer).gamma)
+        assert np.all(built(name).get_layer(layer).gamma)
 
 
 @pytest.mark.parametrize(
@@ -148,8 +154,7 @@ def test_other_families_do_not_start_at_0():
     ],
 )
 def test_initial_weights_have_the_published_spread(name, layer, weight, std):
-    keras.utils.set_random_seed(0)
-    model = model_zoo.create_model(name, **SMALL)
+    model = built(name)
     values = ops.convert_to_numpy(model.get_layer(layer).trainable_weights[weight])
     assert values.std() == pytest.approx(std, rel=0.1)
 
@@ -172,16 +177,26 @@ def test_width_multiplier_truncates_or_rounds(multiplier, rounded, widths):
     assert tuple(model.get_layer(name).filters for name in layers) == widths
 
 
-def test_only_mobilenet_has_dropout_before_the_classifier():
+def test_only_mobilenet_has_dropout_by_default():
     rates = {
         name: [
             layer.rate
-            for layer in model_zoo.create_model(name, **SMALL).layers
+            for layer in built(name).layers
             if isinstance(layer, keras.layers.Dropout)
         ]
         for name in ("mobilenetv2_an", "resnet50_an", "densenet121_an")
     }
     assert rates == {"mobilenetv2_an": [0.2], "resnet50_an": [], "densenet121_an": []}
+
+
+def test_dropout_is_an_argument_of_every_network():
+    for name in ("resnet8_an", "densenet121_bn"):
+        model = model_zoo.create_model(name, dropout=0.3, input_shape=(32, 32, 3))
+        assert model.get_layer("dropout").rate == 0.3
+    model = model_zoo.create_model("mobilenetv2_an", dropout=None, **SMALL)
+    assert model.get_layer("dropout").rate == 0.2
+    model = model_zoo.create_model("mobilenetv2_an", dropout=0, **SMALL)
+    assert "dropout" not in [layer.name for layer in model.layers]
 
 
 def test_norm_options_apply_to_every_layer_and_tuples_by_stage():
@@ -233,6 +248,8 @@ def test_images_may_have_any_size_and_number_of_channels():
         ({"width_multiplier": 0}, ValueError, "Received: width_multiplier=0"),
         ({"width_multiplier": 1e300}, ValueError, "at most 100"),
         ({"width_multiplier": "1"}, TypeError, "must be a number"),
+        ({"dropout": 1.5}, ValueError, r"`dropout` must be in .0, 1.. Received"),
+        ({"dropout": "0.2"}, TypeError, "`dropout` must be a number"),
         ({"include_top": "no"}, TypeError, "`include_top` must be a boolean"),
         ({"input_shape": 32}, ValueError, "height, width, channels.*input_shape=32"),
         ({"input_shape": ("a", 32, 3)}, ValueError, "Received: input_shape=.'a'"),

@@ -63,7 +63,9 @@ def test_logits_match_the_reference(case):
         ("mobilenetv2_an", {"width_multiplier": 0.5}, 2_049_512),
         ("mobilenetv2_an", {"width_multiplier": 1.4}, 6_316_762),
         *(
-            ("resnet50_an", {"norm_options": mode}, count)
+            pytest.param(
+                "resnet50_an", {"norm_options": mode}, count, marks=pytest.mark.slow
+            )
             for mode, count in zip(MODES, MODE_PARAMETERS, strict=True)
         ),
     ],

@@ -8,7 +8,7 @@ from keras import ops
 import model_zoo
 from an_keras import AttentiveNormalization, BatchNormalization
 
-NAMES = [f"resnet{n}_{kind}" for n in (20, 32, 44, 56) for kind in ("an", "bn")]
+DEPTHS = [8, 20, *(pytest.param(n, marks=pytest.mark.slow) for n in (32, 44, 56))]
 
 
 def trainable_parameters(model):
@@ -25,7 +25,7 @@ def test_parameter_count_matches_the_paper(depth, parameters):
     assert trainable_parameters(model) == parameters
 
 
-@pytest.mark.parametrize("depth", [20, 32, 44, 56])
+@pytest.mark.parametrize("depth", DEPTHS)
 def test_attention_adds_its_tables_and_gates_to_the_first_norms(depth):
     blocks = (depth - 2) // 6
     extra = sum(
@@ -107,10 +107,13 @@ def test_option_a_shortcut_subsamples_and_pads_with_zeros():
     assert not y[..., :8].any() and not y[..., 24:].any()
 
 
-@pytest.mark.parametrize("name", NAMES)
+@pytest.mark.parametrize("depth", DEPTHS)
+@pytest.mark.parametrize("kind", ["an", "bn"])
 @pytest.mark.parametrize("shape", [(8, 8, 1), (11, 13, 4)])
-def test_any_size_from_8x8_channels_and_classes_work(name, shape):
-    model = model_zoo.create_model(name, input_shape=shape, classes=7)
+def test_any_size_from_8x8_channels_and_classes_work(depth, kind, shape):
+    model = model_zoo.create_model(
+        f"resnet{depth}_{kind}", input_shape=shape, classes=7
+    )
     x = np.random.default_rng(0).normal(size=(2, *shape))
     y = ops.convert_to_numpy(model(x))
     assert y.shape == (2, 7)

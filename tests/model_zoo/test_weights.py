@@ -21,7 +21,7 @@ TAGS = sorted(weights.TAGS)
 @pytest.fixture
 def file(tmp_path):
     """Returns a model and its weights file."""
-    model = model_zoo.create_model("resnet18_an", classes=7, **SMALL)
+    model = model_zoo.create_model("resnet8_an", classes=7, **SMALL)
     path = tmp_path / "a.weights.h5"
     model.save_weights(path)
     return model, path
@@ -110,16 +110,16 @@ def test_none_selects_the_shape_and_classes_of_the_tag():
 
 def test_file_of_the_same_network_loads(file):
     model, path = file
-    again = model_zoo.create_model("resnet18_an", classes=7, weights=path, **SMALL)
+    again = model_zoo.create_model("resnet8_an", classes=7, weights=path, **SMALL)
     assert_equal(model.get_weights(), again.get_weights())
 
 
 def test_other_classes_get_a_new_head_and_a_log_message(file, caplog):
     model, path = file
     with caplog.at_level(logging.INFO):
-        other = model_zoo.create_model("resnet18_an", classes=3, weights=path, **SMALL)
+        other = model_zoo.create_model("resnet8_an", classes=3, weights=path, **SMALL)
     assert [record.getMessage() for record in caplog.records] == [
-        f"resnet18_an: loaded all but the head, which is for 7 classes in {path}"
+        f"resnet8_an: loaded all but the head, which is for 7 classes in {path}"
     ]
     assert_equal(backbone(model), backbone(other))
     assert other.output_shape == (None, 3)
@@ -130,7 +130,7 @@ def test_other_classes_get_a_new_head_and_a_log_message(file, caplog):
 def test_network_without_the_top_loads_the_rest(file, pooling):
     model, path = file
     other = model_zoo.create_model(
-        "resnet18_an", include_top=False, pooling=pooling, weights=path, **SMALL
+        "resnet8_an", include_top=False, pooling=pooling, weights=path, **SMALL
     )
     assert_equal(backbone(model), backbone(other))
 
@@ -149,9 +149,9 @@ def test_tag_without_the_top_accepts_any_image_size():
 
 def test_file_without_the_top_leaves_a_new_head(tmp_path, caplog):
     path = tmp_path / "features.weights.h5"
-    features = model_zoo.create_model("resnet18_an", include_top=False, **SMALL)
+    features = model_zoo.create_model("resnet8_an", include_top=False, **SMALL)
     features.save_weights(path)
-    whole = model_zoo.create_model("resnet18_an", weights=path, **SMALL)
+    whole = model_zoo.create_model("resnet8_an", weights=path, **SMALL)
     assert_equal(backbone(features), backbone(whole))
     assert "all but the head, which is missing in" in caplog.text
 
@@ -159,12 +159,12 @@ def test_file_without_the_top_leaves_a_new_head(tmp_path, caplog):
 @pytest.mark.parametrize(
     ("name", "options"),
     [
-        ("resnet18_bn", {}),
-        ("resnet34_an", {}),
-        ("resnet18_an", {"position": "norm2"}),  # same shapes
-        ("resnet18_an", {"position": "norm12"}),
-        ("resnet18_an", {"num_components": 5}),
-        ("resnet18_an", {"input_shape": (32, 32, 1)}),
+        ("resnet8_bn", {}),
+        ("resnet20_an", {}),
+        ("resnet8_an", {"position": "norm2"}),  # same shapes
+        ("resnet8_an", {"position": "norm12"}),
+        ("resnet8_an", {"num_components": 5}),
+        ("resnet8_an", {"input_shape": (32, 32, 1)}),
     ],
 )
 @pytest.mark.parametrize("classes", [7, 8])
@@ -198,7 +198,7 @@ def test_numbers_too_large_for_the_model_are_reported(file):
     keras.config.set_dtype_policy("float16")
     try:
         with pytest.raises(ValueError, match="not finite in float16"):
-            model_zoo.create_model("resnet18_an", classes=7, weights=path, **SMALL)
+            model_zoo.create_model("resnet8_an", classes=7, weights=path, **SMALL)
     finally:
         keras.config.set_dtype_policy("float32")
 
@@ -210,19 +210,19 @@ def test_other_files_are_refused(tmp_path, content):
     path = tmp_path / "a.weights.h5"
     path.write_bytes(content)
     with pytest.raises(ValueError, match="is not a .weights.h5 file or is damaged"):
-        model_zoo.create_model("resnet18_an", weights=path, **SMALL)
+        model_zoo.create_model("resnet8_an", weights=path, **SMALL)
 
 
 def test_truncated_file_is_refused(file):
     _, path = file
     path.write_bytes(path.read_bytes()[:100_000])
     with pytest.raises(ValueError, match="is not a .weights.h5 file or is damaged"):
-        model_zoo.create_model("resnet18_an", classes=7, weights=path, **SMALL)
+        model_zoo.create_model("resnet8_an", classes=7, weights=path, **SMALL)
 
 
 def test_missing_file_is_reported(tmp_path):
     with pytest.raises(ValueError, match="path of a .weights.h5 file"):
-        model_zoo.create_model("resnet18_an", weights=tmp_path / "no.weights.h5")
+        model_zoo.create_model("resnet8_an", weights=tmp_path / "no.weights.h5")
 
 
 @pytest.mark.parametrize("name", ["model.keras", "model.h5"])
@@ -230,7 +230,7 @@ def test_files_of_whole_models_are_refused(name, tmp_path):
     path = tmp_path / name
     path.write_bytes(b"")
     with pytest.raises(ValueError, match="must be None, the path of a .weights.h5"):
-        model_zoo.create_model("resnet18_an", weights=path, **SMALL)
+        model_zoo.create_model("resnet8_an", weights=path, **SMALL)
 
 
 def test_other_hdf5_files_are_refused(tmp_path):
@@ -238,14 +238,14 @@ def test_other_hdf5_files_are_refused(tmp_path):
     with h5py.File(path, "w") as file:
         file["a"] = np.zeros(3)
         file["layers/b/c/0"] = np.zeros(3)
-    with pytest.raises(ValueError, match="weights of a network other than resnet18_an"):
-        model_zoo.create_model("resnet18_an", weights=path, **SMALL)
+    with pytest.raises(ValueError, match="weights of a network other than resnet8_an"):
+        model_zoo.create_model("resnet8_an", weights=path, **SMALL)
 
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """Returns a small network to load files into, its weights and their file."""
-    model = model_zoo.create_model("resnet20_an", classes=7, input_shape=(28, 28, 1))
+    model = model_zoo.create_model("resnet8_an", classes=7, input_shape=(28, 28, 1))
     path = tmp_path_factory.mktemp("small") / "a.weights.h5"
     model.save_weights(path)
     return model, model.get_weights(), path
@@ -378,7 +378,7 @@ def test_head_of_other_classes_is_not_read(small, small_copy):
     with h5py.File(small_copy, "r+") as file:
         file[f"{HEAD}/0"][...] = np.nan
     options = {"classes": 5, "input_shape": (28, 28, 1), "weights": small_copy}
-    model = model_zoo.create_model("resnet20_an", **options)
+    model = model_zoo.create_model("resnet8_an", **options)
     assert_equal(model.get_weights()[:-2], small[1][:-2])
     assert np.isfinite(model.get_weights()[-2]).all()
 

@@ -8,6 +8,7 @@ import pytest
 import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
+import train.__main__
 from train import evaluate, predict, report, serve_check
 from train.engine import run_directory
 from train.export import __main__ as export_command
@@ -91,7 +92,7 @@ def test_image_bytes_give_the_answer_of_their_fitted_pixels(export):
 def test_assets_hold_labels_and_model_card(export):
     assert (export / "assets" / "labels.txt").read_text().split() == list("0123456789")
     card = json.loads((export / "assets" / "model.json").read_text())
-    assert card["model"] == "resnet20_an" and card["test"]["images"] == 355
+    assert card["model"] == "resnet8_an" and card["test"]["images"] == 355
     assert export.name == str(card["step"])
 
 
@@ -202,10 +203,12 @@ def test_export_too_large_for_the_disk_leaves_nothing(command, short_run, tmp_pa
 
 
 @pytest.mark.slow
-def test_every_kind_of_weights_is_exported(tmp_path, short_flags, command, call):
+def test_every_kind_of_weights_is_exported(tmp_path, short_flags, call):
     run = tmp_path / "run"
-    flags = [*short_flags, "--set=optimizer.average=0.9", f"--workdir={run}"]
-    command("-m", "train", *flags)
+    flags = [*short_flags, "--set=optimizer.average=0.9", "--noexport"]
+    call(train.__main__, *flags, f"--workdir={run}")
+    assert not (run / "export").exists()
+    assert f"SavedModel of {run}" not in call(report, run).stdout
     images = np.random.default_rng(0).integers(0, 256, (4, 8, 8, 1), dtype=np.uint8)
     answers = {}
     for kind in ("best", "last", "average"):
@@ -218,6 +221,9 @@ def test_every_kind_of_weights_is_exported(tmp_path, short_flags, command, call)
         assert bool(card["test"]) == (kind == "best")
     np.testing.assert_array_equal(answers["best"], answers["average"])  # same step
     assert np.abs(answers["last"] - answers["best"]).max() > 1e-3
+    exported = call(train.__main__, *flags[:-1], f"--workdir={run}").stdout
+    assert f"export   SavedModel in {run / 'export' / '60'}" in exported
+    assert f"SavedModel of {run}: {run / 'export' / '60'}" in call(report, run).stdout
 
 
 def test_missing_averages_are_a_usage_error(short_run, call):

@@ -16,6 +16,8 @@ import pytest
 import tensorflow as tf
 
 import train.__main__
+from train import evaluate, serve_check
+from train.engine import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
 
@@ -28,7 +30,7 @@ def rows(workdir):
 def test_run_prints_its_progress_and_the_location_of_its_files(short_run):
     workdir, output = short_run
     for words in (
-        "resnet20_an, 284,842 parameters",
+        "resnet8_an, 80,138 parameters",
         "images: 1299 train, 143 validation, 355 test",
         "1 replica(s)",
         "64 global, 64 per replica",
@@ -51,7 +53,7 @@ def test_run_directory_holds_metrics_and_results(short_run):
         ("60", "validation"),
     ]
     results = json.loads((workdir / "results.json").read_text())
-    assert results["model"] == "resnet20_an" and results["images"] == 355
+    assert results["model"] == "resnet8_an" and results["images"] == 355
     assert results["top1"] > 0.5 and results["top5"] > results["top1"]
     tags = {
         split: {
@@ -66,15 +68,10 @@ def test_run_directory_holds_metrics_and_results(short_run):
     assert {"loss", "top1", "attention/stage1_block1_norm1"} <= tags["validation"]
 
 
-def test_restarting_a_finished_run_repeats_nothing(short_run, short_flags, command):
+def test_restarting_a_finished_run_repeats_nothing(short_run, short_flags, call):
     workdir, _ = short_run
     before = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
-    done = command(
-        "-m",
-        "train",
-        *short_flags,
-        f"--workdir={workdir}",
-    )
+    done = call(train.__main__, *short_flags, f"--workdir={workdir}")
     assert "going on from step 60" in done.stdout and "served" in done.stdout
     after = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
     assert before == after
@@ -160,13 +157,12 @@ def test_help_lists_the_flags_and_exits_with_0(command):
         assert f"--{flag}" in done.stdout
 
 
-def test_unreadable_image_stops_the_run_before_it_starts(command, tmp_path):
+def test_unreadable_image_stops_the_run_before_it_starts(call, tmp_path):
     folder = tmp_path / "images" / "train" / "cat"
     folder.mkdir(parents=True)
     (folder / "bad.png").write_bytes(b"not a picture")
-    done = command(
-        "-m",
-        "train",
+    done = call(
+        train.__main__,
         "--recipe=digits",
         f"--data=folder:{tmp_path / 'images'}",
         "--set=data.image_size=8",
@@ -180,13 +176,13 @@ def test_unreadable_image_stops_the_run_before_it_starts(command, tmp_path):
 
 
 def test_directory_and_checkpoint_of_another_run_are_refused(
-    command, short_run, short_flags, data_dir, tmp_path
+    call, short_run, short_flags, tmp_path
 ):
     workdir, _ = short_run
-    flags = [f"--workdir={workdir}", f"--data_dir={data_dir}", "--steps=60"]
-    done = command("-m", "train", "--recipe=digits_bn", *flags, expected=1)
+    flags = [f"--workdir={workdir}", "--set=model.name=resnet8_bn"]
+    done = call(train.__main__, *short_flags, *flags, expected=1)
     assert "belongs to another run" in done.stderr
-    assert "recipe.model.name: expected 'resnet20_an', received 'resnet20_bn'" in (
+    assert "recipe.model.name: expected 'resnet8_an', received 'resnet8_bn'" in (
         done.stderr
     )
     # the same settings, but with a checkpoint of another model
@@ -198,21 +194,14 @@ def test_directory_and_checkpoint_of_another_run_are_refused(
         tf.train.Checkpoint(variables=variables), str(other / "checkpoints"), 1
     )
     manager.save(checkpoint_number=5)
-    done = command(
-        "-m",
-        "train",
-        *short_flags,
-        f"--workdir={other}",
-        expected=1,
-    )
+    done = call(train.__main__, *short_flags, f"--workdir={other}", expected=1)
     assert "is a checkpoint of another model. Expected" in done.stderr
     assert "Traceback" not in done.stderr
 
 
-def test_non_finite_loss_stops_the_run(command, tmp_path, short_flags):
-    done = command(
-        "-m",
-        "train",
+def test_non_finite_loss_stops_the_run(call, tmp_path, short_flags):
+    done = call(
+        train.__main__,
         *short_flags,
         "--set=optimizer.weight_decay=1e6",
         "--set=optimizer.warmup_epochs=0",
@@ -286,7 +275,7 @@ def test_interrupt_during_imports_has_no_traceback(tmp_path, short_flags):
 def test_sigterm_after_training_ends_the_run_at_once(
     tmp_path, short_run, short_flags, command, words
 ):
-    """During the export and during its check."""
+    """The signal arrives during the export or during its check."""
     run = tmp_path / "run"
     shutil.copytree(short_run[0], run)
     shutil.rmtree(run / "export")
@@ -310,7 +299,7 @@ def test_sigterm_after_training_ends_the_run_at_once(
 
 @pytest.mark.slow
 def test_finished_run_with_a_damaged_best_checkpoint_keeps_its_results(
-    tmp_path, short_run, short_flags, command
+    tmp_path, short_run, short_flags, call, caplog
 ):
     reference, _ = short_run
     run = tmp_path / "run"
@@ -320,18 +309,18 @@ def test_finished_run_with_a_damaged_best_checkpoint_keeps_its_results(
     content[len(content) // 5] ^= 1
     data.write_bytes(content)
     shutil.rmtree(run / "export")
-    evaluate = ("-m", "train.evaluate", f"--workdir={run}", short_flags[-1])
-    assert "damaged checkpoint" in command(*evaluate, expected=1).stderr
-    done = command("-m", "train", *short_flags, f"--workdir={run}")
-    assert "Recreated from" in done.stderr and "as trained" in done.stdout
-    command(*evaluate)
+    flags = (f"--workdir={run}", short_flags[-1])
+    assert "damaged checkpoint" in call(evaluate, *flags, expected=1).stderr
+    done = call(train.__main__, *short_flags, f"--workdir={run}")
+    assert "Recreated from" in caplog.text and "as trained" in done.stdout
+    call(evaluate, *flags)
     results = [(each / "results.json").read_text() for each in (reference, run)]
     assert results[0] == results[1]
 
 
 @pytest.mark.slow
 def test_results_and_export_of_other_weights_are_refused_until_removed(
-    tmp_path, short_run, short_flags, command
+    tmp_path, short_run, short_flags, call
 ):
     run = tmp_path / "run"
     shutil.copytree(short_run[0], run)
@@ -339,18 +328,17 @@ def test_results_and_export_of_other_weights_are_refused_until_removed(
     for path in (version / "assets" / "model.json", run / "results.json"):
         content = json.loads(path.read_text())
         path.write_text(json.dumps({**content, "sha256": "0" * 64}))
-        done = command("-m", "train", *short_flags, f"--workdir={run}", expected=1)
+        done = call(train.__main__, *short_flags, f"--workdir={run}", expected=1)
         assert "Expected sha256" in done.stderr and "Traceback" not in done.stderr
     (run / "results.json").unlink()
     shutil.rmtree(version)
-    assert (
-        "as trained" in command("-m", "train", *short_flags, f"--workdir={run}").stdout
-    )
+    done = call(train.__main__, *short_flags, f"--workdir={run}")
+    assert "as trained" in done.stdout
 
 
 @pytest.mark.slow
 def test_lost_best_checkpoint_is_recreated_from_the_one_of_its_step(
-    tmp_path, short_run, short_flags, command
+    tmp_path, short_run, short_flags, call, caplog
 ):
     reference, _ = short_run
     run = tmp_path / "run"
@@ -358,42 +346,40 @@ def test_lost_best_checkpoint_is_recreated_from_the_one_of_its_step(
     for path in (run / "results.json", *run.glob("best/*.data*")):
         path.unlink()
     shutil.rmtree(run / "export")
-    done = command("-m", "train", *short_flags, f"--workdir={run}")
-    assert "best/ckpt-60 is a damaged checkpoint" in done.stderr
-    assert "Recreated from" in done.stderr
+    call(train.__main__, *short_flags, f"--workdir={run}")
+    assert "best/ckpt-60 is a damaged checkpoint" in caplog.text
+    assert "Recreated from" in caplog.text
     results = [json.loads((w / "results.json").read_text()) for w in (reference, run)]
     assert results[0]["loss"] == results[1]["loss"]
     assert rows(run) == rows(reference)
 
 
 @pytest.mark.slow
-def test_moved_run_and_data_are_recognized(tmp_path, command):
+def test_moved_run_and_data_are_recognized(tmp_path, call, monkeypatch):
     pixels = np.random.default_rng(0).integers(0, 256, (40, 8, 8, 1), np.uint8)
     for number, image in enumerate(pixels):
         file = tmp_path / "d" / "train" / "ab"[number % 2] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(tf.io.encode_png(image).numpy())
-    flags = ["-m", "train", "--recipe=digits", "--steps=2", "--set=batch_size=4"]
-    flags += ["--set=data.image_size=8"]
-    environment = {"PYTHONPATH": str(ROOT)}
-    here = {"cwd": tmp_path, "env": environment}
-    done = command(*flags, "--data=folder:d", "--workdir=run", **here)
+    flags = ["--recipe=digits", "--steps=2", "--set=batch_size=4"]
+    flags += ["--set=model.name=resnet8_an", "--set=data.image_size=8"]
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the process of the check
+    monkeypatch.chdir(tmp_path)
+    done = call(train.__main__, *flags, "--data=folder:d", "--workdir=run")
     assert "as trained" in done.stdout
-    elsewhere = {"cwd": tmp_path / "d", "env": environment}
-    workdir = f"--workdir={tmp_path / 'run'}"
-    assert "step 2" in command("-m", "train.evaluate", workdir, **elsewhere).stdout
+    monkeypatch.chdir(tmp_path / "d")
+    assert "step 2" in call(evaluate, f"--workdir={tmp_path / 'run'}").stdout
+    monkeypatch.chdir(tmp_path)
     (tmp_path / "d").rename(tmp_path / "e")
     (tmp_path / "run").rename(tmp_path / "moved")
-    lost = command("-m", "train.evaluate", "--workdir=moved", expected=1, **here)
-    assert "Expected a directory" in lost.stderr and "--data says where" in lost.stderr
-    for program in (
-        ("train.evaluate", "--workdir=moved", "--data=folder:e"),
-        ("train.serve_check", "moved/export/2", "--data=folder:e"),
-    ):
-        command("-m", *program, **here)
-    done = command(*flags, "--data=folder:./e/", "--workdir=moved", **here)
+    lost = call(evaluate, "--workdir=moved", expected=1)
+    assert "Expected a directory" in lost.stderr
+    assert "set --data to its new location" in lost.stderr
+    call(evaluate, "--workdir=moved", "--data=folder:e")
+    call(serve_check, "moved/export/2", "--data=folder:e")
+    done = call(train.__main__, *flags, "--data=folder:./e/", "--workdir=moved")
     assert "going on from step 2" in done.stdout and "as trained" in done.stdout
-    command("-m", "train.evaluate", "--workdir=moved", **here)
+    call(evaluate, "--workdir=moved")
 
 
 @pytest.mark.slow
@@ -409,6 +395,7 @@ def test_image_that_vanishes_during_training_is_reported_in_one_line(tmp_path, c
     (folder / "a" / "list.txt").touch()
     flags = [f"--data=folder:{tmp_path / 'images'}", "--set=data.image_size=8"]
     flags += ["--set=batch_size=8", "--set=steps_per_loop=20", "--steps=100000"]
+    flags += ["--set=model.name=resnet8_an"]
     run = f"--workdir={tmp_path / 'run'}"
     process = subprocess.Popen(
         [sys.executable, "-m", "train", "--recipe=digits", *flags, run],
@@ -428,7 +415,7 @@ def test_image_that_vanishes_during_training_is_reported_in_one_line(tmp_path, c
 
 
 @pytest.mark.slow
-def test_repeated_sigterms_act_like_one(tmp_path, short_flags, command):
+def test_repeated_sigterms_act_like_one(tmp_path, short_flags):
     run = tmp_path / "run"
     flags = [*short_flags, "--steps=4000", "--set=evaluate_every=1000"]
     process = subprocess.Popen(
@@ -445,8 +432,8 @@ def test_repeated_sigterms_act_like_one(tmp_path, short_flags, command):
         time.sleep(0.01)
     _, errors = process.communicate()
     assert process.returncode == 75, errors
-    saved = command("-m", "train.checkpoint", "digest", run).stdout
-    assert int(saved.split()[1]) >= 20
+    step, _ = checkpoint.digest(run)
+    assert step >= 20
 
 
 @pytest.mark.slow
@@ -465,18 +452,18 @@ def test_directory_in_use_is_refused(tmp_path, short_flags, command):
 
 
 def test_directory_that_cannot_be_created_is_reported_in_one_line(
-    tmp_path, short_flags, command
+    tmp_path, short_flags, call
 ):
     (tmp_path / "file").touch()
     flags = [*short_flags, f"--workdir={tmp_path / 'file' / 'run'}"]
-    done = command("-m", "train", *flags, expected=1)
+    done = call(train.__main__, *flags, expected=1)
     assert done.stderr.strip().splitlines()[-1].startswith("error: ")
     assert "Traceback" not in done.stderr
 
 
 @pytest.mark.slow
 def test_accumulation_and_replicas_train_as_one_batch(tmp_path, data_dir, command):
-    """Two replicas with two parts each against one device: clip, average, smoothing."""
+    """Compares two replicas with two parts each with one device."""
     states = []
     for flags in (
         ["--strategy=one"],
@@ -487,6 +474,7 @@ def test_accumulation_and_replicas_train_as_one_batch(tmp_path, data_dir, comman
             "-m",
             "train",
             "--recipe=digits",
+            "--set=model.name=resnet8_an",
             "--steps=20",
             "--set=steps_per_loop=5",
             "--set=model.options={'normalization': 'group'}",  # no batch statistics
@@ -494,6 +482,7 @@ def test_accumulation_and_replicas_train_as_one_batch(tmp_path, data_dir, comman
             "--set=optimizer.clip_norm=0.5",
             "--set=optimizer.average=0.9",
             "--set=label_smoothing=0.1",
+            "--noexport",
             f"--workdir={workdir}",
             f"--data_dir={data_dir}",
             *flags,
@@ -532,6 +521,7 @@ def test_half_precision_trains_and_exports(
         "-m",
         "train",
         "--recipe=digits",
+        "--set=model.name=resnet8_an",
         f"--steps={steps}",
         f"--set=precision={precision}",
         f"--workdir={tmp_path / 'run'}",
@@ -555,7 +545,7 @@ def test_half_precision_trains_and_exports(
 def test_killed_run_ends_with_the_digest_of_an_uninterrupted_one(
     tmp_path, data_dir, command, request, devices, share
 ):
-    """Mixup, dropout and averaged weights; killed at random moments."""
+    """The run uses mixup, dropout and averages, and is killed at random moments."""
     rng = random.Random(0)
     kills = max(round(share * request.config.getoption("--kills")), 1)
     steps = 40 * kills
@@ -564,11 +554,11 @@ def test_killed_run_ends_with_the_digest_of_an_uninterrupted_one(
         f"--steps={steps}",
         "--set=steps_per_loop=10",
         "--set=evaluate_every=0.5",
-        "--set=data.image_size=32",
         "--set=data.mixup=0.2",
         "--set=optimizer.average=0.9",
-        "--set=model.name=mobilenetv2_an",
-        "--set=model.options={'width_multiplier': 0.25}",
+        "--set=model.name=resnet8_an",
+        "--set=model.options={'dropout': 0.2}",
+        "--noexport",
         f"--data_dir={data_dir}",
         *devices,
     ]
@@ -595,12 +585,9 @@ def test_killed_run_ends_with_the_digest_of_an_uninterrupted_one(
         )
         assert process.returncode == -signal.SIGKILL
     command("-m", "train", *flags, f"--workdir={killed}")
-    digests = {
-        command("-m", "train.checkpoint", "digest", run).stdout
-        for run in (whole, killed)
-    }
+    digests = {checkpoint.digest(run) for run in (whole, killed)}
     print(*digests, sep="\n")
-    assert len(digests) == 1 and f"step {steps}  sha256 " in digests.pop()
+    assert len(digests) == 1 and steps in digests.pop()
     tables = [(run / "metrics.csv").read_text() for run in (whole, killed)]
     assert tables[0] == tables[1]
 

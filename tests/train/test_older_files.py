@@ -12,6 +12,8 @@ import pytest
 from conftest import ROOT
 
 import an_keras  # noqa: F401 - registers the layers
+import train.__main__
+from train import evaluate, serve_check
 
 FLAGS = (
     "--recipe=digits",
@@ -40,18 +42,18 @@ def test_older_model_computes_the_same_logits(older):
 
 
 @pytest.mark.slow
-def test_older_run_is_evaluated_and_resumed(older, command, data_dir):
+def test_older_run_is_evaluated_and_resumed(older, call, data_dir):
     workdir, place = f"--workdir={older / 'run'}", f"--data_dir={data_dir}"
-    done = command("-m", "train.evaluate", workdir, place)
+    done = call(evaluate, workdir, place)
     assert "(355 images, step 4)" in done.stdout
-    done = command("-m", "train", *FLAGS, workdir, place)
+    done = call(train.__main__, *FLAGS, workdir, place)
     assert "going on from step 8" in done.stdout
     assert f"export   SavedModel in {older / 'run' / 'export'}/" in done.stdout
 
 
 @pytest.mark.slow
-def test_older_export_passes_its_check(older, command, data_dir):
+def test_older_export_passes_its_check(older, call, data_dir):
     version = older / "export" / "4"
-    done = command("-m", "train.serve_check", version, f"--data_dir={data_dir}")
+    done = call(serve_check, version, f"--data_dir={data_dir}")
     for line in ("signatures features, image_bytes, serving_default", "equal answers"):
         assert line in done.stdout

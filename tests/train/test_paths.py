@@ -146,7 +146,7 @@ def test_pattern_does_not_affect_other_runs(tmp_path):
     model, state = keras.Sequential(), checkpoint.new_state()
     optimizer = keras.optimizers.SGD()
     for enter in (
-        lambda path: run.Run.open(path, recipes.create_recipe("digits"), None),
+        lambda path: run.Run.open(path, None, None).__enter__(),
         lambda path: checkpoint.Checkpoints(path, model, optimizer, state),
         checkpoint.best_checkpoint,
         checkpoint.has_checkpoint,
@@ -163,7 +163,7 @@ def test_pattern_does_not_affect_other_runs(tmp_path):
 def test_patterns_are_allowed_where_tensorflow_does_not_read_them(
     tmp_path, monkeypatch
 ):
-    """In image folders, prepared data, and the working directory."""
+    """They are allowed in image folders, prepared data and the working directory."""
     image = tf.io.encode_png(np.zeros((8, 8, 3), np.uint8)).numpy()
     root = tmp_path / "holiday[1]"
     for split in ("train", "test"):

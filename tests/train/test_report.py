@@ -101,7 +101,7 @@ def test_damaged_results_are_reported(make_run, text, words):
         run_directory.read_results(run)
 
 
-def test_results_that_are_not_text_are_damaged(make_run):
+def test_binary_results_are_reported_as_damaged(make_run):
     run = make_run("digits")
     (run / "results.json").write_bytes(b"\xff\xfe")
     with pytest.raises(RunError, match="results.json is damaged.*UnicodeDecodeError"):

@@ -49,7 +49,7 @@ def test_checkpoint_restores_every_variable(tmp_path):
         np.testing.assert_array_equal(one.numpy(), other.numpy())
 
 
-def test_options_that_json_changes_belong_to_the_same_run(tmp_path):
+def test_options_that_json_changes_still_match_the_run(tmp_path):
     options = {"num_components": (4, 4, 8), "norm_options": {1: 2}}
     model = config.Model("resnet20_an", options)
     recipe = dataclasses.replace(SPEC.recipe, model=model)

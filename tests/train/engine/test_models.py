@@ -65,5 +65,5 @@ def test_network_that_does_not_fit_into_memory_is_an_error(short_run):
     options = {"norm_options": wide}
     model = dataclasses.replace(spec.recipe.model, options=options)
     recipe = dataclasses.replace(spec.recipe, model=model)
-    with pytest.raises(RunError, match="Cannot build resnet20_an: "):
+    with pytest.raises(RunError, match="Cannot build resnet8_an: "):
         models.create_model(dataclasses.replace(spec, recipe=recipe))

@@ -73,8 +73,8 @@ def test_first_convolution_sees_the_same_images_as_in_the_original(
 ):
     recipe = recipe_of(f"applications.AN{name}", name=colours, image_size=32)
     recipe = dataclasses.replace(recipe, batch_size=28)  # all of them
-    run = Run.open(tmp_path / "run", recipe, tf.distribute.get_strategy())
-    seen = first_convolution(run.model)
+    with Run.open(tmp_path / "run", recipe, tf.distribute.get_strategy()) as run:
+        seen = first_convolution(run.model)
     ((trained_on, _),) = pipeline.training_batches(run.data, 0, 28, 0, 1)
     ((evaluated, *_),) = pipeline.evaluation_batches(run.data, "train", 28)
     ((raw, *_),) = pipeline.evaluation_batches(
@@ -203,7 +203,7 @@ def test_run_normalizes_images_like_the_run_it_starts_from(tmp_path):
 
 
 def test_resumed_run_keeps_its_normalization(tmp_path):
-    """Includes runs of a version with a mean and a deviation in every recipe."""
+    """This includes runs of older versions, whose recipes always had mean and std."""
     name = "applications.ANEfficientNetB0"
     recipe = recipe_of(name, mean=(0.5,), std=(0.25,))
     spec = claimed(tmp_path / "run", recipe)
@@ -237,7 +237,7 @@ def test_images_are_not_standardized_before_the_values_are_settled():
 def test_exports_use_bgr_like_training(tmp_path, colours):
     recipe = dataclasses.replace(
         recipe_of(
-            "resnet20_bn",
+            "resnet8_bn",
             name=colours,
             image_size=32,
             mean=(0.4, 0.5, 0.6),
@@ -248,9 +248,10 @@ def test_exports_use_bgr_like_training(tmp_path, colours):
         steps=2,
         steps_per_loop=2,
     )
-    run = Run.open(tmp_path / "run", recipe, strategies.create("one", 1, None))
-    assert "deviation 0.1, 0.2, 0.3 (of 0 to 1), BGR" in run.describe()
-    loop.train(run)
+    strategy = strategies.create("one", 1, None)
+    with Run.open(tmp_path / "run", recipe, strategy) as run:
+        assert "deviation 0.1, 0.2, 0.3 (of 0 to 1), BGR" in run.describe()
+        loop.train(run)
     exported = image_classifier.of_run(tmp_path / "run")
     assert exported.description()["preprocessing"]["reverse_channels"] is True
     ((raw, *_),) = pipeline.evaluation_batches(run.data, "test", 8, standardized=False)

@@ -115,7 +115,7 @@ def test_fields_of_a_newer_version_are_refused(tmp_path):
         ({"recipe": {"batch_size": -1}}, "batch_size must be from 1"),
     ],
 )
-def test_spec_with_wrong_types_is_damaged(tmp_path, changes, words):
+def test_spec_with_wrong_types_is_refused(tmp_path, changes, words):
     run_directory.claim(tmp_path, SPEC)
     file = tmp_path / "config.json"
 

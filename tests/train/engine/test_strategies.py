@@ -123,7 +123,7 @@ def test_single_process_is_the_chief():
 
 
 def test_worker_that_waits_in_vain_reports_it(command):
-    """As if a partner has died or another program listens at its address."""
+    """A partner may have died, or another program may listen at its address."""
     program = (
         "from train.engine import strategies; strategies.JOINING = 1.0\n"
         "with strategies._watched('error: nobody came'):\n"

@@ -51,7 +51,7 @@ def train_step(name, precision):
 @pytest.mark.parametrize(
     ("name", "precision"),
     [
-        pytest.param("resnet20_an", "mixed_bfloat16", marks=pytest.mark.slow),
+        pytest.param("resnet8_an", "mixed_bfloat16", marks=pytest.mark.slow),
         pytest.param("resnet50_an", "float32", marks=pytest.mark.long),
         pytest.param("mobilenetv2_an", "mixed_bfloat16", marks=pytest.mark.long),
     ],

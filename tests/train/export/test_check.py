@@ -43,7 +43,7 @@ def program(path, text):
     ("end", "words"), [("kill -SEGV $$", "SIGSEGV"), ("exit 3", "exit code 3")]
 )
 def test_crash_of_the_process_is_an_error(tmp_path, monkeypatch, end, words):
-    """As when a model crashes a runtime."""
+    """A model can crash a runtime."""
     crashing = program(tmp_path / "python", f'echo \'{{"part": "loading"}}\'; {end}')
     monkeypatch.setattr(check.sys, "executable", crashing)
     with pytest.raises(RunError, match=f"ended the process .* 'loading'.*{words}"):

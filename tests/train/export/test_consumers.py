@@ -7,13 +7,15 @@ from consumers import NETWORKS
 
 from train.export import compare, runtimes
 
-OFTEN = {"resnet20_an": pytest.mark.slow}
 IN_TENSORFLOW = ["TensorFlow without Keras", "C program"]
 
 
 @pytest.mark.parametrize(
     "name",
-    [pytest.param(name, marks=OFTEN.get(name, pytest.mark.long)) for name in NETWORKS],
+    [
+        pytest.param("resnet8_an", marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.long) for name in NETWORKS),
+    ],
 )
 def test_every_runtime_agrees_with_the_model(name, command, tmp_path):
     """Runs in a separate process, because converters take gigabytes."""

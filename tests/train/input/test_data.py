@@ -213,7 +213,7 @@ def test_folder_without_test_images_is_split_in_three(tmp_path):
 
 
 def test_prepared_data_set_is_opened_by_name_from_its_files(tmp_path, data_dir, digits):
-    """Our data set, renamed, stands for a prepared one of tensorflow-datasets."""
+    """One of our data sets is renamed to replace one of tensorflow-datasets."""
     prepared = data_dir / "digits" / "1.0.0"
     shutil.copytree(prepared, tmp_path / "scans" / "1.0.0")
     for file in (tmp_path / "scans" / "1.0.0").iterdir():

@@ -36,7 +36,7 @@ preparation.prepare("paper_scans", os.environ["DIRECTORY"], None)
 
 
 class PaperScans(Digits):
-    """Our data set under another name stands for one of tensorflow-datasets."""
+    """One of our data sets, renamed to replace one of tensorflow-datasets."""
 
 
 @pytest.fixture(scope="module")

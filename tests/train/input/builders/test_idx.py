@@ -113,7 +113,7 @@ def test_load_waits_for_a_running_preparation(tmp_path):
     going_on = place.with_name(f"incomplete.ABC123_{place.name}")
     going_on.mkdir(parents=True)
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        with cli.waiting_lock(place.parent):
+        with cli.lock(place.parent):
             settings = config.Data(f"idx:{tmp_path}")
             loading = pool.submit(dataset.load, settings, str(tmp_path))
             with pytest.raises(concurrent.futures.TimeoutError):
