@@ -6,7 +6,6 @@ or as formulas by a spreadsheet.
 
 import csv
 import io
-import os
 import pathlib
 import sys
 
@@ -14,6 +13,7 @@ import rich.console
 import rich.table
 from rich.text import Text
 
+from train import files
 from train.cli import RunError
 
 # What spreadsheets read as the start of a formula, or skip before one.
@@ -65,17 +65,10 @@ def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
     writer.writerow(map(_value, columns))
     writer.writerows([_value(row.get(name, "")) for name in columns] for row in rows)
     path = path.resolve()  # writes to the target of a link
-    aside = path.with_name(f"{path.name}.writing")
-    try:
-        with aside.open(
-            "w", newline="", encoding="utf-8", errors="backslashreplace"
-        ) as f:
-            f.write(table.getvalue())
-            f.flush()
-            os.fsync(f.fileno())
-        os.replace(aside, path)
-    finally:
-        aside.unlink(missing_ok=True)
+    with files.replaced(
+        path, newline="", encoding="utf-8", errors="backslashreplace"
+    ) as file:
+        file.write(table.getvalue())
 
 
 def _value(value):

@@ -1,7 +1,6 @@
 """The progress line that a run shows while it trains, and its metrics.csv."""
 
 import csv
-import os
 import pathlib
 import shutil
 import sys
@@ -9,7 +8,7 @@ import time
 
 import tqdm
 
-from train import paths
+from train import files, paths
 from train.cli import RunError
 
 COLUMNS = ("step", "split", "loss", "top1", "top5", "learning_rate")
@@ -102,12 +101,10 @@ class MetricsFile:
         if path is None:
             return
         rows = self._rows_until({"train": step, "validation": evaluated})
-        aside = path.with_suffix(".tmp")
-        with aside.open("w", newline="") as file:
+        with files.replaced(path, newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)
             writer.writerows(rows)
-        os.replace(aside, path)
 
     def _rows_until(self, last):
         paths.require_regular(self._path)

@@ -2,7 +2,6 @@
 
 import contextlib
 import dataclasses
-import math
 import pathlib
 from collections.abc import Callable, Iterator
 
@@ -142,12 +141,11 @@ class Run:
 
     @property
     def steps_per_epoch(self) -> float:
-        return _length(self.spec)[0]
+        return self.spec.steps_per_epoch
 
     @property
     def steps(self) -> int:
-        """The length of the run."""
-        return _length(self.spec)[1]
+        return self.spec.steps
 
     @property
     def step(self) -> int:
@@ -246,7 +244,7 @@ def _build(spec, workdir, strategy):
     """Builds the network, with its initial weights if the run is new."""
     recipe = spec.recipe
     schedule = optimizers.create_schedule(
-        recipe.optimizer, recipe.batch_size, *_length(spec)
+        recipe.optimizer, recipe.batch_size, spec.steps_per_epoch, spec.steps
     )
     is_new = not strategies.of_chief(strategy, checkpoint.has_checkpoint(workdir))
     keras.utils.set_random_seed(recipe.seed)
@@ -268,10 +266,3 @@ def _require_divisible_batches(recipe, replicas):
             "Recipe field jit_compile is for one replica: with several, batch norms "
             f"exchange statistics within the step. Received: {replicas} replicas."
         )
-
-
-def _length(spec):
-    """Returns the steps per epoch, which may be fractional, and those of the run."""
-    recipe = spec.recipe
-    steps_per_epoch = spec.images["train"] / recipe.batch_size
-    return steps_per_epoch, recipe.steps or math.ceil(recipe.epochs * steps_per_epoch)

@@ -6,12 +6,12 @@ RUN/config.json        recipe, images and number of replicas, which define the r
 import dataclasses
 import hashlib
 import json
-import os
+import math
 import pathlib
 
 import tensorflow as tf
 
-from train import config, paths
+from train import config, files, paths
 from train.cli import RunError, UsageError
 from train.engine import strategies
 
@@ -20,18 +20,13 @@ AGAIN = "Delete it and start the run again to evaluate the test images again."
 DIRECTORIES = ("checkpoints", "best", "train", "validation", "export")  # in a run
 # Raised by reading a JSON file that does not have the expected structure.
 WRONG = (AttributeError, LookupError, RecursionError, TypeError, ValueError)
-WRITING = ".writing"  # suffix of a file that is not complete yet
 
 
 def write_json(path: pathlib.Path, values: dict) -> None:
     """Writes a JSON file completely or not at all."""
     text = json.dumps(values, indent=2)
-    aside = path.with_name(f"{path.name}{WRITING}")
-    with aside.open("w") as file:
+    with files.replaced(path) as file:
         file.write(f"{text}\n")
-        file.flush()
-        os.fsync(file.fileno())
-    os.replace(aside, path)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,6 +50,16 @@ class RunSpec:
     images: dict[str, int]
     fingerprint: str
     identity: int = 0
+
+    @property
+    def steps_per_epoch(self) -> float:
+        """The number of steps in an epoch, which may be fractional."""
+        return self.images["train"] / self.recipe.batch_size
+
+    @property
+    def steps(self) -> int:
+        """The length of the run."""
+        return self.recipe.steps or math.ceil(self.recipe.epochs * self.steps_per_epoch)
 
     def essence(self) -> dict:
         """Returns JSON values without the location of the data, which may change."""
@@ -123,7 +128,7 @@ def claim(run: pathlib.Path, spec: RunSpec, strategy=None) -> RunSpec:
                 f"Expected a directory for the run. Received: the file {directory}."
             )
     is_new = not run.exists() or all(
-        path.name.endswith(WRITING) for path in run.iterdir()
+        path.name.endswith(files.WRITING) for path in run.iterdir()
     )
     old = None if is_new else _require_equal_specs(run, spec)
     identity = old.identity if old else spec.digest()

@@ -6,7 +6,7 @@ import os
 
 import pytest
 
-from train import recipes
+from train import files, recipes
 from train.cli import RunError
 from train.engine import run_directory
 
@@ -86,7 +86,7 @@ def test_json_is_written_completely_or_not_at_all(tmp_path):
 
 
 def test_directory_of_a_run_that_never_started_is_used(tmp_path):
-    (tmp_path / f"config.json{run_directory.WRITING}").write_text("{")
+    (tmp_path / f"config.json{files.WRITING}").write_text("{")
     run_directory.claim(tmp_path, SPEC)
     assert run_directory.read_spec(tmp_path).recipe == SPEC.recipe
 

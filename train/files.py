@@ -1,0 +1,30 @@
+"""Files that are written completely or not at all."""
+
+import contextlib
+import os
+import pathlib
+from collections.abc import Iterator
+from typing import TextIO
+
+WRITING = ".writing"  # suffix of a file that is not complete yet
+
+
+@contextlib.contextmanager
+def replaced(path: pathlib.Path, **options) -> Iterator[TextIO]:
+    """Context of a text file that replaces `path` once it is complete.
+
+    If writing fails, or this process is killed, `path` stays as it was.
+
+    Args:
+        path: Path of the file.
+        **options: Arguments of `open`, such as `newline`.
+    """
+    aside = path.with_name(f"{path.name}{WRITING}")
+    try:
+        with aside.open("w", **options) as file:
+            yield file
+            file.flush()
+            os.fsync(file.fileno())
+        os.replace(aside, path)
+    finally:
+        aside.unlink(missing_ok=True)
