@@ -52,7 +52,21 @@ def load(settings: config.Data, data_dir: str | None = None) -> ImageData:
         UsageError: If there is no data set of this name.
         RunError: If it exists but cannot be used; the message says why.
     """
-    builder = builders.create_builder(settings, data_dir)
+    return read(builders.create_builder(settings, data_dir), settings)
+
+
+def read(builder: tfds.core.DatasetBuilder, settings: config.Data) -> ImageData:
+    """Checks and splits a prepared data set, and reads it if it fits into memory.
+
+    The images of a folder are decoded once, to report damaged ones before training.
+
+    Args:
+        builder: Builder of the data set, of `builders.create_builder`.
+        settings: The data settings of the recipe.
+
+    Raises:
+        RunError: If it cannot be used; the message says why.
+    """
     check_features(builder, settings.name)
     features = builder.info.features
     class_names = tuple(features["label"].names)

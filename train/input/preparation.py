@@ -34,14 +34,7 @@ def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
         RunError: If it cannot be prepared or used for training.
     """
     settings = config.Data(name, image_size=8)
-    if builders.is_local(name):
-        images = dataset.load(settings, data_dir)  # decodes the images of a folder
-        for split in () if name.startswith("folder:") else images.splits:
-            for _ in pipeline.evaluation_batches(
-                images, split, 256, standardized=False
-            ):
-                pass
-    else:
+    if not builders.is_local(name):
         builder = builders.open_builder(name, data_dir)
         dataset.check_features(builder, name)
         if builder.info.splits:
@@ -50,6 +43,11 @@ def prepare(name: str, data_dir: str | None, manual_dir: str | None) -> None:
             download_and_prepare(builder, manual_dir)
     builder = builders.create_builder(settings, data_dir)
     in_folders = isinstance(builder, builders.Folder)
+    if builders.is_local(name):
+        data = dataset.read(builder, settings)  # decodes the images of a folder
+        for split in () if in_folders else data.splits:
+            for _ in pipeline.evaluation_batches(data, split, 256, standardized=False):
+                pass
     if not in_folders:
         checks.check_shards(builder)
     print(f"{name} is ready in {builder.data_dir}")
