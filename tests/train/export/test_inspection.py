@@ -249,7 +249,7 @@ def saver_at_start(meta_graph):
     meta_graph.collection_def["saved_model_main_op"].node_list.value[:] = [saver]
 
 
-def saver_of_a_constant(meta_graph):
+def saver_to_a_constant_path(meta_graph):
     saved = function(meta_graph, "traced_save")
     saved.node_def.add(name="own", op="Const").attr["value"].tensor.string_val.append(
         FILE.encode()
@@ -276,16 +276,16 @@ def two_savers_of_one_name(meta_graph):
     node(twin.node_def, "SaveV2").input[0] = "SaveV2/tensor_names:output:0"
 
 
-def name_for_terminals(meta_graph):
+def asset_with_terminal_escapes(meta_graph):
     meta_graph.asset_file_def.add(filename="\x1b[2J")
 
 
-def saver_of_another_input(meta_graph):
+def saver_to_another_input(meta_graph):
     saved = function(meta_graph, "traced_save")
     node(saved.node_def, "SaveV2").input[0] = saved.signature.input_arg[1].name
 
 
-def saver_of_a_file_of_its_own(meta_graph):
+def saver_to_a_path_of_its_own(meta_graph):
     name = meta_graph.saver_def.filename_tensor_name.split(":")[0]
     file = next(n for n in meta_graph.graph_def.node if n.name == name)
     file.op = "Const"
@@ -304,21 +304,21 @@ def saver_that_saves_when_it_restores(meta_graph):
     restored.node_def.add().CopyFrom(node(saved.node_def, "MergeV2Checkpoints"))
 
 
-def variable_of_a_constant(meta_graph):
+def restoring_from_a_constant(meta_graph):
     restored = function(meta_graph, "traced_restore")
     restored.node_def.add(name="own", op="Const")
     restored.node_def.add(name="also", op="Identity", input=["own:output:0"])
     node(restored.node_def, "AssignVariableOp").input[1] = "also:output:0"
 
 
-def variable_that_depends_on_its_place(meta_graph):
+def restoring_that_depends_on_the_file_name(meta_graph):
     restored, saved = (function(meta_graph, f"traced_{n}") for n in ("restore", "save"))
     for op in ("StaticRegexFullMatch", "Select"):
         restored.node_def.add().CopyFrom(node(saved.node_def, op))
     node(restored.node_def, "AssignVariableOp").input[1] = "Select:output:0"
 
 
-def variable_of_itself(meta_graph):
+def restoring_from_itself(meta_graph):
     restored = function(meta_graph, "traced_restore")
     restored.node_def.add(name="own", op="Identity", input=["own:output:0"])
     node(restored.node_def, "AssignVariableOp").input[1] = "own:output:0"
@@ -330,7 +330,7 @@ def saver_as_a_method(meta_graph):
     objects.nodes.add().bare_concrete_function.concrete_function_name = name
 
 
-def call_of(meta_graph, name):
+def call_of_signature(meta_graph, name):
     """Returns the node that a server runs for a signature."""
     output = next(iter(meta_graph.signature_def[name].outputs.values()))
     nodes = meta_graph.graph_def.node
@@ -341,25 +341,25 @@ def no_default_signature(meta_graph):
     del meta_graph.signature_def["serving_default"]
 
 
-def signature_of_servers_alone(meta_graph):
+def signature_without_a_function(meta_graph):
     served = meta_graph.signature_def
     served["more"].CopyFrom(served["serving_default"])
 
 
-def signature_of_another_node(meta_graph):
+def signature_with_an_extra_node(meta_graph):
     output = meta_graph.signature_def["serving_default"].outputs["y"]
     added = meta_graph.graph_def.node.add(name="x", op="Identity")
     added.input.append(output.name)
     output.name = "x:0"
 
 
-def signature_of_an_input(meta_graph):
+def signature_that_returns_its_input(meta_graph):
     signature = meta_graph.signature_def["serving_default"]
     signature.outputs["y"].name = signature.inputs["images"].name
 
 
 def signature_of_another_function(meta_graph):
-    call = call_of(meta_graph, "serving_default")
+    call = call_of_signature(meta_graph, "serving_default")
     others = meta_graph.graph_def.library.function
     call.attr["f"].func.name = next(
         each.signature.name
@@ -369,33 +369,33 @@ def signature_of_another_function(meta_graph):
     )
 
 
-def signature_that_fills_a_variable_first(meta_graph):
+def signature_that_assigns_a_variable(meta_graph):
     nodes = meta_graph.graph_def.node
     variable = node(nodes, "VarHandleOp").name
     nodes.add(name="x", op="AssignVariableOp").input.extend([variable, variable])
-    call_of(meta_graph, "serving_default").input.append("^x")
+    call_of_signature(meta_graph, "serving_default").input.append("^x")
 
 
-def variable_that_is_filled_again(meta_graph):
+def variable_with_a_control_input(meta_graph):
     nodes = meta_graph.graph_def.node
-    names = call_of(meta_graph, "serving_default").input
+    names = call_of_signature(meta_graph, "serving_default").input
     variable = next(n for n in nodes if n.name in names and n.op == "VarHandleOp")
     nodes.add(name="x", op="NoOp")
     variable.input.append("^x")
 
 
-def initializer_that_does_something(meta_graph):
+def initializer_with_a_control_input(meta_graph):
     nodes = meta_graph.graph_def.node
     first = meta_graph.collection_def["saved_model_main_op"].node_list.value[0]
     nodes.add(name="x", op="NoOp")
     next(n for n in nodes if n.name == first).input.append("^x")
 
 
-def initializer(meta_graph):
+def object_that_is_a_resource(meta_graph):
     meta_graph.object_graph_def.nodes.add().resource.device = ""
 
 
-def asset(meta_graph):
+def asset_outside_the_export(meta_graph):
     meta_graph.asset_file_def.add(filename="../../etc/passwd")
 
 
@@ -428,32 +428,35 @@ def function_in_an_attribute(meta_graph):
         (saver_by_another_node, "a call to the saver by x"),
         (saver_in_a_signature, "the saver in the signature save"),
         (saver_at_start, "the saver in the collection saved_model_main_op"),
-        (saver_of_a_constant, "a file other than the given one"),
+        (saver_to_a_constant_path, "a file other than the given one"),
         (saver_with_another_suffix, "a file other than the given one"),
         (saver_with_a_separator, "a file other than the given one"),
         (two_savers_of_one_name, "two named __inference__traced_save"),
-        (name_for_terminals, r"the asset \\x1b\[2J"),
-        (saver_of_another_input, "a file other than the given one"),
-        (saver_of_a_file_of_its_own, "MergeV2Checkpoints.*SaveV2"),
+        (asset_with_terminal_escapes, r"the asset \\x1b\[2J"),
+        (saver_to_another_input, "a file other than the given one"),
+        (saver_to_a_path_of_its_own, "MergeV2Checkpoints.*SaveV2"),
         (saver_before_restoring, "the saver as input of"),
         (saver_as_a_method, "the saver as a method"),
         (saver_that_saves_when_it_restores, "not allowed.*MergeV2Checkpoints"),
-        (variable_of_a_constant, "a value that is not from a file in __inf"),
-        (variable_that_depends_on_its_place, "not allowed.*Select.*StaticRegex"),
-        (variable_of_itself, "a value that is not from a file in __inf"),
+        (restoring_from_a_constant, "a value that is not from a file in __inf"),
+        (restoring_that_depends_on_the_file_name, "not allowed.*Select.*StaticRegex"),
+        (restoring_from_itself, "a value that is not from a file in __inf"),
         (no_default_signature, "the signature serving_default in one place only"),
-        (signature_of_servers_alone, "the signature more in one place only"),
-        (signature_of_another_node, "unexpected computation in the signature serv"),
-        (signature_of_an_input, "unexpected computation in the signature serving"),
+        (signature_without_a_function, "the signature more in one place only"),
+        (signature_with_an_extra_node, "unexpected computation in the signature serv"),
+        (
+            signature_that_returns_its_input,
+            "unexpected computation in the signature serving",
+        ),
         (signature_of_another_function, "unexpected computation in the signature se"),
         (
-            signature_that_fills_a_variable_first,
+            signature_that_assigns_a_variable,
             "unexpected computation in the signature",
         ),
-        (variable_that_is_filled_again, "unexpected computation in the signature"),
-        (initializer_that_does_something, "the initializer NoOp"),
-        (initializer, "an object resource"),
-        (asset, "the asset ../../etc/passwd"),
+        (variable_with_a_control_input, "unexpected computation in the signature"),
+        (initializer_with_a_control_input, "the initializer NoOp"),
+        (object_that_is_a_resource, "an object resource"),
+        (asset_outside_the_export, "the asset ../../etc/passwd"),
         (class_of_keras, "an object _tf_keras_model"),
         (registered_class, "an object Own>Class"),
         (queue_runner, "the collection queue_runners"),

@@ -5,6 +5,7 @@ import pytest
 import scipy.stats
 import tensorflow as tf
 
+from model_zoo import preprocessing
 from train.input import augment
 
 SEED = (7, 1)
@@ -51,6 +52,14 @@ def test_centre_is_cropped():
     image = tf.tile(columns[tf.newaxis, :, tf.newaxis], (10, 1, 1))
     fitted = augment.resize_and_crop(image, (10, 10))
     np.testing.assert_allclose(fitted[0, :, 0], np.arange(10, 20))
+
+
+@pytest.mark.parametrize("shape", [(28, 28), (31, 77), (500, 40), (20, 23)])
+def test_resizing_equals_that_of_the_zoo(shape):
+    pixels = np.random.default_rng(0).integers(0, 256, (*shape, 3), dtype=np.uint8)
+    expected = preprocessing.resize_and_crop(pixels, 28, 24)
+    received = augment.resize_and_crop(tf.constant(pixels), (24, 24), 28)
+    np.testing.assert_allclose(received, expected, atol=1e-2)
 
 
 def test_shift_is_limited_and_filled_with_black():

@@ -5,8 +5,8 @@ import types
 import numpy as np
 import pytest
 import tensorflow_datasets as tfds
+from image_files import write_idx, write_images
 
-from tests.train.input.test_data import write_idx, write_images
 from train import config
 from train.cli import RunError, UsageError
 from train.input import dataset

@@ -10,8 +10,8 @@ import zlib
 import numpy as np
 import PIL.Image
 import pytest
+from image_files import write_images
 
-from tests.train.input.test_data import write_images
 from train import config
 from train.cli import RunError
 from train.input import dataset, pipeline

@@ -9,8 +9,8 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from image_files import write_idx
 
-from tests.train.input.test_data import write_idx
 from train import cli, config
 from train.cli import RunError, UsageError
 from train.input import dataset

@@ -1,58 +1,16 @@
-"""The input pipeline: splits, order, exact evaluation, and unusable data."""
+"""Data sets: where they come from, their splits and fingerprints, unusable data."""
 
 import concurrent.futures
 import dataclasses
-import gzip
 import shutil
-import struct
 
 import numpy as np
 import pytest
-import tensorflow as tf
+from image_files import write_idx, write_images
 
 from train import config
 from train.cli import RunError, UsageError
 from train.input import dataset, pipeline
-
-PIXELS = {"mean": (0.305,), "std": (0.376,)}
-
-
-@pytest.fixture(scope="module")
-def digits(data_dir):
-    return dataset.load(config.Data("digits", shift=1, **PIXELS), str(data_dir))
-
-
-def write_images(directory, count=12, size=(12, 10), classes=("cat", "dog")):
-    """Writes random images of different sizes, half of them JPEG."""
-    rng = np.random.default_rng(0)
-    for name in classes:
-        (directory / name).mkdir(parents=True, exist_ok=True)
-        for i in range(count):
-            shape = (size[0] + i, size[1], 3)
-            image = tf.constant(rng.integers(0, 256, shape, dtype=np.uint8))
-            if i % 2:
-                (directory / name / f"{i}.png").write_bytes(
-                    tf.io.encode_png(image).numpy()
-                )
-            else:
-                (directory / name / f"{i}.jpg").write_bytes(
-                    tf.io.encode_jpeg(image).numpy()
-                )
-
-
-def write_idx(directory, images, labels, compress=False):
-    """Writes the four idx files, with the same images for training and test."""
-    directory.mkdir(exist_ok=True)
-    for prefix in ("train", "t10k"):
-        for kind, array in (("images-idx3", images), ("labels-idx1", labels)):
-            header = bytes([0, 0, 8, array.ndim])
-            header += struct.pack(f">{array.ndim}I", *array.shape)
-            content = header + array.astype(np.uint8).tobytes()
-            if compress:
-                path = directory / f"{prefix}-{kind}-ubyte.gz"
-                path.write_bytes(gzip.compress(content))
-            else:
-                (directory / f"{prefix}-{kind}-ubyte").write_bytes(content)
 
 
 def test_digits_are_the_scans_of_scikit_learn(digits):
@@ -81,61 +39,6 @@ def test_validation_split_is_stratified_and_disjoint(digits):
     per_class = np.bincount(validation.labels)
     assert per_class.min() >= 14 and per_class.max() <= 15
     assert not set(train.images.numpy()) & set(validation.images.numpy())
-
-
-def take(digits, start, stop, seed=0, batch_size=16):
-    batches = pipeline.training_batches(digits, seed, batch_size, start, stop)
-    return [(x.numpy(), y.numpy()) for x, y in batches]
-
-
-def test_order_and_augmentation_depend_on_seed_and_step_only(digits):
-    whole, tail = take(digits, 0, 90), take(digits, 85, 90)
-    assert len(whole) == 90
-    for (x, y), (x_again, y_again) in zip(whole[85:], tail, strict=True):
-        np.testing.assert_array_equal(x, x_again)
-        np.testing.assert_array_equal(y, y_again)
-    other = take(digits, 85, 90, seed=1)
-    assert not np.array_equal(np.stack([y for _, y in tail]), [y for _, y in other])
-
-
-def test_epoch_contains_every_image_once(data_dir):
-    plain = dataset.load(config.Data("digits", **PIXELS), str(data_dir))
-    count = len(plain.splits["train"])
-    batches = pipeline.training_batches(plain, 3, 1, 0, 2 * count)
-    images = [x.numpy().tobytes() for x, _ in batches]
-    first, second = images[:count], images[count:]
-    assert sorted(first) == sorted(second)
-    assert first != second
-    settings = plain.settings
-    expected = [
-        pipeline.standardize(pipeline.evaluation_image(plain, entry), settings)
-        for entry in plain.splits["train"].images
-    ]
-    assert sorted(first) == sorted(image.numpy().tobytes() for image in expected)
-
-
-@pytest.mark.parametrize("batch_size", [1, 64, 355, 1000])
-def test_evaluation_sees_every_image_once_at_any_batch_size(digits, batch_size):
-    seen, total = [], 0
-    for images, labels, weights in pipeline.evaluation_batches(
-        digits, "test", batch_size
-    ):
-        assert images.shape == (batch_size, 8, 8, 1)
-        seen.extend(labels.numpy()[weights.numpy() == 1])
-        total += 1
-    assert total == digits.splits["test"].evaluation_steps(batch_size, replicas=1)
-    np.testing.assert_array_equal(seen, digits.splits["test"].labels)
-
-
-def test_standardized_digits_have_mean_0_and_deviation_1(digits):
-    from train import recipes
-
-    settings = recipes.create_recipe("digits").data
-    images = [
-        pipeline.evaluation_image(digits, e) for e in digits.splits["train"].images
-    ]
-    x = pipeline.standardize(tf.stack(images), settings).numpy()
-    assert abs(x.mean()) < 0.01 and abs(x.std() - 1) < 0.01
 
 
 @pytest.mark.parametrize("compress", [False, True])
@@ -168,7 +71,8 @@ def test_folder_is_read_and_resized(tmp_path):
     write_images(tmp_path / "train")
     write_images(tmp_path / "test", count=3)
     augmented = {"min_crop_area": 0.5, "flip": True, "shift": 1}
-    settings = config.Data(f"folder:{tmp_path}", 8, **PIXELS, **augmented)
+    pixels = {"mean": (0.305,), "std": (0.376,)}
+    settings = config.Data(f"folder:{tmp_path}", 8, **pixels, **augmented)
     loaded = dataset.load(settings)
     assert loaded.shape == (8, 8, 3)
     assert loaded.class_names == ("cat", "dog")
