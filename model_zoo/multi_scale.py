@@ -67,27 +67,14 @@ def multi_scale(
 
 def _trunk(model):
     """Yields (operation, stride of its output) where all paths pass through."""
-    if isinstance(model, keras.Sequential):
-        model = keras.Model(model.inputs, model.outputs)
-    order = [op for op in model.operations if not isinstance(op, layers.InputLayer)]
-    position = {id(out): i for i, op in enumerate(order) for out in _list(op.output)}
-    strides, last_use = [], [0] * len(order)
-    for i, operation in enumerate(order):
-        inputs = map(id, _list(operation.input))
-        before = [position[key] for key in inputs if key in position]
-        own = graph.stride(operation)
-        strides.append(own * (strides[before[0]] if before else 1))
-        for each in before:
-            last_use[each] = i
+    calls = graph.calls(model)
+    strides = graph.strides(calls)
+    last_use = {each: i for i, call in enumerate(calls) for each in call.before}
     in_use_until = 0
-    for i, operation in enumerate(order):
+    for i, call in enumerate(calls):
         if in_use_until <= i:
-            yield operation, strides[i]
-        in_use_until = max(in_use_until, last_use[i])
-
-
-def _list(tensors) -> list:
-    return keras.tree.flatten(tensors)
+            yield call.operation, strides[call]
+        in_use_until = max(in_use_until, last_use.get(call, 0))
 
 
 def _is_activation(operation) -> bool:
