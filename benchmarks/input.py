@@ -40,10 +40,10 @@ def cases():
 
     def batches(**changes):
         settings = dataclasses.replace(PUBLISHED, **changes)
-        images = dataset.ImageData(
+        data = dataset.ImageData(
             (SIZE, SIZE, 3), ("china", "flower"), {"train": split}, settings
         )
-        return pipeline.training_batches(images, 0, BATCH, 0, IMAGES // BATCH)
+        return pipeline.training_batches(data, 0, BATCH, 0, IMAGES // BATCH)
 
     anything = tf.data.Options()
     anything.deterministic = False

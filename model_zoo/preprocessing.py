@@ -43,15 +43,37 @@ class Preprocessing:
     reverse_channels: bool = False
     inside: bool = False
 
-    def affine(self) -> tuple[np.ndarray, np.ndarray]:
-        """Returns scale and offset for images of 0 to 255, broadcast to channels."""
-        shape = (-1,) if channel_axis() == -1 else (-1, 1, 1)
-        mean, std = (np.reshape(v, shape) for v in (self.mean, self.std))
-        return (1 / (255 * std)).astype("float32"), (-mean / std).astype("float32")
-
     def description(self) -> str:
         """Describes in words what the network receives."""
         return describe(self.mean, self.std, self.reverse_channels)
+
+
+def affine(
+    mean: tuple[float, ...], std: tuple[float, ...]
+) -> tuple[np.ndarray, np.ndarray]:
+    """Returns scale and offset for images of 0 to 255, broadcast to channels."""
+    shape = (-1,) if channel_axis() == -1 else (-1, 1, 1)
+    mean, std = (np.reshape(v, shape) for v in (mean, std))
+    return (1 / (255 * std)).astype("float32"), (-mean / std).astype("float32")
+
+
+def standardize(
+    images,
+    mean: tuple[float, ...],
+    std: tuple[float, ...],
+    reverse_channels: bool = False,
+):
+    """Computes (images / 255 - mean) / std, float32.
+
+    Args:
+        images: Tensor or `KerasTensor` of numbers from 0 to 255, in Keras' image data
+            format.
+        mean, std, reverse_channels: As in `Preprocessing`.
+    """
+    if reverse_channels:
+        images = ops.flip(images, axis=-1 if channel_axis() == -1 else -3)
+    scale, offset = affine(mean, std)
+    return ops.cast(images, "float32") * scale + offset
 
 
 def describe(
@@ -140,11 +162,9 @@ def preprocess_input(images, name: str):
             f"`images` must be (..., H, W, {len(expected.mean)}) for {name}. "
             f"Received: shape {tuple(images.shape)}."
         )
-    scale, offset = expected.affine()
-    outputs = ops.cast(images, "float32")
-    if expected.reverse_channels:
-        outputs = ops.flip(outputs, axis=axis)
-    outputs = outputs * scale + offset
+    outputs = standardize(
+        images, expected.mean, expected.std, expected.reverse_channels
+    )
     return ops.convert_to_numpy(outputs) if isinstance(images, np.ndarray) else outputs
 
 
@@ -291,7 +311,7 @@ def preprocessing_layers(name: str) -> keras.Sequential:
         ValueError: If the name is unknown.
     """
     expected = preprocessing(name)
-    scale, offset = (array.tolist() for array in expected.affine())
+    scale, offset = (array.tolist() for array in affine(expected.mean, expected.std))
     layers = [
         ResizeAndCrop(expected.shorter_side, expected.crop, name="resize_and_crop")
     ]

@@ -63,40 +63,40 @@ def make(name: str, precision: str, directory: pathlib.Path, fold=True, others=(
         reference.fill(model)
     model.save_weights(file)
     labels = tuple(f"class {i}" for i in range(CLASSES))
-    exported = image_classifier.of_network(name, str(file), options, labels)
+    classifier = image_classifier.of_network(name, str(file), options, labels)
     if precision != "float32":
-        model = image_classifier.with_precision(exported.model, precision)
-        exported = dataclasses.replace(exported, model=model)
+        model = image_classifier.with_precision(classifier.model, precision)
+        classifier = dataclasses.replace(classifier, model=model)
     out = directory / name / precision
-    return exported, write.export(exported, out, fold, others)
+    return classifier, write.export(classifier, out, fold, others)
 
 
-def answers(exported, version, program: pathlib.Path):
+def answers(classifier, version, program: pathlib.Path):
     """Yields (consumer, largest difference from the Keras model, tolerance).
 
     The SavedModel has the precision of the model, the other formats have float32. The
     tolerance is what rounding explains.
     """
-    images = compare.probe_images(exported.shape)
-    model = exported.serving_model(exported.model)
+    images = compare.probe_images(classifier.shape)
+    model = classifier.serving_model(classifier.model)
     expected = np.asarray(model(images)["probabilities"])
     assert np.ptp(expected, axis=0).max() > 1e-3  # it depends on the images
-    plain = exported.serving_model(exported.network(False, "float32"))
+    plain = classifier.serving_model(classifier.network(False, "float32"))
     exact = np.asarray(plain(images)["probabilities"])
 
     file = version.parent / "images.npy"
     np.save(file, images)
     arguments = [sys.executable, "-c", WITHOUT_KERAS, str(version), str(file)]
     subprocess.run(arguments, check=True, capture_output=True)
-    allowed = compare.limit(expected, exported.precision, exact)
+    allowed = compare.limit(expected, classifier.precision, exact)
     yield "TensorFlow without Keras", np.abs(np.load(file) - expected).max(), allowed
 
     picture = version.parent / "image.png"
     picture.write_bytes(tf.io.encode_png(images[1]).numpy())
-    fitted = exported.fit(picture.read_bytes())[np.newaxis]
-    (expected,) = np.asarray(model(fitted)["probabilities"])
+    decoded = classifier.decode(picture.read_bytes())[np.newaxis]
+    (expected,) = np.asarray(model(decoded)["probabilities"])
     scores = dict(consume(program, version, picture))
-    named = dict(zip(exported.class_names, expected, strict=True))
+    named = dict(zip(classifier.class_names, expected, strict=True))
     largest = max(abs(scores[name] - named[name]) for name in scores)
     yield "C program", largest, allowed
     for name in runtimes.OTHERS:
@@ -155,13 +155,13 @@ def main(directory, file, *names):
         for precision in PRECISIONS:
             start = time.perf_counter()
             others = runtimes.OTHERS if precision == "float32" else ()
-            exported, version = make(name, precision, directory, others=others)
+            classifier, version = make(name, precision, directory, others=others)
             seconds = time.perf_counter() - start
-            for consumer, difference, allowed in answers(exported, version, program):
+            for consumer, difference, allowed in answers(classifier, version, program):
                 rows.append(
                     {
                         "network": name,
-                        "pixels": exported.shape[0],
+                        "pixels": classifier.shape[0],
                         "precision": precision,
                         "consumer": consumer,
                         "difference": f"{difference:.1e}",

@@ -29,15 +29,15 @@ def main(arguments):
     values = flags.FLAGS
     workdir = pathlib.Path(values.workdir)
     spec = run_directory.read_spec(workdir)
-    images = dataset.load_again(
+    data = dataset.load_again(
         spec.recipe.data, spec.fingerprint, values.data_dir, values.data
     )
     model, _, step = models.load_best(workdir)
     evaluator = trainer.Evaluator(
-        tf.distribute.get_strategy(), model, images, values.split, values.batch_size
+        tf.distribute.get_strategy(), model, data, values.split, values.batch_size
     )
     metrics = "  ".join(f"{k} {v:.4f}" for k, v in evaluator.run().items())
-    count = len(images.splits[values.split])
+    count = len(data.splits[values.split])
     print(f"{values.split}  {metrics}  ({count} images, step {step})")
 
 

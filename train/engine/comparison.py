@@ -28,16 +28,16 @@ def svm_row(
 ) -> tuple[str, ...]:
     """Returns the row of the support vector machine on a run's data."""
     spec = run_directory.read_spec(run)
-    images = dataset.load_again(spec.recipe.data, spec.fingerprint, data_dir, place)
-    train, test = (_pixels(images, split) for split in ("train", "test"))
+    data = dataset.load_again(spec.recipe.data, spec.fingerprint, data_dir, place)
+    train, test = (_pixels(data, split) for split in ("train", "test"))
     # gamma as in scikit-learn's own example, whose pixels range from 0 to 16
     machine = sklearn.svm.SVC(gamma=0.001 * 16**2).fit(*train)
     accuracy = f"{machine.score(*test):.4f}"
     return f"{spec.recipe.data.name} pixels", "SVM (RBF)", "", accuracy, "", ""
 
 
-def _pixels(images, split):
-    count = len(images.splits[split])
-    batches = pipeline.evaluation_batches(images, split, count, standardized=False)
+def _pixels(data, split):
+    count = len(data.splits[split])
+    batches = pipeline.evaluation_batches(data, split, count, standardized=False)
     pixels, labels, _ = batches.get_single_element()
     return np.reshape(pixels, (count, -1)) / 255, labels.numpy()

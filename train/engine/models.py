@@ -1,10 +1,12 @@
 """Builds the network of a run for its data, and loads its best or last weights."""
 
+import contextlib
 import math
 import os
 import pathlib
 import re
 import tempfile
+from collections.abc import Iterator
 
 import keras
 import tensorflow as tf
@@ -44,18 +46,14 @@ def create_model(
     before = keras.config.dtype_policy()
     keras.config.set_dtype_policy(spec.recipe.precision)
     try:
-        model = model_zoo.create_model(
-            settings.name,
-            input_shape=spec.shape,
-            classes=classes,
-            classifier_activation=None,
-            **options,
-        )
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UsageError(f"Cannot build {settings.name}: {error}") from error
-    except (MemoryError, tf.errors.OpError) as error:
-        reason = getattr(error, "message", error)
-        raise RunError(f"Cannot build {settings.name}: {reason}") from error
+        with building(settings.name):
+            model = model_zoo.create_model(
+                settings.name,
+                input_shape=spec.shape,
+                classes=classes,
+                classifier_activation=None,
+                **options,
+            )
     finally:
         keras.config.set_dtype_policy(before)
     require_name_for_graphs(model)
@@ -66,6 +64,23 @@ def create_model(
             f"Received: {model.output_shape}."
         )
     return model
+
+
+@contextlib.contextmanager
+def building(name: str) -> Iterator[None]:
+    """Context that turns errors of building a network into those of a command.
+
+    Raises:
+        UsageError: If the zoo has no such network, or not with these arguments.
+        RunError: If it does not fit into memory.
+    """
+    try:
+        yield
+    except (AttributeError, TypeError, ValueError) as error:
+        raise UsageError(f"Cannot build {name}: {error}") from error
+    except (MemoryError, tf.errors.OpError) as error:
+        reason = getattr(error, "message", error)
+        raise RunError(f"Cannot build {name}: {reason}") from error
 
 
 def require_name_for_graphs(model: keras.Model) -> None:
@@ -118,11 +133,7 @@ def load_last(
             f"{workdir} holds no checkpoint. Expected a run that has saved one."
         )
     if averaged:
-        own = getattr(optimizer, "inner_optimizer", optimizer)
-        for variable, average in zip(
-            model.trainable_variables, own.averages, strict=True
-        ):
-            variable.assign(average)
+        optimizers.assign_averages(optimizer, model.trainable_variables)
     return model, spec, int(state["step"].numpy())
 
 

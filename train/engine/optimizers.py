@@ -134,16 +134,24 @@ def _decays(settings, variable):
     return settings.decay_norms_and_biases or name not in ("gamma", "beta", "bias")
 
 
+def assign_averages(optimizer, variables: list) -> None:
+    """Assigns their averages to variables."""
+    for variable, average in zip(variables, _averages(optimizer), strict=True):
+        variable.assign(average)
+
+
+def _averages(optimizer):
+    return getattr(optimizer, "inner_optimizer", optimizer).averages
+
+
 @contextlib.contextmanager
 def averaged(optimizer, variables: list):
     """Context in which variables hold their averages, if the optimizer keeps any."""
-    averages = getattr(optimizer, "inner_optimizer", optimizer).averages
-    if not averages:
+    if not _averages(optimizer):
         yield
         return
     trained = [variable.numpy() for variable in variables]
-    for variable, average in zip(variables, averages, strict=True):
-        variable.assign(average)
+    assign_averages(optimizer, variables)
     try:
         yield
     finally:

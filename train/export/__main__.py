@@ -60,9 +60,9 @@ def main(arguments):
     values = flags.FLAGS
     others = tuple(dict.fromkeys(values.format))
     _check_flags(values, others)
-    data_set, out = None, pathlib.Path(values.out) if values.out else None
+    data, out = None, pathlib.Path(values.out) if values.out else None
     if values.model:
-        exported = image_classifier.of_network(
+        classifier = image_classifier.of_network(
             values.model,
             values.weights,
             _options(values.options),
@@ -71,16 +71,14 @@ def main(arguments):
         )
     else:
         workdir = pathlib.Path(values.workdir)
-        exported = image_classifier.of_run(workdir, values.checkpoint)
+        classifier = image_classifier.of_run(workdir, values.checkpoint)
         out = out or workdir / "export"
         if values.quantize in write.WITH_IMAGES:
             spec = run_directory.read_spec(workdir)
-            data_set = dataset.load_again(
+            data = dataset.load_again(
                 spec.recipe.data, spec.fingerprint, values.data_dir, values.data
             )
-    version = write.export(
-        exported, out, values.fold, others, values.quantize, data_set
-    )
+    version = write.export(classifier, out, values.fold, others, values.quantize, data)
     print(f"SavedModel in {version}")
     for name in others:
         print(f"{name:<10} in {version / runtimes.FILES[name]}")

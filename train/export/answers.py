@@ -70,8 +70,8 @@ def check(
     yield f"{inspection.require_plain(path)} kinds of operations, all allowed"
     card = read_card(path)
     begin("loading")
-    runs = {name: runtimes.load(name, path) for name in _present(path)}
-    signatures = runs["saved_model"].model.signatures
+    predictors = {name: runtimes.load(name, path) for name in _present(path)}
+    signatures = predictors["saved_model"].model.signatures
     shape, names = card["preprocessing"]["shape"], card["class_names"]
     yield f"signatures {', '.join(require_signatures(signatures, shape, len(names)))}"
     begin("answers of a server")
@@ -89,18 +89,18 @@ def check(
         yield f"right answers to {', '.join(answered)}"
         yield f"errors for {', '.join(refused)}; good images are answered after them"
     begin("other formats")
-    for name, difference in _differences(runs, card):
+    for name, difference in _differences(predictors, card):
         yield f"{name}: probabilities within {difference:.1e} of the SavedModel"
     if not card["test"]:
         yield "accuracy not compared: model.json has none for these weights"
         return
     begin(UNLIMITED)
     settings = config.from_dict(config.Data, card["data_settings"])
-    images = dataset.load_again(settings, card["data_fingerprint"], data_dir, place)
-    expected, count = card["test"]["top1"], len(images.splits["test"])
-    for name, run in runs.items():
+    data = dataset.load_again(settings, card["data_fingerprint"], data_dir, place)
+    expected, count = card["test"]["top1"], len(data.splits["test"])
+    for name, predict in predictors.items():
         start = functools.partial(begin, f"accuracy of {name}")
-        accuracy = _accuracy(run, images, start)
+        accuracy = _accuracy(predict, data, start)
         allowed = 0.5 if name == "saved_model" else max(FLIPS * count, 1.5)
         quantized = name == "litert" and card["quantization"]
         if not quantized and abs(accuracy - expected) * count >= allowed:
@@ -334,14 +334,14 @@ def _probabilities(serve, contents):
     return serve(image_bytes=tf.constant(contents))["probabilities"].numpy()
 
 
-def _differences(runs, card):
+def _differences(predictors, card):
     """Yields each of the other formats and its difference from the SavedModel."""
     images = _noise(card, 3)
-    expected = runs["saved_model"](images)
-    for name, run in runs.items():
+    expected = predictors["saved_model"](images)
+    for name, predict in predictors.items():
         if name == "saved_model":
             continue
-        difference = float(np.abs(run(images) - expected).max())
+        difference = float(np.abs(predict(images) - expected).max())
         quantized = name == "litert" and card["quantization"]
         if not quantized and not difference <= CLOSE[card["precision"]]:
             raise RunError(
@@ -351,15 +351,15 @@ def _differences(runs, card):
         yield name, difference
 
 
-def _accuracy(run, images, begin):
+def _accuracy(predict, data, begin):
     right = 0.0
     for batch, labels, weights in pipeline.evaluation_batches(
-        images, "test", 256, standardized=False
+        data, "test", 256, standardized=False
     ):
         begin()  # the time limit applies to one batch
-        correct = run(batch.numpy()).argmax(-1) == labels.numpy()
+        correct = predict(batch.numpy()).argmax(-1) == labels.numpy()
         right += float((correct * weights.numpy()).sum())
-    return right / len(images.splits["test"])
+    return right / len(data.splits["test"])
 
 
 def report(path: str, data_dir: str | None, place: str | None, time_limit: int) -> None:

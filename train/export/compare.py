@@ -26,11 +26,11 @@ OF_ROUNDING = 4  # times the error of a lower-precision model against float32
 AGREEMENT = 0.9  # share of validation images with the same first guess
 
 
-def saved_model_difference(exported: ImageClassifier, signatures: dict) -> float:
+def saved_model_difference(classifier: ImageClassifier, signatures: dict) -> float:
     """Compares a SavedModel with the model, on pixels and on PNG images.
 
     Args:
-        exported: The model.
+        classifier: The model.
         signatures: The signatures of the SavedModel.
 
     Returns:
@@ -39,34 +39,34 @@ def saved_model_difference(exported: ImageClassifier, signatures: dict) -> float
     Raises:
         RunError: If they differ.
     """
-    classifier = exported.serving_model(exported.model)
-    precise = in_float32(exported)
-    images = probe_images(exported.shape)
+    serving_model = classifier.serving_model(classifier.model)
+    precise = in_float32(classifier)
+    images = probe_images(classifier.shape)
     answer = signatures["serving_default"](images=tf.constant(images))
     largest = difference(
-        "serving_default", classifier, images, answer, exported.precision, precise
+        "serving_default", serving_model, images, answer, classifier.precision, precise
     )
     if "image_bytes" in signatures:
         encoded = [tf.io.encode_png(image) for image in images]
-        fitted = np.stack([exported.fit(each) for each in encoded])
+        decoded = np.stack([classifier.decode(each) for each in encoded])
         answer = signatures["image_bytes"](image_bytes=tf.stack(encoded))
         through_png = difference(
-            "image_bytes", classifier, fitted, answer, exported.precision, precise
+            "image_bytes", serving_model, decoded, answer, classifier.precision, precise
         )
         largest = max(largest, through_png)
     return largest
 
 
-def in_float32(exported: ImageClassifier) -> keras.Model | None:
-    """Returns the classifier in float32, if the model has a lower precision."""
-    if exported.precision in ("float32", "float64"):
+def in_float32(classifier: ImageClassifier) -> keras.Model | None:
+    """Returns the serving model in float32, if the model has a lower precision."""
+    if classifier.precision in ("float32", "float64"):
         return None
-    return exported.serving_model(exported.network(False, "float32"))
+    return classifier.serving_model(classifier.network(False, "float32"))
 
 
 def difference(
     name: str,
-    classifier: keras.Model,
+    serving_model: keras.Model,
     images: np.ndarray,
     answer: dict | np.ndarray,
     precision: str,
@@ -76,16 +76,16 @@ def difference(
 
     Args:
         name: Name of the export or signature, for the message.
-        classifier: The model.
+        serving_model: The Keras model.
         images: Images, uint8 (N, H, W, C).
         answer: Answer of the export to these images, or its probabilities.
         precision: Precision of the model, or of the export if that is lower.
-        precise: The classifier in float32, if the model has a lower precision.
+        precise: The serving model in float32, if the model has a lower precision.
 
     Raises:
         RunError: If the difference is larger than rounding explains.
     """
-    expected = np.asarray(classifier(images, training=False)["probabilities"])
+    expected = np.asarray(serving_model(images, training=False)["probabilities"])
     received = answer["probabilities"] if isinstance(answer, dict) else answer
     largest = float(np.abs(np.asarray(received) - expected).max())
     exact = precise and np.asarray(precise(images, training=False)["probabilities"])
@@ -124,7 +124,7 @@ def probe_images(shape: tuple[int, int, int]) -> np.ndarray:
 
 
 def agreement(
-    classifier: keras.Model, run: Callable, images: dataset.ImageData
+    serving_model: keras.Model, predict: Callable, data: dataset.ImageData
 ) -> dict[str, float]:
     """Compares first guesses of an export and the model on the validation images.
 
@@ -133,11 +133,11 @@ def agreement(
     """
     equal = count = 0
     for batch, _, weights in pipeline.evaluation_batches(
-        images, "validation", 64, standardized=False
+        data, "validation", 64, standardized=False
     ):
         batch = batch.numpy()[weights.numpy() > 0]
-        expected = np.asarray(classifier(batch, training=False)["probabilities"])
-        equal += int((expected.argmax(-1) == run(batch).argmax(-1)).sum())
+        expected = np.asarray(serving_model(batch, training=False)["probabilities"])
+        equal += int((expected.argmax(-1) == predict(batch).argmax(-1)).sum())
         count += len(batch)
     if equal < AGREEMENT * count:
         raise RunError(

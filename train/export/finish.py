@@ -27,16 +27,16 @@ def export_best(run: Run, results: dict) -> None:
         saved_model.require_results(version, results)
         _serve_check(run, version, f" {saved_model.AGAIN}")
     else:
-        network = image_classifier.of_run(run.workdir)
+        classifier = image_classifier.of_run(run.workdir)
         write.export(
-            network, version.parent, check=lambda aside: _serve_check(run, aside)
+            classifier, version.parent, check=lambda aside: _serve_check(run, aside)
         )
     print(f"export   SavedModel in {version}", flush=True)
 
 
 def _serve_check(run, version, advice=""):
-    data_set = f"--data={run.recipe.data.name}"  # its current location
-    checked = [sys.executable, "-m", "train.serve_check", data_set]
+    data_flag = f"--data={run.recipe.data.name}"  # its current location
+    checked = [sys.executable, "-m", "train.serve_check", data_flag]
     if run.data_dir:
         checked.append(f"--data_dir={run.data_dir}")
     checked += ["--", str(version)]  # its name may start with -

@@ -18,7 +18,7 @@ from an_keras.inference import attentive_layers
 from an_keras.keras_internals import flatten_layers
 from model_zoo import preprocessing
 from model_zoo.weights import classes_in, tags, verified_file, weight_set
-from train.cli import RunError, UsageError
+from train.cli import UsageError
 from train.engine import checkpoint, models, run_directory
 from train.input import augment
 
@@ -91,17 +91,14 @@ class ImageClassifier:
 
     def standardize(self, images):
         """Converts uint8 (N, H, W, C) to the float32 input of the network."""
-        if self.reverse_channels:
-            images = ops.flip(images, axis=-1)
-        scale = [1 / (255 * std) for std in self.std]
-        offset = [-m / std for m, std in zip(self.mean, self.std, strict=True)]
-        scale, offset = (v[0] if len(v) == 1 else v for v in (scale, offset))
-        return keras.layers.Rescaling(scale, offset, dtype="float32")(images)
+        return preprocessing.standardize(
+            images, self.mean, self.std, self.reverse_channels
+        )
 
-    def fit(self, encoded):
+    def decode(self, encoded):
         """Converts JPEG or PNG of any size to uint8 `shape`, as in evaluation."""
         image = augment.decode(encoded, self.shape[-1])
-        return augment.fit(image, self.shape, self.shorter_side)
+        return augment.to_input_size(image, self.shape, self.shorter_side)
 
     def network(self, fold: bool, precision: str | None = None) -> keras.Model:
         """Returns the model, or a copy if it is folded or its precision changes."""
@@ -281,7 +278,7 @@ def of_network(
         )
     is_tag = weights in tags(name)
     record = weight_set(name, weights) if is_tag else None
-    try:
+    with models.building(name):
         path = verified_file(name, weights) if is_tag else weights
         if record:
             options = {"input_shape": record.input_shape, **options}
@@ -292,11 +289,6 @@ def of_network(
             channels=model.input_shape[-1],
             include_preprocessing=options.get("include_preprocessing", True),
         )
-    except (AttributeError, TypeError, ValueError) as error:
-        raise UsageError(f"Cannot build {name}: {error}") from error
-    except (MemoryError, tf.errors.OpError) as error:
-        reason = getattr(error, "message", error)
-        raise RunError(f"Cannot build {name}: {reason}") from error
     classes = model.output_shape[-1]
     if not class_names and record:
         class_names = record.class_names

@@ -49,7 +49,7 @@ def require_packages(names: Iterable[str]) -> None:
 
 def write(
     name: str,
-    classifier,
+    serving_model,
     directory: pathlib.Path,
     quantization: str | None = None,
     samples: np.ndarray | None = None,
@@ -58,7 +58,7 @@ def write(
 
     Args:
         name: Name of the format.
-        classifier: Keras model, `images` uint8 -> {"probabilities": float32}, that
+        serving_model: Keras model, `images` uint8 -> {"probabilities": float32}, that
             computes in float32.
         directory: Directory of the export.
         quantization: Quantization of LiteRT: `"float16"` for the weights, `"dynamic"`
@@ -67,11 +67,11 @@ def write(
     """
     options = _litert_options(quantization, samples) if name == "litert" else {}
     path = str(directory / FILES[name])
-    classifier.export(
+    serving_model.export(
         path,
         format=name,
         verbose=False,
-        input_signature=classifier.inputs,  # without it, ONNX needs an earlier call
+        input_signature=serving_model.inputs,  # without it, ONNX needs an earlier call
         **options,
     )
 
@@ -161,11 +161,11 @@ def _load_saved_model(directory, threads):
     model = tf.saved_model.load(directory)
     serve = model.signatures["serving_default"]
 
-    def run(images):
+    def predict(images):
         return serve(images=tf.constant(images))["probabilities"].numpy()
 
-    run.model = model  # keeps its variables alive
-    return run
+    predict.model = model  # keeps its variables alive
+    return predict
 
 
 def _load_litert(directory, threads):

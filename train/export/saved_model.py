@@ -17,22 +17,22 @@ AGAIN = "Delete this version and start the run again to export it again."
 WARM_UP = (1, 3)  # images in the requests that a server runs before it is available
 
 
-def endpoints(source: ImageClassifier, network: keras.Model) -> tuple[dict, list]:
+def endpoints(classifier: ImageClassifier, network: keras.Model) -> tuple[dict, list]:
     """Returns the signatures of `train.export` as functions, and their models.
 
     Args:
-        source: The classifier to export.
+        classifier: The classifier to export.
         network: Its model, or a folded copy.
 
     Returns:
         {name: (function, specification of its argument)}, [models].
     """
-    classifier = source.serving_model(network)
-    features = source.feature_model(network)
-    names, guesses = source.class_names, min(5, len(source.class_names))
+    serving_model = classifier.serving_model(network)
+    features = classifier.feature_model(network)
+    names, guesses = classifier.class_names, min(5, len(classifier.class_names))
 
     def classify(images):
-        probabilities = classifier(images, training=False)["probabilities"]
+        probabilities = serving_model(images, training=False)["probabilities"]
         scores, indices = tf.math.top_k(probabilities, guesses)
         return {
             "probabilities": probabilities,
@@ -41,29 +41,33 @@ def endpoints(source: ImageClassifier, network: keras.Model) -> tuple[dict, list
         }
 
     def classify_bytes(image_bytes):
-        spec = tf.TensorSpec(source.shape, tf.uint8)
-        return classify(tf.map_fn(source.fit, image_bytes, fn_output_signature=spec))
+        spec = tf.TensorSpec(classifier.shape, tf.uint8)
+        return classify(
+            tf.map_fn(classifier.decode, image_bytes, fn_output_signature=spec)
+        )
 
     def extract(images):
         return features(images, training=False)
 
-    images = tf.TensorSpec((None, *source.shape), tf.uint8, name="images")
+    images = tf.TensorSpec((None, *classifier.shape), tf.uint8, name="images")
     image_bytes = tf.TensorSpec((None,), tf.string, name="image_bytes")
     functions = {"serving_default": (classify, images), "features": (extract, images)}
-    if source.shape[-1] in augment.DECODABLE:
+    if classifier.shape[-1] in augment.DECODABLE:
         functions["image_bytes"] = classify_bytes, image_bytes
-    return functions, [classifier, features]
+    return functions, [serving_model, features]
 
 
-def write(source: ImageClassifier, network: keras.Model, path: pathlib.Path) -> None:
+def write(
+    classifier: ImageClassifier, network: keras.Model, path: pathlib.Path
+) -> None:
     """Writes the signatures of `train.export`, labels and warm-up requests.
 
     Args:
-        source: The classifier to export.
+        classifier: The classifier to export.
         network: Its model, or a folded copy.
         path: Path of the new directory.
     """
-    functions, models = endpoints(source, network)
+    functions, models = endpoints(classifier, network)
     archive = keras.export.ExportArchive()
     for model in models:
         archive.track(model)
@@ -71,12 +75,12 @@ def write(source: ImageClassifier, network: keras.Model, path: pathlib.Path) -> 
         archive.add_endpoint(name, function, [spec])
     archive.write_out(str(path), verbose=False)
     (path / "assets").mkdir(exist_ok=True)
-    labels = "\n".join((*source.class_names, ""))
+    labels = "\n".join((*classifier.class_names, ""))
     (path / "assets" / "labels.txt").write_text(labels, encoding="utf-8")
     (path / "assets.extra").mkdir()
     requests = path / "assets.extra" / "tf_serving_warmup_requests"
     with tf.io.TFRecordWriter(str(requests)) as writer:
-        for request in warm_up_requests(source.card["model"], source.shape):
+        for request in warm_up_requests(classifier.card["model"], classifier.shape):
             log = prediction_log_pb2.PredictLog(request=request)
             record = prediction_log_pb2.PredictionLog(predict_log=log)
             writer.write(record.SerializeToString())

@@ -24,12 +24,12 @@ WITH_IMAGES = ("dynamic", "int8")  # compared by first guesses on data set image
 
 
 def export(
-    exported: ImageClassifier,
+    classifier: ImageClassifier,
     out: pathlib.Path,
     fold: bool = True,
     others: tuple[str, ...] = (),
     quantization: str | None = None,
-    data_set: dataset.ImageData | None = None,
+    data: dataset.ImageData | None = None,
     check: Callable[[pathlib.Path], None] | None = None,
 ) -> pathlib.Path:
     """Exports a network to `out`/VERSION.
@@ -38,13 +38,13 @@ def export(
     model and only then moved to its place, so `out` never holds incomplete versions.
 
     Args:
-        exported: The classifier to export.
+        classifier: The classifier to export.
         out: Directory of the versions.
         fold: Whether `fold_for_inference` removes the statistics from attentive
             normalization.
         others: Formats in addition to the SavedModel.
         quantization: Quantization of LiteRT, one of `runtimes.QUANTIZATIONS` or `None`.
-        data_set: Data set of the network. With int8 weights, first guesses are
+        data: Data set of the network. With int8 weights, first guesses are
             compared on it.
         check: Called with the complete version before it is moved to its place.
 
@@ -55,25 +55,25 @@ def export(
     """
     paths.require_literal(out, "out")
     runtimes.require_packages(others)
-    version = out / str(exported.version)
+    version = out / str(classifier.version)
     _require_new(version)
     out.mkdir(parents=True, exist_ok=True)
-    parent = out / f".writing-{exported.version}"
+    parent = out / f".writing-{classifier.version}"
     aside = parent / version.name
     with cli.lock(out, "is exporting to"):
         _require_new(version)
         for left in out.glob(".writing-*"):  # left by exports that were killed
             shutil.rmtree(left, ignore_errors=True)
         try:
-            compared = {"saved_model": _write_saved_model(exported, fold, aside)}
+            compared = {"saved_model": _write_saved_model(classifier, fold, aside)}
             if others:
                 compared |= _write_others(
-                    exported, fold, aside, others, quantization, data_set
+                    classifier, fold, aside, others, quantization, data
                 )
-            is_folded = fold and exported.is_attentive
+            is_folded = fold and classifier.is_attentive
             card = {"folded": is_folded, "quantization": quantization}
             saved_model.write_card(
-                aside, exported.description() | card | {"compared": compared}
+                aside, classifier.description() | card | {"compared": compared}
             )
             answers.read_card(aside)
             if check:
@@ -86,33 +86,33 @@ def export(
     return version
 
 
-def _write_saved_model(exported, fold, path):
+def _write_saved_model(classifier, fold, path):
     """Writes the SavedModel and returns its largest difference from the model."""
-    saved_model.write(exported, exported.network(fold), path)
+    saved_model.write(classifier, classifier.network(fold), path)
     inspection.require_plain(path)
     loaded = tf.saved_model.load(str(path))
     answers.require_signatures(
-        loaded.signatures, exported.shape, len(exported.class_names)
+        loaded.signatures, classifier.shape, len(classifier.class_names)
     )
-    return compare.saved_model_difference(exported, loaded.signatures)
+    return compare.saved_model_difference(classifier, loaded.signatures)
 
 
-def _write_others(exported, fold, path, names, quantization, data_set):
+def _write_others(classifier, fold, path, names, quantization, data):
     """Writes the other formats and returns the difference of each from the model."""
-    plain, folded = (exported.network(each, "float32") for each in (False, fold))
-    model, classifier = (exported.serving_model(each) for each in (plain, folded))
+    plain, folded = (classifier.network(each, "float32") for each in (False, fold))
+    unfolded, served = (classifier.serving_model(each) for each in (plain, folded))
     compared = {}
     for name in names:
         quantized = quantization if name == "litert" else None
-        samples = _samples(data_set) if quantized == "int8" else None
-        runtimes.write(name, classifier, path, quantized, samples)
-        run = runtimes.load(name, path)
+        samples = _samples(data) if quantized == "int8" else None
+        runtimes.write(name, served, path, quantized, samples)
+        predict = runtimes.load(name, path)
         if quantized in WITH_IMAGES:
-            compared[name] = compare.agreement(model, run, data_set)
+            compared[name] = compare.agreement(unfolded, predict, data)
         else:
-            images = compare.probe_images(exported.shape)
+            images = compare.probe_images(classifier.shape)
             compared[name] = compare.difference(
-                name, model, images, run(images), quantized or "float32"
+                name, unfolded, images, predict(images), quantized or "float32"
             )
     return compared
 
@@ -124,7 +124,7 @@ def _require_new(version):
         )
 
 
-def _samples(images):
-    batches = pipeline.evaluation_batches(images, "train", SAMPLES, standardized=False)
+def _samples(data):
+    batches = pipeline.evaluation_batches(data, "train", SAMPLES, standardized=False)
     batch, _, weights = next(iter(batches))
     return batch.numpy()[weights.numpy() > 0]

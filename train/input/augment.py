@@ -13,7 +13,8 @@ def resize_and_crop(image, size: tuple[int, int], shorter_side: int | None = Non
     """Resizes (bilinear with antialias) and crops the centre, in one interpolation.
 
     Only the pixels that are kept are computed, whatever the sides of the image. Lengths
-    and offsets are rounded as in torchvision.
+    and offsets are rounded as in torchvision. This package does not import Keras;
+    `model_zoo.preprocessing.resize_and_crop` is the same for squares, on any backend.
 
     Args:
         image: Image (H, W, C).
@@ -42,7 +43,7 @@ def resize_and_crop(image, size: tuple[int, int], shorter_side: int | None = Non
     return cropped[0]
 
 
-def fit(image, shape: tuple[int, int, int], shorter_side: int | None = None):
+def to_input_size(image, shape: tuple[int, int, int], shorter_side: int | None = None):
     """Resizes and crops a uint8 image of any size to the input size of a network."""
     image = resize_and_crop(image, shape[:2], shorter_side)
     return tf.saturate_cast(tf.round(tf.ensure_shape(image, shape)), tf.uint8)

@@ -144,12 +144,15 @@ def evaluation_image(data: ImageData, encoded):
     """Decodes an image to uint8 (H, W, C), without any randomness."""
     image = augment.decode(encoded, data.shape[-1])
     if data.settings.image_size:
-        image = augment.fit(image, data.shape)
+        image = augment.to_input_size(image, data.shape)
     return tf.ensure_shape(image, data.shape)
 
 
 def standardize(images, settings: config.Data):
     """Returns (images / 255 - mean) / std, float32; in BGR with `reverse_channels`.
+
+    This package does not import Keras; `model_zoo.preprocessing.standardize` is the
+    same, on any backend.
 
     Raises:
         ValueError: If mean and std are not known yet.

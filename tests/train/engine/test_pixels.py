@@ -252,15 +252,15 @@ def test_exports_use_bgr_like_training(tmp_path, colours):
     with Run.open(tmp_path / "run", recipe, strategy) as run:
         assert "deviation 0.1, 0.2, 0.3 (of 0 to 1), BGR" in run.describe()
         loop.train(run)
-    exported = image_classifier.of_run(tmp_path / "run")
-    assert exported.description()["preprocessing"]["reverse_channels"] is True
+    classifier = image_classifier.of_run(tmp_path / "run")
+    assert classifier.description()["preprocessing"]["reverse_channels"] is True
     ((raw, *_),) = pipeline.evaluation_batches(run.data, "test", 8, standardized=False)
     ((images, *_),) = pipeline.evaluation_batches(run.data, "test", 8)
-    np.testing.assert_allclose(exported.standardize(raw), images, atol=1e-5)
+    np.testing.assert_allclose(classifier.standardize(raw), images, atol=1e-5)
     bgr = raw.numpy()[..., ::-1] / 255
     np.testing.assert_allclose(
         images, (bgr - [0.4, 0.5, 0.6]) / [0.1, 0.2, 0.3], atol=1e-5
     )
-    answers = exported.serving_model(exported.model)(raw)["probabilities"]
-    expected = tf.nn.softmax(exported.model(images))
+    answers = classifier.serving_model(classifier.model)(raw)["probabilities"]
+    expected = tf.nn.softmax(classifier.model(images))
     np.testing.assert_allclose(answers, expected, atol=1e-5)

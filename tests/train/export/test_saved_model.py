@@ -46,7 +46,7 @@ def require_allowed(path, model, fold=True, precision="float32"):
     shape = model.input_shape[1:]
     if precision != "float32":
         model = image_classifier.with_precision(model, precision)
-    exported = image_classifier.ImageClassifier(
+    classifier = image_classifier.ImageClassifier(
         model,
         version=1,
         shape=shape,
@@ -57,7 +57,7 @@ def require_allowed(path, model, fold=True, precision="float32"):
         class_names=tuple("0123456789"),
         card={"model": model.name},
     )
-    saved_model.write(exported, exported.network(fold), path)
+    saved_model.write(classifier, classifier.network(fold), path)
     assert inspection.require_plain(path) > 20
 
 

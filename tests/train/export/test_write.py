@@ -99,13 +99,13 @@ def test_network_receives_channels_in_reverse_order(tmp_path):
     model = model_zoo.create_model(name, classes=3, **options)
     model.save_weights(tmp_path / "net.weights.h5")
     labels = ("a", "b", "c")
-    exported = image_classifier.of_network(
+    classifier = image_classifier.of_network(
         name, str(tmp_path / "net.weights.h5"), options, labels
     )
-    assert exported.reverse_channels
-    images = compare.probe_images(exported.shape)
+    assert classifier.reverse_channels
+    images = compare.probe_images(classifier.shape)
     expected = model_zoo.preprocess_input(images, name)
-    np.testing.assert_allclose(exported.standardize(images), expected, atol=1e-4)
+    np.testing.assert_allclose(classifier.standardize(images), expected, atol=1e-4)
 
 
 def test_network_without_rescaling_is_exported_with_it(tmp_path):
@@ -113,10 +113,10 @@ def test_network_without_rescaling_is_exported_with_it(tmp_path):
     options = {"input_shape": (32, 32, 3), "include_preprocessing": False}
     file = tmp_path / "net.weights.h5"
     model_zoo.create_model(name, classes=3, **options).save_weights(file)
-    exported = image_classifier.of_network(name, str(file), options, ("a", "b", "c"))
-    images = compare.probe_images(exported.shape)
+    classifier = image_classifier.of_network(name, str(file), options, ("a", "b", "c"))
+    images = compare.probe_images(classifier.shape)
     expected = images / 127.5 - 1
-    np.testing.assert_allclose(exported.standardize(images), expected, atol=1e-5)
+    np.testing.assert_allclose(classifier.standardize(images), expected, atol=1e-5)
 
 
 @pytest.mark.parametrize(
