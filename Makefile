@@ -43,7 +43,10 @@ test-backends: $(VENV)/backends.stamp  ## The layer's tests on JAX and PyTorch.
 	@for backend in jax torch; do \
 	    echo "KERAS_BACKEND=$$backend"; \
 	    KERAS_BACKEND=$$backend JAX_ENABLE_X64=1 JAX_DISABLE_MOST_OPTIMIZATIONS=1 \
-	        $(PYTEST) tests/an_keras || exit 1; \
+	        JAX_COMPILATION_CACHE_DIR=$(CURDIR)/$(VENV)/jax \
+	        JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS=0 \
+	        JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES=-1 \
+	        $(PYTEST) --dist worksteal tests/an_keras || exit 1; \
 	done
 	KERAS_BACKEND=jax $(PYTEST) -o addopts=--import-mode=importlib tests/an_keras_on_jax
 
@@ -96,7 +99,7 @@ fashion: $(VENV)/train.stamp  ## Fashion-MNIST with AN and BN; takes ten minutes
 STAMPS := $(addprefix $(VENV)/,train.stamp test.stamp backends.stamp)
 REBUILD := $(if $(filter $(PYTHON_VERSION),$(VENV_VERSION)),,venv)
 $(STAMPS): $(VENV)/%.stamp: setup.cfg pyproject.toml $(REBUILD) | python
-	$(VENV)/bin/python -m pip install --quiet --disable-pip-version-check \
+	$(VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
 	    -e ".[$(EXTRAS_$*)]"
 	@touch $@
 
