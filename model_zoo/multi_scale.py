@@ -1,5 +1,6 @@
 """Feature maps of several sizes from one network, for detection and segmentation."""
 
+import collections
 import math
 from collections.abc import Iterable
 
@@ -22,7 +23,8 @@ def multi_scale(
     MobileNetV2.
 
     Strides are read from the layers (`strides`, `UpSampling2D.size`). Other changes of
-    size, such as `Resizing`, are not followed.
+    size, such as `Resizing`, are not followed. An activation layer that is called
+    several times is never a map.
 
     Args:
         model: A functional model with one image input, with or without its head.
@@ -66,13 +68,14 @@ def multi_scale(
 
 
 def _trunk(model):
-    """Yields (operation, stride of its output) where all paths pass through."""
+    """Yields (operation, stride of its output) for those that all paths pass once."""
     calls = graph.calls(model)
+    uses = collections.Counter(call.operation for call in calls)
     strides = graph.strides(calls)
     last_use = {each: i for i, call in enumerate(calls) for each in call.before}
     in_use_until = 0
     for i, call in enumerate(calls):
-        if in_use_until <= i:
+        if in_use_until <= i and uses[call.operation] == 1:
             yield call.operation, strides[call]
         in_use_until = max(in_use_until, last_use.get(call, 0))
 

@@ -45,7 +45,7 @@ def test_maps_match_the_reference():
         np.testing.assert_allclose(mean, expected, rtol=1e-4, atol=1e-4)
 
 
-def test_odd_sizes_and_single_levels():
+def test_odd_sizes_and_single_levels_work():
     model = model_zoo.create_model("resnet18_bn", input_shape=(65, 33, 3))
     maps = model_zoo.multi_scale(model, levels=(1, 5))(np.zeros((1, 65, 33, 3)))
     assert maps["1"].shape == (1, 33, 17, 64)
@@ -78,6 +78,17 @@ def test_nested_models_are_refused():
     inner = keras.Model(inputs, conv(inputs, 4), name="inner")
     with pytest.raises(ValueError, match="single graph of layers.*the model inner"):
         model_zoo.multi_scale(keras.Model(inputs, conv(inner(inputs), 8)))
+
+
+def test_shared_activation_is_not_a_map():
+    inputs, relu = keras.Input((64, 64, 3)), layers.ReLU()
+    x = inputs
+    for _ in range(3):
+        x = relu(layers.Conv2D(4, 3, 2, padding="same")(x))
+    model = keras.Model(inputs, conv(x, 8))
+    assert list(model_zoo.multi_scale(model, levels=4).output) == ["4"]
+    with pytest.raises(ValueError, match=r"must be among \[4\]"):
+        model_zoo.multi_scale(model, levels=(1, 2, 3))
 
 
 def test_sequential_model_works():
