@@ -17,7 +17,7 @@ class BatchNormalization(keras.layers.BatchNormalization):
     Arguments, weights, files and results are the same as for the Keras layer. Under a
     `tf.distribute` strategy, Keras lets the moving statistics of the replicas drift
     apart and saves those of the first replica. This layer averages every update over
-    the replicas, so a model scores the same before and after saving.
+    the replicas, so saving does not change the accuracy of a model.
 
     On TensorFlow, compiled training (`fit`, or a gradient tape in a `tf.function`) on
     channels-last images uses TensorFlow's fused operation, which is faster on a CPU.

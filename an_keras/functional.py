@@ -19,9 +19,9 @@ def instance_moments(x, position_axes, broadcast, mask=None):
             `x`. Positions with 0 are excluded.
 
     Returns:
-        The mean (N, C), the biased variance (N, C), and the number of positions behind
-        them, as a scalar or, where it may be 0, (N, 1). A sample without positions has
-        mean and variance 0.
+        The mean (N, C), the biased variance (N, C), and the number of positions, as
+        a scalar or, where it may be 0, (N, 1). A sample without positions has mean and
+        variance 0.
     """
     if mask is not None:  # before anything else, as NaN * 0 is NaN
         x = ops.where(mask > 0, x, 0.0)
@@ -75,8 +75,8 @@ def mean_over_std(mean, biased_variance, count, epsilon):
 def batch_mean(x, sample_weight=None, synchronized=False):
     """Mean over the samples, (N, C) -> (C,); over all replicas if synchronized.
 
-    `sample_weight`, (N, 1), counts the positions behind each sample. `None` weights all
-    samples equally.
+    `sample_weight`, (N, 1), is the number of positions of each sample. `None` weights
+    all samples equally.
     """
     if sample_weight is not None:
         total = batch_mean(sample_weight, synchronized=synchronized)

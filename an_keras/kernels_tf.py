@@ -43,8 +43,8 @@ def kernels(mode: str):
     Args:
         mode: `"training"`, `"always"` or `"never"`.
             - `"training"` (the default outside of any context): Only in training mode
-                under a gradient tape, and only for inputs large enough to pay for the
-                launch. No export then contains a compiled function, which TensorFlow
+                under a gradient tape, and only for inputs so large that compilation
+                pays off. No export then contains a compiled function, which TensorFlow
                 Serving rejects, even if a layer is called with `training=True`. A batch
                 of unknown size counts as 16.
             - `"always"`: For inputs of any size, also in inference. Do not export
@@ -111,6 +111,7 @@ def fused_batch_norm(x, gamma, beta, epsilon):
         x: Tensor of shape (N, H, W, C).
         gamma: Scale of shape (C,), float32.
         beta: Offset of shape (C,), float32.
+        epsilon: Added to the variance.
 
     Returns:
         y, and the moments of the batch, (C,), with the biased variance (the operation

@@ -1,7 +1,7 @@
 """What `train.benchmark` measures: calls of layers, by variant and phase.
 
-Each function yields (case, {(variant, phase): call}); TensorFlow variants are traced
-once, PyTorch variants run eagerly.
+Most functions yield (case, {(variant, phase): call}); `peak` and `startup` measure by
+themselves. TensorFlow variants are traced once, PyTorch variants run eagerly.
 """
 
 import functools

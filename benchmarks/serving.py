@@ -2,7 +2,7 @@
 
 Each export is loaded into the runtimes whose formats it holds. A call sends one batch
 of images and waits for the probabilities. Two exports whose networks are called NAME_an
-and NAME_bn form a pair: their latencies, measured in turns, are compared.
+and NAME_bn form a pair: their latencies are measured alternately and compared.
 """
 
 import functools

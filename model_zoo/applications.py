@@ -18,7 +18,7 @@ import numpy as np
 from an_keras import convert_normalization, graph
 from model_zoo.blocks import data_format
 from model_zoo.registry import register_absence, register_model
-from model_zoo.weights import classes_in, load_weights
+from model_zoo.weights import classes_in, load_weights, log_new_head
 
 CLASSES = 1000
 # K by stride for networks with inverted bottlenecks. For MobileNetV2 the paper gives K
@@ -255,7 +255,9 @@ def _docstring(family, name):
 def _load_imagenet(plain, family, name, arguments):
     """Loads Keras' weights into the original; with other classes, all but the head."""
     if name in WITHOUT_HASH:
-        _log().warning("%s: Keras publishes no hash of its weights", name)
+        logging.getLogger(__name__).warning(
+            "%s: Keras publishes no hash of its weights", name
+        )
     size, _ = family.networks[name]
     as_hosted = {
         "input_shape": data_format((size, size, 3)),
@@ -276,7 +278,7 @@ def _load_imagenet(plain, family, name, arguments):
     _copy_body(trained, plain)
     _absorb_rescaling(trained, plain)
     if arguments["include_top"] and arguments["classes"] != CLASSES:
-        _log_new_head(plain, CLASSES, "the ImageNet weights")
+        log_new_head(plain, CLASSES, "the ImageNet weights")
 
 
 def _absorb_rescaling(trained, plain):
@@ -299,7 +301,7 @@ def _absorb_rescaling(trained, plain):
 
 
 def _load(model, path, same_network, arguments):
-    """Loads a weights file into a converted network, whatever its head."""
+    """Loads a weights file with the same head, another one or none."""
     with_top = same_network(include_top=True, classes=CLASSES)
     head = _weighted(with_top)[-1].name
     classes = classes_in(path, head)
@@ -311,7 +313,7 @@ def _load(model, path, same_network, arguments):
     load_weights(trained, path, head)
     _copy_body(trained, model)
     if classes in (0, CLASSES):  # otherwise `load_weights` has logged it
-        _log_new_head(model, classes, path)
+        log_new_head(model, classes, path)
 
 
 def _weighted(model):
@@ -331,17 +333,6 @@ def _copy_body(source, target):
                 f"many input channels. Received: {new.name}, whose weights differ from "
                 f"those of {old.name}."
             )
-
-
-def _log_new_head(model, classes, path):
-    head = f"is for {classes} classes" if classes else "is missing"
-    _log().warning(
-        "%s: loaded all but the head, which %s in %s", model.name, head, path
-    )
-
-
-def _log():
-    return logging.getLogger(__name__)
 
 
 def _register(family, name):

@@ -204,10 +204,15 @@ def load_weights(
         except ValueError as error:
             raise ValueError(f"{path!r} is refused: {variable.path} {error}") from error
     if classes != own_classes:
-        head = f"is for {classes} classes" if classes else "is missing"
-        logging.getLogger(__name__).warning(
-            "%s: loaded all but the head, which %s in %s", model.name, head, path
-        )
+        log_new_head(model, classes, path)
+
+
+def log_new_head(model: keras.Model, classes: int, path: str) -> None:
+    """Logs that the head of a model is new; the weights are for other classes or 0."""
+    head = f"is for {classes} classes" if classes else "is missing"
+    logging.getLogger(__name__).warning(
+        "%s: loaded all but the head, which %s in %s", model.name, head, path
+    )
 
 
 def classes_in(weights: str | os.PathLike, head: str) -> int:

@@ -93,7 +93,7 @@ def answers(classifier, version, program: pathlib.Path):
 
     picture = version.parent / "image.png"
     picture.write_bytes(tf.io.encode_png(images[1]).numpy())
-    decoded = classifier.decode(picture.read_bytes())[np.newaxis]
+    decoded = classifier.decode_and_resize(picture.read_bytes())[np.newaxis]
     (expected,) = np.asarray(model(decoded)["probabilities"])
     scores = dict(consume(program, version, picture))
     named = dict(zip(classifier.class_names, expected, strict=True))

@@ -75,7 +75,7 @@ def imports():
 
 @contextlib.contextmanager
 def lock(directory: pathlib.Path, work: str | None = None):
-    """Context that only one process on this machine can be in at a time.
+    """Holds an exclusive lock on a directory, on this machine.
 
     Args:
         directory: The directory to lock.

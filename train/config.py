@@ -13,8 +13,8 @@ import warnings
 from train import paths
 from train.cli import UsageError
 
-DIRECTORIES = ("idx:", "folder:")  # prefixes of data sets in a directory
-_LOCAL = ", ".join(["digits", *(f"{prefix}DIR" for prefix in DIRECTORIES)])
+PREFIXES = ("idx:", "folder:")  # prefixes of data sets in a directory
+_LOCAL = ", ".join(["digits", *(f"{prefix}DIR" for prefix in PREFIXES)])
 DATA_SETS = f"{_LOCAL} or a name of tensorflow-datasets"  # what `data.name` may be
 
 
@@ -65,7 +65,7 @@ class Data:
         rand_augment: Magnitude M of RandAugment, which applies two operations in turn.
             0: no RandAugment.
         shift: Largest random shift in pixels, filled with black.
-        flip: Whether to mirror half of the images.
+        flip: Whether to flip images horizontally, with a probability of 1/2.
         mixup: Parameter a of lambda ~ Beta(a, a), drawn for each batch of a replica. An
             image becomes lambda * image + (1 - lambda) * another image of the batch.
             Losses are mixed in the same way. 0: no mixup.
@@ -91,7 +91,7 @@ class Data:
 
     def __post_init__(self):
         kind, colon, directory = self.name.partition(":")
-        if f"{kind}{colon}" in DIRECTORIES:
+        if f"{kind}{colon}" in PREFIXES:
             directory = paths.expand(directory, f"in --data={kind}:DIR")
             directory = os.path.abspath(directory)
             object.__setattr__(self, "name", f"{kind}:{directory}")
@@ -108,12 +108,12 @@ class Optimizer:
         decay_norms_and_biases: Whether all trainable weights are decayed, as published.
             If not, gamma, beta and bias are excluded.
         warmup_epochs: Epochs of linear warm-up from 0.
-        clip_norm: Largest norm of the gradient of a step, over all weights and replicas
-            together. `None`: no limit.
-        average: Decay d in average = d * average + (1 - d) * weights, after every step;
-            smaller in the first steps (`PublishedSGD`). The averaged weights are
-            evaluated, kept as the best and exported, with the moving statistics of the
-            norms unchanged. 0: no averages.
+        clip_norm: Global norm to which gradients are clipped, over all weights and
+            replicas. `None`: no clipping.
+        average: Decay d in average = d * average + (1 - d) * weights, after every step.
+            The decay is smaller in the first steps (`PublishedSGD`). The averaged
+            weights are evaluated, kept as the best and exported, with the moving
+            statistics of the norms unchanged. 0: no averages.
     """
 
     learning_rate: float = 0.1
@@ -125,7 +125,7 @@ class Optimizer:
     average: float = 0.0
 
 
-LEAST = 1e-12  # stands for "more than 0"
+LEAST = 1e-12  # the smallest value that counts as positive
 LIMITS = (
     ("batch_size", 1, 2**24),
     ("epochs", LEAST, 1e6),
@@ -215,7 +215,8 @@ class Recipe:
                 node = getattr(node, part)
             if node == ():
                 raise UsageError(
-                    f"Recipe field {name} must hold a number. Received: ()."
+                    f"Recipe field {name} must contain at least one number. "
+                    "Received: ()."
                 )
             for value in node if isinstance(node, tuple) else (node,):
                 if value is not None and not low <= value <= high:

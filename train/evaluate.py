@@ -12,7 +12,6 @@ from absl import flags
 
 from train import cli, paths
 from train.engine import models, run_directory, trainer
-from train.input import dataset
 
 
 def define_flags():
@@ -29,9 +28,7 @@ def main(arguments):
     values = flags.FLAGS
     workdir = pathlib.Path(values.workdir)
     spec = run_directory.read_spec(workdir)
-    data = dataset.load_again(
-        spec.recipe.data, spec.fingerprint, values.data_dir, values.data
-    )
+    data = spec.load_data(values.data_dir, values.data)
     model, _, step = models.load_best(workdir)
     evaluator = trainer.Evaluator(
         tf.distribute.get_strategy(), model, data, values.split, values.batch_size

@@ -13,7 +13,8 @@ WRITING = ".writing"  # suffix of a file that is not complete yet
 def replaced(path: pathlib.Path, **options) -> Iterator[TextIO]:
     """Context of a text file that replaces `path` once it is complete.
 
-    If writing fails, or this process is killed, `path` stays as it was.
+    If writing fails, or this process is killed, `path` stays as it was; a kill leaves
+    the incomplete file beside it. A link is replaced, not followed.
 
     Args:
         path: Path of the file.

@@ -13,7 +13,7 @@ import shlex
 from absl import flags
 
 from train import cli, paths, tables
-from train.engine import comparison, run_directory
+from train.engine import run_directory, runs_table
 from train.export import runtimes, saved_model
 
 
@@ -31,10 +31,10 @@ def main(arguments):
     for run, each in zip(runs, results, strict=True):
         if (version := run / "export" / str(each["step"])).exists():
             saved_model.require_results(version, each)
-    rows = list(map(comparison.row, runs, results))
+    rows = list(map(runs_table.row, runs, results))
     if flags.FLAGS.svm:
-        rows.append(comparison.svm_row(runs[0], flags.FLAGS.data_dir, flags.FLAGS.data))
-    tables.show(comparison.COLUMNS, rows)
+        rows.append(runs_table.svm_row(runs[0], flags.FLAGS.data_dir, flags.FLAGS.data))
+    tables.show(runs_table.COLUMNS, rows)
     if flags.FLAGS.csv:
         named = [
             {"run": "", **each} | {"run": str(run)}

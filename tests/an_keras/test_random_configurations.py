@@ -6,7 +6,7 @@ import backends
 import hypothesis
 import keras
 import numpy as np
-import numpy_layer as reference
+import numpy_layer
 from hypothesis import strategies as st
 from keras import ops
 
@@ -21,7 +21,7 @@ def configurations(draw):
     normalizations = ["batch", "group", "layer", None]
     if rank > 2:
         normalizations.append("instance")
-    activation = draw(st.sampled_from(list(reference.ACTIVATIONS)))
+    activation = draw(st.sampled_from(list(numpy_layer.ACTIVATIONS)))
     config = {
         # the softmax of one number is 1, and Keras warns about it
         "num_components": draw(st.integers(2 if activation == "softmax" else 1, 4)),
@@ -73,7 +73,7 @@ def test_layer_equals_the_numpy_model(case):
     flat = x.astype("float64").reshape(shape[0], -1, shape[-1])
     flat_mask = None if mask is None else mask.reshape(shape[0], -1)
     inputs = ops.cast(np.transpose(x, order), layer.compute_dtype)
-    y, attention = reference.layer(flat, config, weights, flat_mask, case["training"])
+    y, attention = numpy_layer.layer(flat, config, weights, flat_mask, case["training"])
     attended = layer.attention(inputs, training=case["training"], mask=mask)
     received = layer(inputs, training=case["training"], mask=mask)
 
@@ -99,10 +99,10 @@ def test_reference_detects_an_error_of_one_percent():
     flat = x.reshape(4, 25, 8).astype("float64")
     config = {**layer.get_config(), "gate_activation": "hard_sigmoid"}
     received = backends.apply(layer, x).reshape(flat.shape)
-    y, _ = reference.layer(flat, config, weights)
+    y, _ = numpy_layer.layer(flat, config, weights)
     np.testing.assert_allclose(received, y, atol=1e-5)
     weights["gate/kernel"] = weights["gate/kernel"] * 1.01
-    y, _ = reference.layer(flat, config, weights)
+    y, _ = numpy_layer.layer(flat, config, weights)
     assert np.abs(received - y).max() > 1e-4
 
 

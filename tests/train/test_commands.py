@@ -78,14 +78,14 @@ def test_answers_are_probabilities_with_sorted_names_and_scores(export, digits):
     np.testing.assert_array_equal(answer["scores"], expected)
 
 
-def test_image_bytes_give_the_answer_of_their_fitted_pixels(export):
+def test_image_bytes_give_the_answer_of_their_resized_pixels(export):
     signatures = tf.saved_model.load(str(export)).signatures
     pixels = np.random.default_rng(0).integers(0, 256, (37, 23, 3), dtype=np.uint8)
     for encode in (tf.io.encode_png, lambda x: tf.io.encode_jpeg(x, quality=95)):
         encoded = encode(tf.constant(pixels))
-        fitted = augment.fit(augment.decode(encoded, 1), (8, 8, 1))
+        resized = augment.to_input_size(augment.decode(encoded, 1), (8, 8, 1))
         one = signatures["image_bytes"](image_bytes=encoded[tf.newaxis])
-        other = signatures["serving_default"](images=fitted[tf.newaxis])
+        other = signatures["serving_default"](images=resized[tf.newaxis])
         np.testing.assert_allclose(one["probabilities"], other["probabilities"], 1e-5)
 
 

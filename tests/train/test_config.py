@@ -59,7 +59,7 @@ def test_overrides_take_the_types_of_the_fields():
         ("data.std=0.0", "data.std must be from"),
         ("data.min_crop_area=2", "data.min_crop_area must be from"),
         ("data.validation_fraction=1.0", "data.validation_fraction must be from"),
-        ("data.mean=()", "data.mean must hold a number"),
+        ("data.mean=()", "data.mean must contain at least one number"),
         ("model.options={'a': {1, 2}}", "model.options must be plain values"),
         ("model.options={'a': 1e999}", "model.options must be plain values"),
         ("model.options={1: 2}", "must have argument names as keys"),

@@ -4,7 +4,7 @@ import csv
 
 import pytest
 
-from train import tables
+from train import files, tables
 from train.cli import RunError
 
 NAMES = [
@@ -100,7 +100,7 @@ def test_failed_write_keeps_the_old_table(tmp_path, monkeypatch):
     def fail(*_):
         raise OSError("no space left")
 
-    monkeypatch.setattr(tables.os, "fsync", fail)
+    monkeypatch.setattr(files.os, "fsync", fail)
     with pytest.raises(OSError, match="no space left"):
         tables.write_csv(path, [{"a": 1}])
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]

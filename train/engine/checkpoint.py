@@ -1,6 +1,6 @@
 """Layout of a run directory, contents of a checkpoint, and rules for restoring it.
 
-RUN/config.json        the fingerprint of the run (`run_directory`)
+RUN/config.json        the spec of the run (`run_directory`)
 RUN/checkpoints/       the latest checkpoints, to resume from
 RUN/best/              the best checkpoint on the validation images
 RUN/metrics.csv        one row per progress line and per evaluation
@@ -126,7 +126,7 @@ class Checkpoints:
         if checkpoint_files.saved(self._best.directory):
             raise RunError(
                 f"{self._last.directory} holds no checkpoint, but the run has been "
-                "evaluated. Expected the directory that the run has written, unchanged."
+                "evaluated. Expected the checkpoints that it has saved."
             )
         return False
 
@@ -255,8 +255,7 @@ def _require_own(path, identity):
     recorded = checkpoint_files.recorded(path)
     if recorded.get("run") != identity:
         raise RunError(
-            f"{path} is a checkpoint of another run. Expected one of the run that owns "
-            "the directory."
+            f"{path} is a checkpoint of another run. Expected one of this run."
         )
     return recorded
 

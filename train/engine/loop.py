@@ -103,13 +103,16 @@ def train(run: Run) -> None:
         print(f"trained at {run.images_per_second:.0f} images/s")
     digest = run.checkpoints.digest()
     print(f"state    step {run.step}  sha256 {digest}", flush=True)
-    digest = checkpoint_files.short(digest)
-    if len({*strategies.gather(run.strategy, digest)}) > 1:
-        raise cli.RunError("The workers ended with different weights.")
+    digests = strategies.gather(run.strategy, checkpoint_files.short(digest))
+    if len({*digests}) > 1:
+        raise cli.RunError(
+            f"The workers differ after step {run.step}. Expected equal weights. "
+            f"Received digests {', '.join(f'{each:x}' for each in digests)}."
+        )
 
 
 def _train_and_evaluate(run, controller, validator, metrics_file, shown):
-    for target in _evaluation_steps(run):
+    for target in _remaining_evaluations(run):
         with quiet_orbit():
             controller.train(target, checkpoint_at_completion=False)
         with run.averaged():
@@ -130,12 +133,12 @@ def _train_and_evaluate(run, controller, validator, metrics_file, shown):
         run.stop_signal.check()
 
 
-def _evaluation_steps(run):
+def _remaining_evaluations(run):
     """Returns the remaining steps at which the validation images are evaluated."""
     loop = run.recipe.steps_per_loop
     loops = round(run.recipe.evaluate_every * run.steps_per_epoch / loop)
     interval = max(loops, 1) * loop
-    return evaluation_steps(interval, run.steps, run.step, run.evaluated)
+    return steps_to_evaluate_at(interval, run.steps, run.step, run.evaluated)
 
 
 def _record(run, results, metrics_file):
@@ -215,7 +218,7 @@ def _test(run):
     return results
 
 
-def evaluation_steps(interval: int, steps: int, step: int, evaluated: int):
+def steps_to_evaluate_at(interval: int, steps: int, step: int, evaluated: int):
     """Returns the multiples of `interval`, and `steps`, that are not evaluated yet."""
     begin = max(step, evaluated + 1, 1)
     first = -(-begin // interval) * interval

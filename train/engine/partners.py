@@ -1,7 +1,7 @@
 """Finds the other processes of a run before TensorFlow waits for them.
 
 TensorFlow waits forever for a worker that never starts, does not report which one, and
-blocks all other threads of the process meanwhile. Plain sockets check first: each
+blocks all other threads of the process meanwhile. So plain sockets check first: each
 worker listens at its own address until all the others answer at theirs.
 """
 

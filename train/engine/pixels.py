@@ -1,4 +1,4 @@
-"""Decides once how images are normalized, for training, evaluation and export.
+"""Decides, in one place, how images are normalized in training and exports.
 
 Recipe, network and weights must agree on it. The decision is stored in the recipe of
 the run's `config.json`, where evaluation and export read it.
@@ -15,7 +15,7 @@ from model_zoo.preprocessing import Preprocessing
 from model_zoo.registry import model_info, split_name
 from train import config
 from train.cli import UsageError
-from train.engine import models, run_directory
+from train.engine import run_directory
 
 FIELDS = ("mean", "std", "reverse_channels")
 UNKNOWN = preprocessing.SMALL_IMAGES  # mean .5, std .25
@@ -42,6 +42,7 @@ def settle(
     Raises:
         UsageError: If the recipe contradicts its weights, or a network that rescales
             images of 0 to 255 itself.
+        RunError: If a directory that should be a run is not one.
     """
     data = recipe.data
     given = {name: getattr(data, name) for name in FIELDS}
@@ -85,13 +86,15 @@ def _source(model, channels, workdir) -> tuple[Preprocessing | config.Data, str]
         return spec.recipe.data, f"the run {model.weights}, whose weights it uses"
     network, _ = split_name(model.name)
     weights = initial_weights(model)
-    with models.building(model.name):
+    try:
         is_tag = weights in model_info(network).weights
         of_network = preprocessing.preprocessing(
             f"{network}.{weights}" if is_tag else network,
             channels=channels,
             include_preprocessing=model.options.get("include_preprocessing", True),
         )
+    except ValueError as error:
+        raise UsageError(f"Cannot build {model.name}: {error}") from error
     if is_tag:
         return of_network, f"the weights {network}.{weights}"
     if of_network.inside:

@@ -35,7 +35,7 @@ class Run:
         data_dir: Directory in which tensorflow-datasets keeps its files. `None` selects
             the default.
         data: The data set.
-        spec: The fingerprint of the run, including its recipe.
+        spec: What defines the run, including its recipe.
         schedule: The learning rate as a function of the step.
         model: The network, which returns logits.
         optimizer: The optimizer, built for the network.

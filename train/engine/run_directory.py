@@ -1,4 +1,4 @@
-"""The fingerprint of a run, and its directory, which no other run may use.
+"""What defines a run, and its directory, which no other run may use.
 
 RUN/config.json        recipe, images and number of replicas, which define the run
 """
@@ -14,6 +14,7 @@ import tensorflow as tf
 from train import config, files, paths
 from train.cli import RunError, UsageError
 from train.engine import strategies
+from train.input import dataset
 
 NUMBERS = ("parameters", "images", "top1", "loss", "step")  # in results.json
 AGAIN = "Delete it and start the run again to evaluate the test images again."
@@ -31,7 +32,7 @@ def write_json(path: pathlib.Path, values: dict) -> None:
 
 @dataclasses.dataclass(frozen=True)
 class RunSpec:
-    """The fingerprint of a run, sufficient to rebuild its model.
+    """What defines a run, sufficient to rebuild its model.
 
     Attributes:
         recipe: The recipe that it trains.
@@ -61,6 +62,12 @@ class RunSpec:
         """The length of the run."""
         return self.recipe.steps or math.ceil(self.recipe.epochs * self.steps_per_epoch)
 
+    def load_data(
+        self, data_dir: str | None, place: str | None = None
+    ) -> dataset.ImageData:
+        """Opens the data set of the run, as `dataset.load_again`."""
+        return dataset.load_again(self.recipe.data, self.fingerprint, data_dir, place)
+
     def essence(self) -> dict:
         """Returns JSON values without the location of the data, which may change."""
         # via JSON, which turns tuples into lists and all keys into strings
@@ -77,7 +84,7 @@ class RunSpec:
 
 
 def read_spec(run: pathlib.Path) -> RunSpec:
-    """Reads the fingerprint of an existing run.
+    """Reads the spec of an existing run.
 
     Raises:
         RunError: If the directory holds no run.
@@ -103,13 +110,13 @@ def require_agreement(spec: RunSpec, strategy) -> None:
     if len({*numbers}) > 1:
         raise RunError(
             "The workers belong to different runs. Expected equal recipes and data. "
-            "Received fingerprints "
+            "Received digests "
             f"{', '.join(f'{number:x}' for number in numbers)}."
         )
 
 
 def claim(run: pathlib.Path, spec: RunSpec, strategy=None) -> RunSpec:
-    """Makes `run` the directory of the run with this fingerprint.
+    """Makes `run` the directory of the run with this spec.
 
     All processes of the run must see it; only the chief writes. Data that has moved is
     read from its new location from now on.

@@ -104,8 +104,9 @@ def _join(own, others):
     try:
         with _watched(
             f"error: The worker at {own} has not joined the others within "
-            f"{JOINING:.0f} s. Expected workers of this run at {', '.join(others)}, "
-            "not other programs. Start all again with the same commands."
+            f"{JOINING:.0f} s. Expected workers of this run at {', '.join(others)}; "
+            "another program may be listening there. Start all again with the same "
+            "commands."
         ):
             return tf.distribute.MultiWorkerMirroredStrategy()
     except tf.errors.OpError as error:
@@ -206,6 +207,6 @@ def together(strategy):
             raise
         raise RunError(
             f"Worker {number} of {workers} lost the others. Expected all to run until "
-            "the end. Start all again with the same commands to resume. "
+            "training ends. Start all again with the same commands to resume. "
             f"Received: {' '.join(reason.splitlines()[:2])}"
         ) from error

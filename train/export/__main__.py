@@ -28,7 +28,6 @@ from train import cli, config, paths
 from train.cli import UsageError
 from train.engine import run_directory
 from train.export import image_classifier, runtimes, write
-from train.input import dataset
 from train.input.builders import checks
 
 
@@ -75,9 +74,7 @@ def main(arguments):
         out = out or workdir / "export"
         if values.quantize in write.WITH_IMAGES:
             spec = run_directory.read_spec(workdir)
-            data = dataset.load_again(
-                spec.recipe.data, spec.fingerprint, values.data_dir, values.data
-            )
+            data = spec.load_data(values.data_dir, values.data)
     version = write.export(classifier, out, values.fold, others, values.quantize, data)
     print(f"SavedModel in {version}")
     for name in others:

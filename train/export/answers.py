@@ -201,7 +201,7 @@ def _check_server(path, signatures, card):
         difference = float(np.abs(received - expected).max() / scale)
         if not difference <= tolerance:
             raise RunError(
-                f"{path} computes something else in a server. Expected the {output} "
+                f"{path} gives different answers in a server. Expected the {output} "
                 f"of the function {name}. Received: a difference of "
                 f"{difference:.2e}."
             )
@@ -322,7 +322,7 @@ def _check_bytes(serve, card, tolerance):
             )
         refused.append(name)
         if not np.array_equal(before, _probabilities(serve, [good])):
-            raise RunError(f"The answer to a good image changes after {name}.")
+            raise RunError(f"After {name}, a good image gets a different answer.")
     if not {"PNG", "JPEG"} <= {*answered}:
         raise RunError(
             f"Expected answers to PNG and JPEG. Received: answers to {answered} only."

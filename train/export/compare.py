@@ -30,7 +30,7 @@ def saved_model_difference(classifier: ImageClassifier, signatures: dict) -> flo
     """Compares a SavedModel with the model, on pixels and on PNG images.
 
     Args:
-        classifier: The model.
+        classifier: The classifier that was exported.
         signatures: The signatures of the SavedModel.
 
     Returns:
@@ -48,7 +48,7 @@ def saved_model_difference(classifier: ImageClassifier, signatures: dict) -> flo
     )
     if "image_bytes" in signatures:
         encoded = [tf.io.encode_png(image) for image in images]
-        decoded = np.stack([classifier.decode(each) for each in encoded])
+        decoded = np.stack([classifier.decode_and_resize(each) for each in encoded])
         answer = signatures["image_bytes"](image_bytes=tf.stack(encoded))
         through_png = difference(
             "image_bytes", serving_model, decoded, answer, classifier.precision, precise

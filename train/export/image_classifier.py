@@ -95,7 +95,7 @@ class ImageClassifier:
             images, self.mean, self.std, self.reverse_channels
         )
 
-    def decode(self, encoded):
+    def decode_and_resize(self, encoded):
         """Converts JPEG or PNG of any size to uint8 `shape`, as in evaluation."""
         image = augment.decode(encoded, self.shape[-1])
         return augment.to_input_size(image, self.shape, self.shorter_side)

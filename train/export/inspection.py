@@ -72,12 +72,12 @@ def require_plain(path: pathlib.Path) -> int:
         if caller == meta_graph.saver_def.restore_op_name
     }
     _refuse(
-        f"{path} holds operations that are not allowed",
+        f"{path} contains operations that are not allowed",
         "those of train/export/operations.py",
         _other_operations(graph, savers, restores),
     )
     _refuse(
-        f"{path} holds more than computations on tensors",
+        f"{path} contains more than computations on tensors",
         "variables, functions, and files only through TensorFlow's saver",
         [
             *_of_one_name(graph),

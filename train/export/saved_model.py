@@ -43,7 +43,9 @@ def endpoints(classifier: ImageClassifier, network: keras.Model) -> tuple[dict, 
     def classify_bytes(image_bytes):
         spec = tf.TensorSpec(classifier.shape, tf.uint8)
         return classify(
-            tf.map_fn(classifier.decode, image_bytes, fn_output_signature=spec)
+            tf.map_fn(
+                classifier.decode_and_resize, image_bytes, fn_output_signature=spec
+            )
         )
 
     def extract(images):

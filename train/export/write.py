@@ -44,9 +44,12 @@ def export(
             normalization.
         others: Formats in addition to the SavedModel.
         quantization: Quantization of LiteRT, one of `runtimes.QUANTIZATIONS` or `None`.
-        data: Data set of the network. With int8 weights, first guesses are
-            compared on it.
+        data: Data set of the network. With int8 weights, first guesses are compared on
+            its validation images; its training images set the ranges of int8.
         check: Called with the complete version before it is moved to its place.
+
+    Returns:
+        The directory of the version.
 
     Raises:
         UsageError: If TensorFlow would read `out` as a pattern.

@@ -117,8 +117,8 @@ def mixup(images, labels, alpha: float, seed):
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
     gammas = tf.random.stateless_gamma((2,), seeds[0], alpha, dtype=tf.float64)
-    share = tf.cast(gammas[0] / tf.reduce_sum(gammas), images.dtype)
+    lam = tf.cast(gammas[0] / tf.reduce_sum(gammas), images.dtype)
     count = tf.shape(labels)[0]
     order = tf.argsort(tf.random.stateless_uniform((count,), seeds[1]))
-    images = share * images + (1.0 - share) * tf.gather(images, order)
-    return images, labels, tf.gather(labels, order), tf.fill((count,), share)
+    images = lam * images + (1.0 - lam) * tf.gather(images, order)
+    return images, labels, tf.gather(labels, order), tf.fill((count,), lam)

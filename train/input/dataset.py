@@ -183,19 +183,19 @@ def _splits(builder, settings):
     If there is a validation split but no test split, the former is used for the test,
     as for ImageNet.
     """
-    read = functools.partial(_read, builder, limit=settings.memory_limit)
+    open_split = functools.partial(_open_split, builder, limit=settings.memory_limit)
     given = builder.info.splits
     if "train" not in given:
         raise RunError(
             f"{settings.name} has no split to train on. Expected: train. "
             f"Received: {', '.join(given)}."
         )
-    train = read("train")
+    train = open_split("train")
     validation = next((name for name in VALIDATION_NAMES if name in given), None)
     if "test" in given:
-        test = read("test")
+        test = open_split("test")
     elif validation:
-        test, validation = read(validation), None
+        test, validation = open_split(validation), None
     else:
         train, test = train.carve(0.2)
     if not test.is_labelled():
@@ -204,13 +204,13 @@ def _splits(builder, settings):
             "0. Received: -1."
         )
     if validation:
-        validation = read(validation)
+        validation = open_split(validation)
     else:
         train, validation = train.carve(settings.validation_fraction)
     return {"train": train, "validation": validation, "test": test}
 
 
-def _read(builder, split, limit):
+def _open_split(builder, split, limit):
     if isinstance(builder, folder.Folder):
         paths, labels = builder.files[split]
         digests = folder.check_images(builder.data_dir, paths)

@@ -96,7 +96,7 @@ class IndexedSplit:
         """Returns the rest of the split, and the fraction of each class set aside.
 
         Stratified and fixed: the images set aside are evenly spaced in the stored order
-        of each class, at least one and never all. A class of one image keeps it.
+        of each class, at least one and never all. A class with one image stays whole.
         """
         aside = np.zeros(len(self), bool)
         for label in np.unique(self.labels):

@@ -40,8 +40,8 @@ def training_batches(
 ) -> tf.data.Dataset:
     """Returns standardized float32 images (N, H, W, C) and labels of steps start:stop.
 
-    With mixup, also returns the labels of the images that were mixed in, (N,), and the
-    share of the image's own label, (N,).
+    With mixup, also returns the labels of the images that were mixed in, (N,), and
+    lambda, the weight of the image's own label, (N,).
 
     Args:
         data: The data set.

@@ -23,9 +23,9 @@ from train.engine import loop
 def test_evaluations_happen_at_intervals_and_at_the_end(
     interval, steps, step, evaluated, expected
 ):
-    assert [*loop.evaluation_steps(interval, steps, step, evaluated)] == expected
+    assert [*loop.steps_to_evaluate_at(interval, steps, step, evaluated)] == expected
 
 
 def test_run_of_many_steps_starts_at_once():
-    steps = loop.evaluation_steps(50, 2**40, 2**39, 2**39)
+    steps = loop.steps_to_evaluate_at(50, 2**40, 2**39, 2**39)
     assert [*itertools.islice(steps, 2)] == [549755813900, 549755813950]

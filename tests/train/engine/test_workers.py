@@ -183,7 +183,7 @@ def test_workers_stop_together_and_resume(start, call, tmp_path, killed, words):
 
 
 @pytest.mark.long
-def test_sigterm_while_the_chief_exports(start):
+def test_sigterm_while_the_chief_exports_ends_the_run_as_preempted(start):
     flags = ("--steps=10", "--set=steps_per_loop=10")
     for stopped, codes in ((0, (75, 75)), (1, (0, 75))):
         pair = start("run", *flags)

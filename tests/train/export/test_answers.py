@@ -59,7 +59,7 @@ def test_different_weights_in_a_server_are_detected(export):
         names = restore.input[first], restore.input[last]
         restore.input[last], restore.input[first] = names
     file.write_bytes(saved.SerializeToString())
-    with pytest.raises(RunError, match="computes something else in a server"):
+    with pytest.raises(RunError, match="gives different answers in a server"):
         list(answers.check(export))
 
 

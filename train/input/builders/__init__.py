@@ -70,7 +70,7 @@ def create_builder(
 
 def is_local(name: str) -> bool:
     """Returns whether one of our builders reads the data set, without a download."""
-    return name == "digits" or name.startswith(config.DIRECTORIES)
+    return name == "digits" or name.startswith(config.PREFIXES)
 
 
 def open_builder(name: str, data_dir: str | None) -> tfds.core.DatasetBuilder:

@@ -6,7 +6,7 @@ import numpy as np
 import sklearn.svm
 
 from train.engine import run_directory
-from train.input import dataset, pipeline
+from train.input import pipeline
 
 COLUMNS = ("run", "model", "parameters", "test top-1", "test loss", "best step")
 
@@ -28,7 +28,7 @@ def svm_row(
 ) -> tuple[str, ...]:
     """Returns the row of the support vector machine on a run's data."""
     spec = run_directory.read_spec(run)
-    data = dataset.load_again(spec.recipe.data, spec.fingerprint, data_dir, place)
+    data = spec.load_data(data_dir, place)
     train, test = (_pixels(data, split) for split in ("train", "test"))
     # gamma as in scikit-learn's own example, whose pixels range from 0 to 16
     machine = sklearn.svm.SVC(gamma=0.001 * 16**2).fit(*train)
