@@ -31,9 +31,10 @@ test: lint  ## The quick tests.
 	$(PYTEST) -m "not slow and not long"
 
 test-slow: $(VENV)/test.stamp  ## The slow tests; needs PyPI to install the wheel.
-	$(PYTEST) -m slow --durations=10 --dist worksteal tests/train  # fresh processes
+	$(PYTEST) -m slow --durations=10 --dist worksteal tests/train tests/examples
 	$(MAKE) $(VENV)/backends.stamp  # not before: TensorFlow imports JAX where it can
-	$(PYTEST) -m slow --durations=10 --dist worksteal --ignore=tests/train
+	$(PYTEST) -m slow --durations=10 --dist worksteal \
+	    --ignore=tests/train --ignore=tests/examples
 	$(MAKE) test-backends
 
 test-long: $(VENV)/backends.stamp  ## The largest networks and more cases, before a release.

@@ -368,6 +368,7 @@ def test_config_contains_the_arguments_and_recreates_the_layer():
     assert again.get_config() == config
 
 
+@pytest.mark.slow
 def test_keras_file_loads_after_importing_only_an_keras(tmp_path, command):
     model = keras.Sequential(
         [

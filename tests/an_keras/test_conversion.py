@@ -489,6 +489,7 @@ def attention_after_training(noise, images):
     return np.ptp(values, axis=1).max(), np.ptp(values, axis=0).max()
 
 
+@pytest.mark.slow
 def test_noise_separates_the_components(images):
     without, _ = attention_after_training(0.0, images)
     with_noise, between_images = attention_after_training(0.1, images)

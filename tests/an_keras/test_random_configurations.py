@@ -7,6 +7,7 @@ import hypothesis
 import keras
 import numpy as np
 import numpy_layer
+import pytest
 from hypothesis import strategies as st
 from keras import ops
 
@@ -15,16 +16,19 @@ from an_keras import AttentiveNormalization
 
 @st.composite
 def configurations(draw):
+    """Few different sizes: JAX compiles each operation again for another shape."""
     rank = draw(st.integers(2, 5))
-    channels = draw(st.integers(1, 8))
-    sizes = [draw(st.integers(1, 4)) for _ in range(rank - 2)]
+    channels = draw(st.sampled_from([1, 2, 6, 8]))
+    sizes = [draw(st.sampled_from([1, 3])) for _ in range(rank - 2)]
     normalizations = ["batch", "group", "layer", None]
     if rank > 2:
         normalizations.append("instance")
     activation = draw(st.sampled_from(list(numpy_layer.ACTIVATIONS)))
     config = {
         # the softmax of one number is 1, and Keras warns about it
-        "num_components": draw(st.integers(2 if activation == "softmax" else 1, 4)),
+        "num_components": draw(
+            st.sampled_from([2 if activation == "softmax" else 1, 4])
+        ),
         "normalization": draw(st.sampled_from(normalizations)),
         "groups": draw(st.sampled_from([g for g in range(1, 9) if channels % g == 0])),
         "epsilon": draw(st.sampled_from([1e-5, 1e-3])),
@@ -36,8 +40,7 @@ def configurations(draw):
     return {
         "config": config,
         "axis": draw(st.sampled_from([-1, 1, rank - 1, 1 - rank])),
-        "shape": (draw(st.integers(1, 4)), *sizes, channels),
-        "training": draw(st.booleans()),
+        "shape": (draw(st.sampled_from([1, 2, 4])), *sizes, channels),
         "masked": draw(st.booleans()),
         "dtype": draw(st.sampled_from(["float32", "mixed_bfloat16", "mixed_float16"])),
         "scale": draw(st.sampled_from([1e-3, 1.0, 100.0])),
@@ -46,9 +49,10 @@ def configurations(draw):
     }
 
 
-@hypothesis.settings(deadline=None, max_examples=150, derandomize=True, database=None)
-@hypothesis.given(configurations())
-def test_layer_equals_the_numpy_model(case):
+@pytest.mark.parametrize("training", [False, True])
+@hypothesis.settings(deadline=None, max_examples=75, derandomize=True, database=None)
+@hypothesis.given(case=configurations())
+def test_layer_equals_the_numpy_model(case, training):
     config, shape = case["config"], case["shape"]
     channels_last = case["axis"] % len(shape) == len(shape) - 1
     rng = np.random.default_rng(case["seed"])
@@ -73,9 +77,9 @@ def test_layer_equals_the_numpy_model(case):
     flat = x.astype("float64").reshape(shape[0], -1, shape[-1])
     flat_mask = None if mask is None else mask.reshape(shape[0], -1)
     inputs = ops.cast(np.transpose(x, order), layer.compute_dtype)
-    y, attention = numpy_layer.layer(flat, config, weights, flat_mask, case["training"])
-    attended = layer.attention(inputs, training=case["training"], mask=mask)
-    received = layer(inputs, training=case["training"], mask=mask)
+    y, attention = numpy_layer.layer(flat, config, weights, flat_mask, training)
+    attended = layer.attention(inputs, training=training, mask=mask)
+    received = layer(inputs, training=training, mask=mask)
 
     assert backends.finite(received)
     difference = np.abs(ops.convert_to_numpy(attended) - attention)

@@ -2,6 +2,8 @@
 
 import textwrap
 
+import pytest
+
 PROGRAM = textwrap.dedent("""
     import keras, numpy as np, tensorflow as tf
     from an_keras import AttentiveNormalization, BatchNormalization
@@ -44,6 +46,7 @@ PROGRAM = textwrap.dedent("""
 """)
 
 
+@pytest.mark.slow
 def test_replicas_agree_and_equal_one_device_if_synchronized(command):
     lines = command("-c", PROGRAM).stdout.splitlines()
     assert lines[-2:] == ["agree False", "agree True"]

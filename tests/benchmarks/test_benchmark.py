@@ -9,9 +9,11 @@ import numpy as np
 import pytest
 from conftest import ROOT
 
+import model_zoo
 from an_keras import AttentiveNormalization
 from benchmarks import layers, serving, summary, timing
 from train import cli
+from train.export import image_classifier, write
 
 
 def run(*arguments):
@@ -95,8 +97,8 @@ def test_usage_errors_exit_with_2(arguments, words):
     ("kind", "flags", "cases"),
     [
         pytest.param("layer", ["--batch=2"], 4, marks=pytest.mark.slow),
-        pytest.param("passes", ["--batch=2"], 4, marks=pytest.mark.slow),
-        pytest.param("size", ["--batch=2"], 5, marks=pytest.mark.slow),
+        pytest.param("passes", ["--batch=2"], 4, marks=pytest.mark.long),
+        pytest.param("size", ["--batch=2"], 5, marks=pytest.mark.long),
         pytest.param("input", [], 1, marks=pytest.mark.long),
         pytest.param("network", ["--networks=resnet8"], 1, marks=pytest.mark.long),
         pytest.param(
@@ -109,13 +111,13 @@ def test_usage_errors_exit_with_2(arguments, words):
                 "--batch=4",
             ],
             1,
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
         pytest.param(
             "network",
             ["--networks=resnet8", "--backend=torch", "--batch=4"],
             1,
-            marks=pytest.mark.long,
+            marks=pytest.mark.slow,
         ),
         pytest.param("memory", ["--batch=2"], 1, marks=pytest.mark.long),
         pytest.param("scaling", [], 4, marks=pytest.mark.long),
@@ -162,8 +164,14 @@ def test_serve_compares_pairs_of_exports_per_runtime():
 
 
 @pytest.mark.slow
-def test_serve_measures_an_export_and_refuses_other_directories(short_run, tmp_path):
-    export, table = short_run[0] / "export" / "60", tmp_path / "serve.csv"
+def test_serve_measures_an_export_and_refuses_other_directories(tmp_path):
+    file, table = tmp_path / "net.weights.h5", tmp_path / "serve.csv"
+    options = {"input_shape": (8, 8, 1)}
+    model_zoo.create_model("resnet8_an", classes=3, **options).save_weights(file)
+    classifier = image_classifier.of_network(
+        "resnet8_an", str(file), options, tuple("abc")
+    )
+    export = write.export(classifier, tmp_path / "out")
     flags = ["--rounds=3", "--processes=1", "--batches=1,2", f"--csv={table}"]
     done = run("serve", str(export), *flags)
     assert done.returncode == 0, done.stderr

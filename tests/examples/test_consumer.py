@@ -5,6 +5,8 @@ import tensorflow as tf
 from consumers import build_program, consume, run_program
 from served import assert_same, guesses
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def consumer(tmp_path_factory):
@@ -55,7 +57,6 @@ def test_c_program_reports_a_missing_signature(consumer, images, tmp_path):
     assert "consumer: the model has no signature: image_bytes" in done.stderr
 
 
-@pytest.mark.slow
 def test_c_program_has_no_leaks_and_no_undefined_behaviour(export, images, tmp_path):
     sanitized = build_program(tmp_path, flags="-g -fsanitize=address,undefined")
     (tmp_path / "text.png").write_bytes(b"no picture" * 10_000)

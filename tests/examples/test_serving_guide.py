@@ -117,6 +117,7 @@ def test_guide_uses_existing_flags_and_files():
     assert "CONFIG=labels.config" in README
 
 
+@pytest.mark.slow
 def test_guide_shows_the_output_of_saved_model_cli(export, command):
     module = "tensorflow.python.tools.saved_model_cli"
     printed = command("-m", module, "show", "--dir", export, "--all").stdout

@@ -18,7 +18,7 @@ QUICK = ("resnet8_an", "resnet18_an", "resnet50d_bn", "mobilenetv2_an")
 NO_GRADIENT = {"mobilenetv2": r"stage\d_block\d_norm3/beta"}
 
 LARGE = 30e6  # parameters
-DEEP = r"densenet(161|169|201)_"
+DEEP = r"densenet(161|169|201)_|resnet(32|34|44|56)_"  # as others, with more blocks
 
 
 def mark(name):

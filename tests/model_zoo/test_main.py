@@ -88,6 +88,7 @@ def test_tilde_is_the_home_directory(tmp_path, monkeypatch, capsys):
     assert f"Received: '{tmp_path}/x.pth'" in capsys.readouterr().err
 
 
+@pytest.mark.slow
 def test_closed_pipe_is_not_an_error():
     command = f"{sys.executable} -m model_zoo list | head -1; echo ${{PIPESTATUS[0]}}"
     done = subprocess.run(

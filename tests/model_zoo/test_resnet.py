@@ -8,7 +8,7 @@ from keras import ops
 import model_zoo
 from an_keras import AttentiveNormalization, BatchNormalization
 
-DEPTHS = [8, 20, *(pytest.param(n, marks=pytest.mark.slow) for n in (32, 44, 56))]
+DEPTHS = [8, 20, *(pytest.param(n, marks=pytest.mark.long) for n in (32, 44, 56))]
 
 
 def trainable_parameters(model):

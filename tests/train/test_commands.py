@@ -158,6 +158,7 @@ def test_predict_reports_unusable_arguments(short_run, tmp_path, call):
         assert words in done.stderr and "Traceback" not in done.stderr
 
 
+@pytest.mark.slow
 def test_serve_check_detects_a_different_accuracy(export, data_dir, tmp_path, call):
     broken = tmp_path / "60"
     shutil.copytree(export, broken)
@@ -194,6 +195,7 @@ def test_report_compares_runs(short_run, data_dir, tmp_path, call):
     assert "is not the directory of a run" in done.stderr
 
 
+@pytest.mark.slow
 def test_export_too_large_for_the_disk_leaves_nothing(command, short_run, tmp_path):
     flags = [f"--workdir={short_run[0]}", f"--out={tmp_path / 'models'}"]
     done = command("-m", "train.export", *flags, expected=1, largest_file=2**19)

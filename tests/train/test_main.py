@@ -212,6 +212,7 @@ def test_non_finite_loss_stops_the_run(call, tmp_path, short_flags):
     assert not (tmp_path / "run" / "export").exists()
 
 
+@pytest.mark.slow
 def test_sigterm_before_training_ends_the_run_as_preempted(
     tmp_path, short_flags, command
 ):
@@ -270,8 +271,13 @@ def test_interrupt_during_imports_has_no_traceback(tmp_path, short_flags):
     assert process.returncode == -signal.SIGINT and "Traceback" not in errors
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("words", ["test     top-1", "served   "])
+@pytest.mark.parametrize(
+    "words",
+    [
+        pytest.param("test     top-1", marks=pytest.mark.long),
+        pytest.param("served   ", marks=pytest.mark.slow),
+    ],
+)
 def test_sigterm_after_training_ends_the_run_at_once(
     tmp_path, short_run, short_flags, command, words
 ):

@@ -105,6 +105,7 @@ def test_cluster_with_another_strategy_is_a_usage_error(monkeypatch, name):
         strategies.create(name)
 
 
+@pytest.mark.slow
 def test_machine_without_a_tpu_is_reported(command, tmp_path):
     flags = ["--recipe=digits", "--strategy=tpu", "--tpu=local"]
     done = command("-m", "train", *flags, f"--workdir={tmp_path / 'run'}", expected=1)

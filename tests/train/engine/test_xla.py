@@ -94,6 +94,7 @@ def test_jit_compiled_run_has_the_same_losses(tmp_path, data_dir, command):
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-6)
 
 
+@pytest.mark.slow
 def test_jit_compile_is_rejected_for_several_replicas(tmp_path, command):
     done = command(
         *("-m", "train", "--recipe=digits", "--set=jit_compile=True"),

@@ -27,6 +27,7 @@ def huge(images):
         (huge, 600, "fails in the part .*ResourceExhausted"),
     ],
 )
+@pytest.mark.slow
 def test_model_that_exceeds_limits_is_refused(tmp_path, images, limit, words):
     make(tmp_path / "1", signatures(images))
     with pytest.raises(RunError, match=words):

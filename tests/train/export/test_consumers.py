@@ -12,10 +12,7 @@ IN_TENSORFLOW = ["TensorFlow without Keras", "C program"]
 
 @pytest.mark.parametrize(
     "name",
-    [
-        pytest.param("resnet8_an", marks=pytest.mark.slow),
-        *(pytest.param(name, marks=pytest.mark.long) for name in NETWORKS),
-    ],
+    [pytest.param(n, marks=pytest.mark.long) for n in ("resnet8_an", *NETWORKS)],
 )
 def test_every_runtime_agrees_with_the_model(name, command, tmp_path):
     """Runs in a separate process, because converters take gigabytes."""

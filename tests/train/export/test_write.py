@@ -327,10 +327,10 @@ def test_killed_export_leaves_complete_versions_or_none(
     assert [path.name for path in out.iterdir()] == ["60"]
 
 
-def test_encoded_images_are_fitted_as_in_the_published_evaluation(of_tag):
+def test_encoded_images_are_resized_as_in_the_published_evaluation(of_tag):
     """Resizes the shorter side to 28 and crops 28: square images lose nothing."""
     pixels = np.random.default_rng(0).integers(0, 256, (56, 56, 1), dtype=np.uint8)
-    fitted = of_tag.fit(tf.io.encode_png(pixels))
-    assert fitted.dtype == tf.uint8 and fitted.shape == (28, 28, 1)
+    resized = of_tag.decode_and_resize(tf.io.encode_png(pixels))
+    assert resized.dtype == tf.uint8 and resized.shape == (28, 28, 1)
     means = model_zoo.preprocessing.resize_and_crop(pixels.astype("float32"), 28, 28)
-    np.testing.assert_allclose(fitted, means, atol=0.51)
+    np.testing.assert_allclose(resized, means, atol=0.51)

@@ -92,6 +92,7 @@ def test_fingerprint_depends_on_contents_not_only_on_paths(tmp_path):
     assert dataset.load(settings).fingerprint != before
 
 
+@pytest.mark.slow
 def test_concurrent_preparations_of_the_same_data_take_turns(tmp_path, command):
     program = (
         "import sys; from train import config\n"

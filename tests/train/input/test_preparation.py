@@ -234,6 +234,7 @@ def test_leftovers_count_as_free_space_and_are_kept_until_needed(tmp_path, monke
     assert remains.exists()
 
 
+@pytest.mark.slow
 def test_killed_preparation_restarts_without_leftovers(tmp_path, command):
     environment = {"DIRECTORY": str(tmp_path)}
     command("-c", KILLED_ONCE, env={**environment, "KILL": "1"}, expected=-9)

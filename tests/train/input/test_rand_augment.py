@@ -42,6 +42,7 @@ def test_operations_get_stronger_with_the_level_in_both_directions(image):
             assert weak < strong, number
 
 
+@pytest.mark.slow
 def test_equal_seeds_give_equal_images_in_a_pipeline(image):
     def images(first):
         positions = tf.data.Dataset.range(first, 40)
