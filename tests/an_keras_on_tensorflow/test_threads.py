@@ -73,8 +73,13 @@ REQUESTS = textwrap.dedent("""
 """)
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", ["eager", "export"])
+@pytest.mark.parametrize(
+    "kind",
+    [
+        pytest.param("eager", marks=pytest.mark.long),
+        pytest.param("export", marks=pytest.mark.slow),
+    ],
+)
 def test_parallel_requests_give_the_same_results_as_sequential_ones(
     kind, command, tmp_path
 ):

@@ -117,7 +117,7 @@ def test_usage_errors_exit_with_2(arguments, words):
             "network",
             ["--networks=resnet8", "--backend=torch", "--batch=4"],
             1,
-            marks=pytest.mark.slow,
+            marks=pytest.mark.long,
         ),
         pytest.param("memory", ["--batch=2"], 1, marks=pytest.mark.long),
         pytest.param("scaling", [], 4, marks=pytest.mark.long),

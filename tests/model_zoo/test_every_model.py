@@ -1,4 +1,4 @@
-"""Properties of every registered network; the quick run tests one of each kind."""
+"""Properties of every registered network; CI tests one of each kind."""
 
 import re
 
@@ -13,24 +13,21 @@ import model_zoo
 from tests.model_zoo import reference
 
 QUICK = ("resnet8_an", "resnet18_an", "resnet50d_bn", "mobilenetv2_an")
+SLOW = ("resnet50_an", "resnext50_32x4d_an", "densenet121_an", "densenet121_bn")
 # Gradients that are 0: the shift of a linear bottleneck is a constant that the next
 # 1x1 convolution passes to a batch norm, which subtracts it.
 NO_GRADIENT = {"mobilenetv2": r"stage\d_block\d_norm3/beta"}
 
-LARGE = 30e6  # parameters
-DEEP = r"densenet(161|169|201)_|resnet(32|34|44|56)_"  # as others, with more blocks
 
-
-def mark(name):
-    parameters = model_zoo.model_info(name).parameters or 0
-    is_large = parameters > LARGE or re.match(DEEP, name)
-    return pytest.mark.long if is_large else pytest.mark.slow
+def case(name):
+    mark = pytest.mark.slow if name in SLOW else pytest.mark.long
+    return name if name in QUICK else pytest.param(name, marks=mark)
 
 
 every_model = pytest.mark.parametrize(
     "name",
     [
-        name if name in QUICK else pytest.param(name, marks=mark(name))
+        case(name)
         for name in model_zoo.list_models()
         if model_zoo.model_info(name).family != "applications"  # has its own tests
     ],

@@ -273,10 +273,17 @@ def test_second_export_to_a_directory_fails_at_once(small, tmp_path):
         write.export(small, tmp_path)
 
 
-@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore:.*tf.lite.Interpreter is deprecated")
 @pytest.mark.filterwarnings("ignore:In the future `np.object`:FutureWarning")
-@pytest.mark.parametrize("quantization", [None, "float16", "dynamic", "int8"])
+@pytest.mark.parametrize(
+    "quantization",
+    [
+        pytest.param(None, marks=pytest.mark.slow),
+        pytest.param("float16", marks=pytest.mark.long),
+        pytest.param("dynamic", marks=pytest.mark.long),
+        pytest.param("int8", marks=pytest.mark.slow),
+    ],
+)
 def test_run_is_exported_in_every_format(
     short_run, data_dir, call, tmp_path, quantization
 ):
