@@ -39,9 +39,9 @@ def collect_attention(model: keras.Layer, inputs) -> dict:
         prefixed with the names of the models that contain them. Layers that are not
         called in inference have no entry. If a layer is also called in a compiled
         function, only its other calls have entries. On TensorFlow, `keras.ops.map`
-        makes one extra call. The model is called as it is: if its
-        own code calls a layer with `training=True`, the weights are those of training,
-        and moving statistics are updated.
+        makes one extra call. The model is called as it is: if its own code calls a
+        layer with `training=True`, the weights are those of training, and moving
+        statistics are updated.
 
     Raises:
         ValueError: If the model has no `AttentiveNormalization`, or if one is called

@@ -94,9 +94,8 @@ class Run:
         model, optimizer, schedule = _build(spec, workdir, strategy)
         spec = run_directory.claim(workdir, spec, strategy)
         is_chief = strategies.is_chief(strategy)
-        with contextlib.ExitStack() as stack:
-            if is_chief:
-                stack.enter_context(cli.lock(workdir, "is training in"))
+        lock = cli.lock(workdir, "is training in")
+        with lock if is_chief else contextlib.nullcontext():
             with strategy.scope():
                 state = checkpoint.new_state(spec.identity)
             run = cls(
