@@ -84,6 +84,7 @@ class AttentiveNormalization(keras.layers.Layer):
             others. Defaults to `10`.
         normalization: The backbone normalization. `None` disables it (`x_hat = x`).
             Defaults to `"batch"`.
+
             - `"batch"`: Batch normalization.
             - `"group"`: Normalizes each sample over its positions and the channels of a
                 group.
@@ -135,9 +136,9 @@ class AttentiveNormalization(keras.layers.Layer):
         gate_constraint: Optional constraint for the kernels of the gate.
 
     Call arguments:
-        inputs: Floating point tensor of rank 2 to 5.
-        training: Boolean. Whether to use the statistics of the batch.
-        mask: Boolean tensor with the shape of `inputs` without the channel axis, or
+        - `inputs`: Floating point tensor of rank 2 to 5.
+        - `training`: Boolean. Whether to use the statistics of the batch.
+        - `mask`: Boolean tensor with the shape of `inputs` without the channel axis, or
             `None`. An axis of size 1 is broadcast. Masked positions are excluded from
             all statistics, and so are samples in which every position is masked. The
             masks that Keras layers propagate have this shape if the channels are last.
@@ -159,11 +160,10 @@ class AttentiveNormalization(keras.layers.Layer):
     - [Li, Sun and Wu, Attentive Normalization, ECCV 2020](
         https://arxiv.org/abs/1908.01259)
 
-    Example:
-
-    >>> layer = AttentiveNormalization(num_components=10)
-    >>> tuple(layer(keras.ops.ones((2, 8, 8, 16))).shape)
-    (2, 8, 8, 16)
+    Examples:
+        >>> layer = AttentiveNormalization(num_components=10)
+        >>> tuple(layer(keras.ops.ones((2, 8, 8, 16))).shape)
+        (2, 8, 8, 16)
     """
 
     def __init__(

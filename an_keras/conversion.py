@@ -81,6 +81,7 @@ def convert_normalization(
         model: A built functional or Sequential model, which may contain other models.
             It is not modified.
         where: Which norms to convert. Defaults to `"spatial"`.
+
             - `"spatial"`: The published place, the norm after a convolution (also
                 depthwise or separable) with a kernel larger than 1x1, except the
                 network's first convolution. Padding, dropout or identity may be in
@@ -108,19 +109,18 @@ def convert_normalization(
             (subclasses with unknown code, layers inside custom layers, norms over other
             axes), or if `where` selects no norm. The message names the layers.
 
-    Example:
-
-    >>> trained = keras.Sequential(
-    ...     [
-    ...         keras.Input((8, 8, 3)),
-    ...         keras.layers.Conv2D(4, 3),
-    ...         keras.layers.Conv2D(4, 3),
-    ...         keras.layers.BatchNormalization(),
-    ...     ]
-    ... )
-    >>> converted = convert_normalization(trained, num_components=5)
-    >>> type(converted.layers[-1]).__name__
-    'AttentiveNormalization'
+    Examples:
+        >>> trained = keras.Sequential(
+        ...     [
+        ...         keras.Input((8, 8, 3)),
+        ...         keras.layers.Conv2D(4, 3),
+        ...         keras.layers.Conv2D(4, 3),
+        ...         keras.layers.BatchNormalization(),
+        ...     ]
+        ... )
+        >>> converted = convert_normalization(trained, num_components=5)
+        >>> type(converted.layers[-1]).__name__
+        'AttentiveNormalization'
     """
     graph.require_graph(model)
     if report is not None and not isinstance(report, list):

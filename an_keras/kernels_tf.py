@@ -42,6 +42,7 @@ def kernels(mode: str):
 
     Args:
         mode: `"training"`, `"always"` or `"never"`.
+
             - `"training"` (the default outside of any context): Only in training mode
                 under a gradient tape, and only for inputs so large that compilation
                 pays off. No export then contains a compiled function, which TensorFlow
