@@ -16,8 +16,9 @@ OLDEST_KERAS := $(shell sed -n 's/^ *keras>=//p' setup.cfg)
 EXTRAS_train := train
 EXTRAS_test := train,export,test
 EXTRAS_backends := train,export,test,backends
+EXTRAS_docs := docs
 
-.PHONY: train test test-slow test-long test-backends test-keras test-kills conversion serving litert lint fashion clean python venv
+.PHONY: train test test-slow test-long test-backends test-keras test-kills conversion serving litert lint docs fashion clean python venv
 
 train: $(VENV)/train.stamp  ## Train on real scans of digits, evaluate, export and check the export.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -89,6 +90,10 @@ lint: $(VENV)/test.stamp
 	$(VENV)/bin/ruff format --check .
 	$(VENV)/bin/lint-imports
 
+docs: $(VENV)/docs.stamp  ## The site of docs/, in site/; fails on broken links.
+	NO_MKDOCS_2_WARNING=1 $(VENV)/bin/python -m mkdocs build --strict
+	@echo "To read it: python -m http.server --directory site"
+
 fashion: $(VENV)/train.stamp  ## Fashion-MNIST with AN and BN; takes ten minutes on two cores.
 	$(VENV)/bin/python -m train --recipe=fashion_mnist_resnet20_an \
 	    --data=idx:$(FASHION) --workdir=$(RUNS)/fashion_an
@@ -97,7 +102,7 @@ fashion: $(VENV)/train.stamp  ## Fashion-MNIST with AN and BN; takes ten minutes
 	$(VENV)/bin/python -m train.report $(RUNS)/fashion_an $(RUNS)/fashion_bn \
 	    --csv=$(RUNS)/fashion.csv
 
-STAMPS := $(addprefix $(VENV)/,train.stamp test.stamp backends.stamp)
+STAMPS := $(addprefix $(VENV)/,train.stamp test.stamp backends.stamp docs.stamp)
 REBUILD := $(if $(filter $(PYTHON_VERSION),$(VENV_VERSION)),,venv)
 $(STAMPS): $(VENV)/%.stamp: setup.cfg pyproject.toml $(REBUILD) | python
 	$(VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
@@ -115,4 +120,4 @@ ifeq ($(filter $(SUPPORTED),$(PYTHON_VERSION)),)
 endif
 
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf $(VENV) build dist site *.egg-info
