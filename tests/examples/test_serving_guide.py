@@ -1,4 +1,4 @@
-"""The configuration files of the examples, and the guide in the README."""
+"""The configuration files of the examples, and the guide in docs/serving.md."""
 
 import base64
 import re
@@ -21,7 +21,7 @@ from tensorflow_serving.config import model_server_config_pb2
 from examples.serving import grpc_client, rest_client
 
 SERVING = ROOT / "examples" / "serving"
-README = (ROOT / "README.md").read_text()
+GUIDE = (ROOT / "docs" / "serving.md").read_text()
 
 
 def schema(name, **fields):
@@ -106,27 +106,27 @@ def test_compose_file_mounts_its_files_and_opens_the_clients_ports():
 
 def test_guide_uses_existing_flags_and_files():
     clients = {"rest": rest_client, "grpc": grpc_client}
-    called = re.findall(r"\npython examples/serving/(\w+)_client.py (.*)", README)
+    called = re.findall(r"\npython examples/serving/(\w+)_client.py (.*)", GUIDE)
     assert {name for name, _ in called} == set(clients)
     for name, arguments in called:
         clients[name].parser().parse_args(shlex.split(arguments, comments=True))
     address = rest_client.predict_url(rest_client.SERVER, rest_client.MODEL)
-    assert address in README
-    for file in re.findall(r"examples/serving/[\w.]*\w", README):
+    assert address in GUIDE
+    for file in re.findall(r"examples/serving/[\w.]*\w", GUIDE):
         assert (ROOT / file).exists()
-    assert "CONFIG=labels.config" in README
+    assert "CONFIG=labels.config" in GUIDE
 
 
 @pytest.mark.slow
 def test_guide_shows_the_output_of_saved_model_cli(export, command):
     module = "tensorflow.python.tools.saved_model_cli"
     printed = command("-m", module, "show", "--dir", export, "--all").stdout
-    shown = README[README.index("signature_def['image_bytes']") :].split("\n```")[0]
+    shown = GUIDE[GUIDE.index("signature_def['image_bytes']") :].split("\n```")[0]
     assert shown in printed
 
 
 def test_guide_sends_the_body_of_the_client_with_curl(contents):
-    (line,) = re.findall(r"^(echo .*b64.*) \\\n *\| curl", README, re.MULTILINE)
+    (line,) = re.findall(r"^(echo .*b64.*) \\\n *\| curl", GUIDE, re.MULTILINE)
     line = line.replace("$(base64 -w0 image.png)", "IMAGE")
     done = subprocess.run(["sh", "-c", line], capture_output=True, check=True)
     encoded = base64.b64encode(contents[0])
