@@ -12,9 +12,7 @@ import sys
 import warnings
 
 import model_zoo
-from model_zoo import weights
-from model_zoo.convert import SUFFIX, convert
-from model_zoo.preprocessing import preprocessing
+from model_zoo import listing, weight_sets  # no Keras: `list` must be quick
 
 
 class UsageError(ValueError):
@@ -40,9 +38,12 @@ def _parser():
         "python -m model_zoo", description="The model zoo."
     )
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    listing = commands.add_parser("list", help="print a table of the networks")
-    listing.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*_an'")
-    listing.set_defaults(run=list_table)
+    table = commands.add_parser("list", help="print a table of the networks")
+    table.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*_an'")
+    table.add_argument(
+        "--pretrained", action="store_true", help="only those with weights in the zoo"
+    )
+    table.set_defaults(run=list_table)
     info = commands.add_parser("info", help="print what is known about a network")
     info.add_argument("name")
     info.set_defaults(run=info_table)
@@ -55,7 +56,7 @@ def _parser():
     )
     conversion.add_argument("--model", required=True, help="name of the network")
     conversion.add_argument(
-        "--out", required=True, type=path, help=f"file to write, *{SUFFIX}"
+        "--out", required=True, type=path, help="file to write, *.weights.h5"
     )
     conversion.add_argument(
         "--set",
@@ -91,29 +92,17 @@ def _count(parameters):
 
 
 def list_table(arguments):
-    """Yields one line for each network."""
-    names = model_zoo.list_models(arguments.pattern)
-    if not names:
-        raise UsageError(f"No network matches {arguments.pattern!r}.")
-    width = max(map(len, names)) + 2
-    row = f"{{:{width}}}{{:>12}}{{:>10}}{{:>8}}{{:>8}}  {{}}"
-    yield row.format("network", "parameters", "input", "top-1", "paper", "weights")
-    for info in map(model_zoo.model_info, names):
-        height, width, _ = info.input_shape
-        yield row.format(
-            info.name,
-            _count(info.parameters),
-            f"{height}x{width}",
-            "" if info.top1 is None else f"{info.top1:.1f}",
-            "" if info.paper_top1 is None else f"{info.paper_top1:.2f}",
-            ", ".join(info.weights),
-        ).rstrip()
-    yield ""
-    yield "top-1: ImageNet, percent, authors' release; paper: the same, paper's code"
+    """Yields the lines of the table."""
+    try:
+        yield from listing.lines(arguments.pattern, arguments.pretrained)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
 
 
 def info_table(arguments):
     """Yields one line for each fact."""
+    from model_zoo.preprocessing import preprocessing
+
     info = _info(arguments.name)
 
     def accuracy(top1, top5):
@@ -132,8 +121,8 @@ def info_table(arguments):
         "recipe of the authors": info.recipe or "not published",
         "weights": ", ".join(info.weights) or "none",
     }
-    for tag in weights.tags(info.name):
-        record = weights.weight_set(info.name, tag)
+    for tag in weight_sets.tags(info.name):
+        record = weight_sets.weight_set(info.name, tag)
         metrics = ", ".join(f"{name} {value}" for name, value in record.metrics.items())
         facts |= {
             f"weights {tag}": metrics,
@@ -148,6 +137,8 @@ def info_table(arguments):
 
 def convert_checkpoint(arguments):
     """Converts a checkpoint and yields one line for each result of the check."""
+    from model_zoo.convert import convert
+
     options = dict(map(_assignment, arguments.set))
     _info(arguments.model)
     result = convert(arguments.checkpoint, arguments.model, arguments.out, **options)

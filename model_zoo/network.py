@@ -11,7 +11,8 @@ from model_zoo.norms import Norms
 from model_zoo.parameter_counts import parameter_count
 from model_zoo.published import published
 from model_zoo.registry import register_model
-from model_zoo.weights import TAGS, load_weights, tags, verified_file
+from model_zoo.weight_sets import TAGS, tags, verified_file
+from model_zoo.weights import load_weights
 
 
 @dataclasses.dataclass(frozen=True, kw_only=True)

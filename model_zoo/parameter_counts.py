@@ -1,36 +1,38 @@
-"""Parameter counts of all networks; tests build each network and count.
+"""Inputs and parameter counts of the networks; tests build each one and count.
 
-Trainable parameters with the default classes and input: BN, AN. The authors' code gives
-the same numbers where it can build the network; the others are our own.
+Height and width of the default input, in pixels; trainable parameters with this input
+and the default classes: BN, AN. The authors' code gives the same numbers where it can
+build the network; the others are our own.
 """
 
 COUNTS = {
-    "resnet8": (75_290, 80_426),
-    "resnet20": (269_722, 285_130),
-    "resnet32": (464_154, 489_834),
-    "resnet44": (658_586, 694_538),
-    "resnet56": (853_018, 899_242),
-    "resnet18": (11_689_512, 11_789_592),
-    "resnet34": (21_797_672, 21_996_060),
-    "resnet50": (25_557_032, 25_755_420),
-    "resnet50d": (25_576_264, 25_774_652),
-    "resnet101": (44_549_160, 45_000_644),
-    "resnet101d": (44_568_392, 45_019_876),
-    "resnet152": (60_192_808, 60_852_252),
-    "resnet152d": (60_212_040, 60_871_484),
-    "resnext50_32x4d": (25_028_904, 25_425_180),
-    "resnext101_32x8d": (88_791_336, 90_593_732),
-    "resnext101_64x4d": (83_455_272, 85_257_668),
-    "wide_resnet50_2": (68_883_240, 69_279_516),
-    "mobilenetv2": (3_504_872, 3_672_760),
-    "densenet121": (7_978_856, 8_342_288),
-    "densenet161": (28_681_000, 29_448_688),
-    "densenet169": (14_149_480, 14_692_048),
-    "densenet201": (20_013_928, 20_675_920),
+    "resnet8": (32, 75_290, 80_426),
+    "resnet20": (32, 269_722, 285_130),
+    "resnet32": (32, 464_154, 489_834),
+    "resnet44": (32, 658_586, 694_538),
+    "resnet56": (32, 853_018, 899_242),
+    "resnet18": (224, 11_689_512, 11_789_592),
+    "resnet34": (224, 21_797_672, 21_996_060),
+    "resnet50": (224, 25_557_032, 25_755_420),
+    "resnet50d": (224, 25_576_264, 25_774_652),
+    "resnet101": (224, 44_549_160, 45_000_644),
+    "resnet101d": (224, 44_568_392, 45_019_876),
+    "resnet152": (224, 60_192_808, 60_852_252),
+    "resnet152d": (224, 60_212_040, 60_871_484),
+    "resnext50_32x4d": (224, 25_028_904, 25_425_180),
+    "resnext101_32x8d": (224, 88_791_336, 90_593_732),
+    "resnext101_64x4d": (224, 83_455_272, 85_257_668),
+    "wide_resnet50_2": (224, 68_883_240, 69_279_516),
+    "mobilenetv2": (224, 3_504_872, 3_672_760),
+    "densenet121": (224, 7_978_856, 8_342_288),
+    "densenet161": (224, 28_681_000, 29_448_688),
+    "densenet169": (224, 14_149_480, 14_692_048),
+    "densenet201": (224, 20_013_928, 20_675_920),
 }
 
 
 def parameter_count(name: str) -> int | None:
     """Returns the count of `NAME_bn` or `NAME_an`; `None` if it is not in the table."""
     network, _, kind = name.rpartition("_")
-    return dict(zip(("bn", "an"), COUNTS.get(network, ()), strict=False)).get(kind)
+    _, *counts = COUNTS.get(network, (None,))
+    return dict(zip(("bn", "an"), counts, strict=False)).get(kind)

@@ -14,10 +14,10 @@ import numpy as np
 from keras import ops
 
 from an_keras import arguments
-from model_zoo.applications import ORIGINALS
 from model_zoo.blocks import channel_axis
+from model_zoo.keras_applications import ORIGINALS
 from model_zoo.registry import model_info, split_name
-from model_zoo.weights import weight_set
+from model_zoo.weight_sets import weight_set
 
 LONGEST = 2**20  # pixels of a side after resizing
 CLASS_NAMES_FILE = pathlib.Path(__file__).parent / "imagenet_classes.tsv"

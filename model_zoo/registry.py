@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import keras
 
-from model_zoo.weights import tags
+from model_zoo.weight_sets import tags
 
 _MODELS: dict[str, "ModelInfo"] = {}
 _ABSENT: dict[str, str] = {}
@@ -123,7 +123,8 @@ def create_model(name: str, /, **kwargs) -> keras.Model:
         include_top: Whether to include the classifier. Defaults to `True`.
         weights: `None`, the path of a `.weights.h5` file of this network, or a tag from
             `model_info(name).weights`. If the file has another number of classes, all
-            but the head is loaded and a log message says so.
+            but the head is loaded; for another number of input channels, the kernel of
+            the first convolution is adapted. A log message says so.
         input_tensor: `None`, or the tensor to use as the input.
         input_shape: `None` for the default, or (height, width, channels) in the order
             of the image data format; `None` stands for any height or width.

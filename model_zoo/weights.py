@@ -1,12 +1,9 @@
-"""Weights for the networks: tags with their sha256, strict loading, new heads."""
+"""Loads weights files into networks: strict, but for other classes and channels."""
 
 import collections
-import dataclasses
-import hashlib
 import logging
 import math
 import os
-import pathlib
 import re
 import textwrap
 import warnings
@@ -15,128 +12,11 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
-from model_zoo.blocks import HEAD
+from model_zoo.blocks import HEAD, data_format
 
-DIRECTORY = pathlib.Path(__file__).parent / "pretrained"
 # Compression does not shrink trained weights below a hundredth of their size.
 EXPANSION = 100
 SMALL = 2**20  # bytes of an array that may be compressed further, such as zeros
-
-
-@dataclasses.dataclass(frozen=True)
-class WeightSet:
-    """Weights included in the zoo, `NAME.TAG.weights.h5` in `model_zoo/pretrained`.
-
-    Attributes:
-        sha256: SHA-256 of the file, compared on every read.
-        input_shape: (height, width, channels) of the images, in pixels.
-        classes: Number of classes.
-        class_names: Name of each class.
-        mean, std: Mean and standard deviation of the pixels on a scale of 0 to 1, one
-            for each channel.
-        recipe: The command that trained the weights.
-        metrics: What was measured, and on which images.
-        licence: Licence of the weights and of the data they were trained on.
-    """
-
-    sha256: str
-    input_shape: tuple[int, int, int]
-    classes: int
-    class_names: tuple[str, ...]
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    recipe: str
-    metrics: dict[str, float]
-    licence: str
-
-
-FASHION_MNIST = (
-    "T-shirt/top",
-    "Trouser",
-    "Pullover",
-    "Dress",
-    "Coat",
-    "Sandal",
-    "Shirt",
-    "Sneaker",
-    "Bag",
-    "Ankle boot",
-)
-
-
-def _fashion_mnist(kind: str, sha256: str, top1: float, loss: float) -> WeightSet:
-    return WeightSet(
-        sha256=sha256,
-        input_shape=(28, 28, 1),
-        classes=10,
-        class_names=FASHION_MNIST,
-        mean=(0.286,),
-        std=(0.353,),
-        recipe=(
-            f"python -m train --recipe=fashion_mnist_resnet20_{kind} --data=idx:DIR "
-            "--workdir=RUN --set=epochs=15 --set=optimizer.warmup_epochs=1 "
-            "--set=data.shift=2"
-        ),
-        metrics={"test_top1": top1, "test_loss": loss, "test_images": 10_000},
-        licence="weights: Apache-2.0; data: Fashion-MNIST, Zalando SE, MIT",
-    )
-
-
-TAGS = {
-    ("resnet20_an", "fashion_mnist"): _fashion_mnist(
-        "an",
-        "b734358e4dd3d16be0897805c4b0a2ab7e9da778adcc5cf414bba6fdcf664530",
-        top1=0.9338,
-        loss=0.1837,
-    ),
-    ("resnet20_bn", "fashion_mnist"): _fashion_mnist(
-        "bn",
-        "fc86a5edaa50bb384d2aef0450d75588368b82077f9faf040231c8887a29e5da",
-        top1=0.9351,
-        loss=0.1773,
-    ),
-}
-
-
-def tags(model_name: str) -> tuple[str, ...]:
-    """Returns the tags of the weights that the zoo includes for this network."""
-    return tuple(tag for name, tag in TAGS if name == model_name)
-
-
-def weight_set(model_name: str, tag: str) -> WeightSet:
-    """Returns the record of a tag.
-
-    Raises:
-        ValueError: If there is no such tag.
-    """
-    if (model_name, tag) not in TAGS:
-        raise ValueError(
-            f"{model_name} has weights with these tags: {tags(model_name) or 'none'}. "
-            f"Received: {tag!r}."
-        )
-    return TAGS[model_name, tag]
-
-
-def verified_file(model_name: str, tag: str) -> pathlib.Path:
-    """Returns the file of a tag after checking its sha256.
-
-    Raises:
-        ValueError: If the file is missing or its sha256 differs.
-    """
-    path = DIRECTORY / f"{model_name}.{tag}.weights.h5"
-    expected = weight_set(model_name, tag).sha256
-    if not path.is_file():
-        raise ValueError(
-            f"The weights {model_name}.{tag} must be in {str(path)!r}. "
-            "Received: no such file."
-        )
-    received = hashlib.sha256(path.read_bytes()).hexdigest()
-    if received != expected:
-        raise ValueError(
-            f"{str(path)!r} is damaged: its sha256 must be {expected}. "
-            f"Received: {received}."
-        )
-    return path
 
 
 def load_weights(
@@ -147,7 +27,9 @@ def load_weights(
     `head` is the name of the classifier's layer.
 
     If the file or the model has no head, or their heads differ in the number of
-    classes, all other weights are loaded and a log message says so.
+    classes, all other weights are loaded and a log message says so. If only the input
+    channels of the first convolution differ, its kernel is adapted (`adapt_kernel`),
+    which is logged, too.
 
     Raises:
         ValueError: If the file does not exist, is not a weights file, belongs to
@@ -169,6 +51,11 @@ def load_weights(
         for arrays in (received, expected):
             arrays.pop(_stable_name(head), None)
         skipped = [layer for layer in model.layers if layer.name == head]
+    stem = next(layer for layer in model.layers if layer.weights)
+    channels = _other_channels(stem, received, expected)
+    if channels:
+        received[_stable_name(stem.name)] = expected[_stable_name(stem.name)]
+        skipped.append(stem)
     differences = [
         f"{name!r} has {_listed(received[name] - expected[name])}, "
         f"expected {_listed(expected[name] - received[name])}"
@@ -193,6 +80,8 @@ def load_weights(
     try:
         with warnings.catch_warnings(action="ignore"):  # the error suffices
             model.load_weights(path, objects_to_skip=skipped)
+            if channels:
+                _load_stem(stem, channels, path)
     except (ValueError, OSError) as error:
         raise ValueError(
             f"{path!r} cannot be loaded into {model.name}: "
@@ -205,6 +94,24 @@ def load_weights(
             raise ValueError(f"{path!r} is refused: {variable.path} {error}") from error
     if classes != own_classes:
         log_new_head(model, classes, path)
+    if channels:
+        logging.getLogger(__name__).warning(
+            "%s: adapted the input channels of %s, %d in %s, to %d",
+            *(model.name, stem.name, channels, path, stem.kernel.shape[-2]),
+        )
+
+
+def adapt_kernel(kernel: np.ndarray, channels: int) -> np.ndarray:
+    """Adapts the kernel of a convolution to another number of input channels.
+
+    For one channel, the kernel is summed over its channels, (height, width, channels,
+    filters). Otherwise its channels are repeated in turn and scaled by old / new. From
+    one channel to three and back, the outputs for grey images stay the same.
+    """
+    if channels == 1:
+        return kernel.sum(axis=-2, keepdims=True)
+    own = kernel.shape[-2]
+    return kernel[..., np.arange(channels) % own, :] * (own / channels)
 
 
 def log_new_head(model: keras.Model, classes: int, path: str) -> None:
@@ -257,6 +164,31 @@ def _classes(arrays, head, path):
             f"Received: {', '.join(map(str, shapes))}."
         )
     return max(classes, default=0)
+
+
+def _other_channels(layer, received, expected):
+    """Returns the input channels of a convolution in a file if only they differ, or 0.
+
+    Those of a kernel are its second to last axis.
+    """
+    name = _stable_name(layer.name)
+    stored = [*(received[name] - expected[name]).elements()]
+    own = [*(expected[name] - received[name]).elements()]
+    if not isinstance(layer, keras.layers.Conv2D) or not len(stored) == len(own) == 1:
+        return 0
+    (kind, shape), kernel = stored[0], tuple(layer.kernel.shape)
+    fits = (kind, *shape[:-2], *shape[-1:]) == ("float", *kernel[:-2], kernel[-1])
+    is_kernel = own[0].shape == kernel and len(shape) == len(kernel)
+    return shape[-2] if fits and is_kernel and layer.groups == 1 else 0
+
+
+def _load_stem(stem, channels, path):
+    """Loads the first convolution from a file in which it has other input channels."""
+    inputs = keras.Input(data_format((None, None, channels)))
+    stored = type(stem).from_config(stem.get_config())
+    keras.Model(inputs, stored(inputs)).load_weights(path)
+    kernel, *bias = stored.get_weights()
+    stem.set_weights([adapt_kernel(kernel, stem.kernel.shape[-2]), *bias])
 
 
 def _stable_name(name):

@@ -22,7 +22,7 @@ import tensorflow as tf
 from an_keras import AttentiveNormalization, convert_normalization
 from an_keras.conversion import NORMS
 from an_keras.keras_internals import flatten_layers
-from model_zoo.applications import FAMILIES
+from model_zoo.keras_applications import FAMILIES
 
 NETWORKS = {name: family for family in FAMILIES for name in family.networks}
 SIZE = 96

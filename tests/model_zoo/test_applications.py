@@ -182,6 +182,16 @@ def test_weight_files_load_with_other_heads(tmp_path, caplog):
         small(weights="imagenet21k")
 
 
+def test_file_for_grey_images_classifies_the_same_in_colour(tmp_path, caplog):
+    path = tmp_path / "mobilenet.weights.h5"
+    grey = small(input_shape=(32, 32, 1))
+    grey.save_weights(path)
+    images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
+    colour = small(weights=path)(images.repeat(3, -1))
+    np.testing.assert_allclose(colour, grey(images), atol=1e-5)
+    assert "adapted conv1, which has 1 input channels" in caplog.text
+
+
 @pytest.mark.slow
 def test_counters_in_layer_names_are_ignored(tmp_path):
     """InceptionV3 leaves its layers unnamed: Keras numbers them in each process."""

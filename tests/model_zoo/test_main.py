@@ -16,7 +16,8 @@ def test_list_has_a_line_for_every_network(capsys):
     first_words = [
         line.split()[0] for line in capsys.readouterr().out.splitlines() if line
     ]
-    assert first_words == ["network", *model_zoo.list_models(), "top-1:"]
+    assert first_words[:-3] == ["network", *model_zoo.list_models()]
+    assert first_words[-3:] == ["published:", "paper:", "The"]
 
 
 def test_list_accepts_a_pattern(capsys):
@@ -25,6 +26,39 @@ def test_list_accepts_a_pattern(capsys):
     assert lines[1].split() == ["densenet121_an", "8,342,288", "224x224", "77.4"]
     assert main(["list", "vgg*"]) == 2
     assert "No network matches 'vgg*'" in capsys.readouterr().err
+
+
+def test_list_shows_only_networks_with_included_weights_on_request(capsys):
+    assert main(["list", "--pretrained"]) == 0
+    lines = capsys.readouterr().out.splitlines()
+    assert [line.split()[0] for line in lines[1 : lines.index("")]] == [
+        "resnet20_an",
+        "resnet20_bn",
+    ]
+    assert main(["list", "applications.*", "--pretrained"]) == 2
+    assert "No network with weights in the zoo matches" in capsys.readouterr().err
+
+
+def test_list_imports_neither_keras_nor_a_backend(command):
+    done = command("-X", "importtime", "-m", "model_zoo", "list", "resnet20_*")
+    assert "resnet20_an" in done.stdout
+    lines = done.stderr.splitlines()
+    assert all(line.startswith("import time:") for line in lines)
+    imported = {line.rsplit("|", 1)[1].strip().split(".")[0] for line in lines}
+    assert "model_zoo" in imported
+    assert not imported & {"keras", "tensorflow", "jax", "torch", "numpy"}
+
+
+def test_list_command_of_another_package_gets_the_whole_zoo(command, tmp_path):
+    (tmp_path / "app").mkdir()
+    (tmp_path / "app/__init__.py").write_text(
+        "import model_zoo, keras\n"
+        "print(model_zoo.list_models(), keras.saving.get_custom_objects())"
+    )
+    (tmp_path / "app/__main__.py").touch()
+    done = command("-m", "app", "list", env={"PYTHONPATH": f"{tmp_path}:{ROOT}"})
+    for name in ("resnet50_an", "GroupedConv2D", "AttentiveNormalization"):
+        assert name in done.stdout
 
 
 def test_info_shows_all_facts(capsys):

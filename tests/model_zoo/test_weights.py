@@ -1,4 +1,4 @@
-"""Weights: tags and their hashes, strict loading, new heads."""
+"""Weights files: strict loading, new heads, other input channels."""
 
 import logging
 import pathlib
@@ -8,14 +8,13 @@ import h5py
 import keras
 import numpy as np
 import pytest
-from conftest import ROOT
 from keras import ops
 
 import model_zoo
 from model_zoo import weights
+from tests.model_zoo import reference
 
 SMALL = {"input_shape": (32, 32, 3)}
-TAGS = sorted(weights.TAGS)
 
 
 @pytest.fixture
@@ -39,61 +38,6 @@ def backbone(model):
 def assert_equal(a, b):
     for x, y in zip(a, b, strict=True):
         np.testing.assert_array_equal(x, y)
-
-
-@pytest.mark.parametrize(("name", "tag"), TAGS)
-def test_tags_load_and_classify(name, tag):
-    model = model_zoo.create_model(f"{name}.{tag}")
-    record = weights.weight_set(name, tag)
-    assert model.input_shape == (None, *record.input_shape)
-    assert (
-        model.output_shape == (None, record.classes) == (None, len(record.class_names))
-    )
-    assert tag in model_zoo.model_info(name).weights
-    by_argument = model_zoo.create_model(name, weights=tag)
-    assert_equal(model.get_weights(), by_argument.get_weights())
-
-
-@pytest.mark.parametrize(("name", "tag"), TAGS)
-def test_metrics_of_a_tag_match_the_results(name, tag):
-    rows = (ROOT / "results/fashion_15_epochs.csv").read_text().splitlines()
-    row = next(row.split(",") for row in rows if row.split(",")[1] == name)
-    columns = dict(zip(rows[0].split(","), row, strict=True))
-    metrics = weights.weight_set(name, tag).metrics
-    assert metrics["test_top1"] == pytest.approx(float(columns["top1"]), abs=1e-4)
-    assert metrics["test_loss"] == pytest.approx(float(columns["loss"]), abs=1e-4)
-
-
-def test_trained_weights_classify_a_trouser():
-    image = np.zeros((28, 28), "uint8")
-    image[2:8, 9:19] = image[8:26, 9:13] = image[8:26, 15:19] = 200
-    name = "resnet20_an.fashion_mnist"
-    inputs = model_zoo.preprocess_input(image[None, ..., None], name)
-    (probabilities,) = ops.convert_to_numpy(model_zoo.create_model(name)(inputs))
-    record = weights.weight_set("resnet20_an", "fashion_mnist")
-    assert record.class_names[probabilities.argmax()] == "Trouser"
-    assert probabilities.max() > 0.9
-
-
-def test_damaged_file_is_refused(tmp_path, monkeypatch):
-    name, tag = TAGS[0]
-    path = weights.verified_file(name, tag)
-    content = bytearray(path.read_bytes())
-    content[len(content) // 2] ^= 1
-    (tmp_path / path.name).write_bytes(content)
-    monkeypatch.setattr(weights, "DIRECTORY", tmp_path)
-    with pytest.raises(ValueError, match="is damaged: its sha256 must be"):
-        model_zoo.create_model(f"{name}.{tag}")
-    (tmp_path / path.name).unlink()
-    with pytest.raises(ValueError, match="Received: no such file"):
-        model_zoo.create_model(f"{name}.{tag}")
-
-
-def test_unknown_tags_are_reported():
-    words = "tags: fashion_mnist. Received: 'mnist'"
-    for call in (model_zoo.create_model, model_zoo.model_info):
-        with pytest.raises(ValueError, match=words):
-            call("resnet20_an.mnist")
 
 
 def test_weights_must_be_given_once(file):
@@ -164,7 +108,8 @@ def test_file_without_the_top_leaves_a_new_head(tmp_path, caplog):
         ("resnet8_an", {"position": "norm2"}),  # same shapes
         ("resnet8_an", {"position": "norm12"}),
         ("resnet8_an", {"num_components": 5}),
-        ("resnet8_an", {"input_shape": (32, 32, 1)}),
+        ("resnet8_bn", {"input_shape": (32, 32, 1)}),
+        ("resnet8_an", {"input_shape": (32, 32, 1), "num_components": 5}),
     ],
 )
 @pytest.mark.parametrize("classes", [7, 8])
@@ -172,6 +117,108 @@ def test_weights_of_another_network_are_refused(file, name, options, classes):
     options = {**SMALL, **options}
     with pytest.raises(ValueError, match="holds the weights of a network other than"):
         model_zoo.create_model(name, classes=classes, weights=file[1], **options)
+
+
+@pytest.mark.parametrize(("stored", "own"), [(1, 3), (3, 1), (1, 4), (2, 6)])
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("resnet8_an", {}), ("mobilenetv2_bn", {"width_multiplier": 0.1})],
+)
+def test_other_channels_keep_the_outputs_for_grey_images(
+    name, options, stored, own, tmp_path, caplog
+):
+    options = {**options, "classes": 7, "classifier_activation": None}
+    model = model_zoo.create_model(name, input_shape=(32, 32, stored), **options)
+    reference.fill(model)
+    path = tmp_path / "a.weights.h5"
+    model.save_weights(path)
+    adapted = model_zoo.create_model(
+        name, input_shape=(32, 32, own), weights=path, **options
+    )
+    assert [record.getMessage() for record in caplog.records] == [
+        f"{name}: adapted the input channels of stem_conv, {stored} in {path}, to {own}"
+    ]
+    assert_equal(model.get_weights()[1:], adapted.get_weights()[1:])
+    grey = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
+    expected = ops.convert_to_numpy(model(grey.repeat(stored, -1)))
+    received = ops.convert_to_numpy(adapted(grey.repeat(own, -1)))
+    assert expected.std() > 0
+    np.testing.assert_allclose(received, expected, atol=1e-4 * np.abs(expected).max())
+
+
+def test_other_channels_and_classes_are_both_logged(file, caplog):
+    model, path = file
+    shape = (32, 32, 1)
+    other = model_zoo.create_model(
+        "resnet8_an", classes=3, weights=path, input_shape=shape
+    )
+    head, stem = (record.getMessage() for record in caplog.records)
+    assert "all but the head, which is for 7 classes" in head
+    assert "adapted the input channels of stem_conv, 3 in" in stem
+    assert_equal(backbone(model)[1:], backbone(other)[1:])
+
+
+def test_tag_for_grey_images_classifies_the_same_in_colour():
+    name = "resnet20_an.fashion_mnist"
+    grey = np.random.default_rng(0).integers(0, 256, (4, 28, 28, 1), np.uint8)
+    colour = model_zoo.create_model(name, input_shape=(28, 28, 3))
+    received = colour(model_zoo.preprocess_input(grey.repeat(3, -1), name))
+    expected = model_zoo.create_model(name)(model_zoo.preprocess_input(grey, name))
+    np.testing.assert_allclose(received, expected, atol=1e-5)
+
+
+def test_kernels_are_summed_or_repeated_and_scaled():
+    kernel = np.array([1.0, 2.0, 6.0], "float32").reshape(1, 1, 3, 1)
+    for channels, expected in (
+        (1, [9.0]),
+        (2, [1.5, 3.0]),
+        (4, [0.75, 1.5, 4.5, 0.75]),
+        (6, [0.5, 1.0, 3.0, 0.5, 1.0, 3.0]),
+    ):
+        adapted = weights.adapt_kernel(kernel, channels)
+        assert adapted.dtype == "float32"
+        np.testing.assert_array_equal(adapted.ravel(), expected)
+
+
+def two_convolutions(channels=3, kernel_size=3, filters=4, name="first"):
+    inputs = keras.Input((8, 8, channels))
+    x = keras.layers.Conv2D(filters, kernel_size, bias_initializer="normal", name=name)(
+        inputs
+    )
+    return keras.Model(inputs, keras.layers.Conv2D(5, 3, name="second")(x))
+
+
+def test_adapted_convolution_keeps_its_bias(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    grey, colour = two_convolutions(1), two_convolutions(3)
+    grey.save_weights(path)
+    weights.load_weights(colour, path)
+    image = np.random.default_rng(0).normal(size=(2, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(colour(image.repeat(3, -1)), grey(image), atol=1e-5)
+    assert_equal(colour.get_weights()[1:], grey.get_weights()[1:])
+    assert np.std(colour.get_weights()[1]) > 0
+
+
+@pytest.mark.parametrize(
+    "other", [{"kernel_size": 1}, {"filters": 3}, {"name": "stem"}]
+)
+def test_only_the_channels_of_the_first_convolution_may_differ(other, tmp_path):
+    path = tmp_path / "a.weights.h5"
+    two_convolutions(1).save_weights(path)
+    model = two_convolutions(3, **other)
+    before = model.get_weights()
+    with pytest.raises(ValueError, match="weights of a network other than"):
+        weights.load_weights(model, path)
+    assert_equal(model.get_weights(), before)
+
+
+def test_adapted_numbers_must_be_finite(tmp_path):
+    path = tmp_path / "a.weights.h5"
+    model = two_convolutions(3)
+    model.layers[1].kernel.assign(np.full((3, 3, 3, 4), 2e38))
+    model.save_weights(path)
+    with pytest.raises(ValueError, match="first/kernel holds numbers that are not"):
+        weights.load_weights(two_convolutions(1), path)
 
 
 def test_swapped_layers_are_refused(file):

@@ -29,7 +29,8 @@ def settle(
     If they are `None`, they and `data.reverse_channels` are the first of:
 
     - the values with which an existing run was started;
-    - those with which its initial weights, of another run or a tag, were trained;
+    - those with which its initial weights, of another run or a tag, were trained; the
+      average of several, if a run for colour images starts one for grey images;
     - those of the network in `model_zoo.preprocessing`, if the images have as many
       channels;
     - .5 and .25.
@@ -83,7 +84,8 @@ def _source(model, channels, workdir) -> tuple[Preprocessing | config.Data, str]
         return run_directory.read_spec(workdir).recipe.data, ""
     if model.weights and os.path.isdir(model.weights):
         spec = run_directory.read_spec(pathlib.Path(model.weights))
-        return spec.recipe.data, f"the run {model.weights}, whose weights it uses"
+        owner = f"the run {model.weights}, whose weights it uses"
+        return _for_channels(spec.recipe.data, channels), owner
     network, _ = split_name(model.name)
     weights = initial_weights(model)
     try:
@@ -100,6 +102,14 @@ def _source(model, channels, workdir) -> tuple[Preprocessing | config.Data, str]
     if of_network.inside:
         return of_network, f"{network}, which rescales images of 0 to 255 itself"
     return (of_network if len(of_network.mean) in (1, channels) else UNKNOWN), ""
+
+
+def _for_channels(data, channels):
+    """Returns settings with one mean and deviation, the average, for grey images."""
+    if channels > 1:
+        return data
+    mean, std = ((float(np.mean(values)),) for values in (data.mean, data.std))
+    return dataclasses.replace(data, mean=mean, std=std, reverse_channels=False)
 
 
 def _equal(a, b):

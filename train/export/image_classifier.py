@@ -17,7 +17,8 @@ from an_keras import fold_for_inference, graph
 from an_keras.inference import attentive_layers
 from an_keras.keras_internals import flatten_layers
 from model_zoo import preprocessing
-from model_zoo.weights import classes_in, tags, verified_file, weight_set
+from model_zoo.weight_sets import tags, verified_file, weight_set
+from model_zoo.weights import classes_in
 from train.cli import UsageError
 from train.engine import checkpoint, models, run_directory
 from train.input import augment

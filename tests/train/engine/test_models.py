@@ -31,6 +31,17 @@ def test_classifier_for_other_classes_is_reinitialized(short_run, tmp_path):
             np.testing.assert_array_equal(ours, theirs, err_msg=ours.path)
 
 
+def test_run_on_grey_images_starts_one_on_colour_images(short_run, caplog):
+    workdir, _ = short_run
+    spec = run_directory.read_spec(workdir)
+    best, _, _ = models.load_best(workdir)
+    colour = dataclasses.replace(spec, shape=(*spec.shape[:2], 3))
+    start = models.create_model(colour, str(workdir))
+    assert "adapted the input channels of stem_conv, 1 in" in caplog.text
+    grey = np.random.default_rng(0).normal(size=(2, *spec.shape)).astype("float32")
+    np.testing.assert_allclose(start(grey.repeat(3, -1)), best(grey), atol=1e-4)
+
+
 def test_weights_of_another_network_are_a_usage_error(short_run):
     workdir, _ = short_run
     spec = run_directory.read_spec(workdir)

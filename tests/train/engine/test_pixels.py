@@ -202,6 +202,23 @@ def test_run_normalizes_images_like_the_run_it_starts_from(tmp_path):
         settled(tmp_path, *model, channels=1, **own)
 
 
+def test_grey_images_get_the_average_normalization_of_a_run_on_colour_images(tmp_path):
+    own = {"mean": (0.2, 0.4, 0.6), "std": (0.1, 0.2, 0.3), "reverse_channels": True}
+    claimed(tmp_path / "first", recipe_of("resnet20_an", **own))
+    model = "resnet20_an", str(tmp_path / "first")
+    mean, std, reverse = settled(tmp_path, *model, channels=1)
+    np.testing.assert_allclose([*mean, *std], [0.4, 0.2])
+    assert not reverse
+    assert settled(tmp_path, *model, channels=3) == tuple(own.values())
+
+
+def test_colour_images_get_the_normalization_of_a_run_on_grey_images(tmp_path):
+    own = {"mean": (0.2,), "std": (0.1,)}
+    claimed(tmp_path / "first", recipe_of("resnet20_an", **own))
+    model = "resnet20_an", str(tmp_path / "first")
+    assert settled(tmp_path, *model, channels=3) == ((0.2,), (0.1,), False)
+
+
 def test_resumed_run_keeps_its_normalization(tmp_path):
     """This includes runs of older versions, whose recipes always had mean and std."""
     name = "applications.ANEfficientNetB0"
