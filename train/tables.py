@@ -1,4 +1,4 @@
-"""Tables that contain names given by users, in the terminal and as CSV.
+"""Tables that contain names given by users, in the terminal, as CSV and as JSON.
 
 Names are shown literally: not read as markup by rich, as escape sequences by a terminal
 or as formulas by a spreadsheet.
@@ -6,9 +6,12 @@ or as formulas by a spreadsheet.
 
 import csv
 import io
+import json
 import pathlib
 import sys
+from collections.abc import Iterable, Sequence
 
+import rich.cells
 import rich.console
 import rich.table
 from rich.text import Text
@@ -42,33 +45,64 @@ def show(columns, rows, title: str | None = None, width: int = 100) -> None:
     rich.console.Console(width=width).print(table)
 
 
+def aligned(rows: Iterable[Sequence[str]]) -> list[str]:
+    """Returns a line for each row, whose cells begin below those of other rows."""
+    columns = []
+    for column in zip(*rows, strict=True):
+        cells = [printable(cell) for cell in column]
+        width = max(map(rich.cells.cell_len, cells))
+        columns.append([rich.cells.set_cell_size(cell, width) for cell in cells])
+    return ["  ".join(row).rstrip() for row in zip(*columns, strict=True)]
+
+
+def shortened(text: str, width: int) -> str:
+    """Returns a text that is at most `width` characters of a terminal wide."""
+    cell = _cell(text)
+    cell.truncate(width, overflow="ellipsis")
+    return cell.plain
+
+
 def _cell(text):
     return Text(printable(text))
 
 
-def write_csv(path: pathlib.Path, rows: list[dict]) -> None:
-    """Writes a CSV file atomically, with a column for each key.
+def write_csv(
+    path: pathlib.Path, rows: list[dict], columns: Sequence[str] = ()
+) -> None:
+    """Writes a CSV file atomically, with a column for each key after `columns`.
 
     Text is quoted, and prefixed with an apostrophe if it would start a formula.
 
     Raises:
         RunError: If something other than a file is there.
     """
+    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    table = io.StringIO(newline="")
+    writer = csv.writer(table, quoting=csv.QUOTE_NONNUMERIC)
+    writer.writerow(map(_value, columns))
+    writer.writerows([_value(row.get(name, "")) for name in columns] for row in rows)
+    with _replaced(path, newline="", errors="backslashreplace") as file:
+        file.write(table.getvalue())
+
+
+def write_json(path: pathlib.Path, rows: list[dict]) -> None:
+    """Writes a JSON file atomically: a list of objects.
+
+    Raises:
+        RunError: If something other than a file is there.
+    """
+    with _replaced(path) as file:
+        json.dump(rows, file, indent=1)
+
+
+def _replaced(path, **options):
     if path.exists() and not path.is_file():
         raise RunError(
             f"{path} cannot hold a table. Expected a file. Received: a directory or "
             "device."
         )
-    columns = list(dict.fromkeys(name for row in rows for name in row))
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(map(_value, columns))
-    writer.writerows([_value(row.get(name, "")) for name in columns] for row in rows)
     path = path.resolve()  # writes to the target of a link
-    with files.replaced(
-        path, newline="", encoding="utf-8", errors="backslashreplace"
-    ) as file:
-        file.write(table.getvalue())
+    return files.replaced(path, encoding="utf-8", **options)
 
 
 def _value(value):

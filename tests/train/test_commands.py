@@ -1,5 +1,6 @@
 """evaluate, export, predict, serve_check and report on a finished run."""
 
+import csv
 import json
 import shutil
 
@@ -38,6 +39,38 @@ def test_evaluate_reproduces_the_accuracy_of_the_run(short_run, data_dir, call):
     for name, value in received.items():
         assert value == pytest.approx(results[name], abs=2e-4)
     assert "(355 images, step 60)" in done.stdout
+
+
+def test_evaluate_writes_counts_that_agree_with_its_accuracy(
+    short_run, data_dir, tmp_path, call
+):
+    flags = [f"--workdir={short_run[0]}", f"--data_dir={data_dir}"]
+    out = tmp_path / "new" / "directory"
+    printed = call(evaluate, *flags, "--batch_size=7", f"--out={out}").stdout
+    assert printed.startswith("test  loss ")
+    assert "\nclasses: 10\n" in printed and "\nconfusion matrix: " in printed
+    assert printed.endswith(f"\nfiles in {out}\n")
+
+    def read(name):
+        with (out / name).open(newline="") as file:
+            return list(csv.DictReader(file))
+
+    classes, confusion, wrong = map(read, ("classes.csv", "confusion.csv", "wrong.csv"))
+    correct = sum(int(row["correct"]) for row in classes)
+    assert correct == sum(int(row[row[""]]) for row in confusion)
+    assert sum(int(row["images"]) for row in classes) == correct + len(wrong) == 355
+    assert f"  top1 {correct / 355:.4f}  " in printed
+    assert f"\nwrong: {len(wrong)} of 355 images" in printed
+    assert (out / "confusion.png").stat().st_size > 1000
+
+
+def test_evaluate_reports_a_directory_that_cannot_be_made(
+    short_run, data_dir, tmp_path, call
+):
+    (tmp_path / "file").touch()
+    flags = [f"--workdir={short_run[0]}", f"--data_dir={data_dir}"]
+    done = call(evaluate, *flags, f"--out={tmp_path / 'file'}", expected=1)
+    assert "File exists" in done.stderr and done.stdout == ""
 
 
 def test_signatures_have_the_documented_names_shapes_and_types(export):
@@ -127,6 +160,60 @@ def test_predict_prints_names_and_scores(short_run, digits, tmp_path, command):
         assert line.startswith(f"{paths[i]}  {name} ")
         # one image rounds differently than a batch of three
         assert float(line.split()[2]) == pytest.approx(float(score), abs=2e-4)
+
+
+def test_predict_writes_what_it_prints(short_run, digits, tmp_path, call):
+    (tmp_path / "scans").mkdir()
+    for name, image in zip("bac", digits.splits["test"].images[:3], strict=True):
+        (tmp_path / "scans" / f"{name}.png").write_bytes(image.numpy())
+    (tmp_path / "scans" / "notes.txt").touch()
+    table, objects = tmp_path / "a.csv", tmp_path / "a.json"
+    flags = [f"--csv={table}", f"--json={objects}"]
+    done = call(predict, short_run[0], tmp_path / "scans", *flags)
+    assert "left out: 1 .txt" in done.stderr
+    lines = [line.split() for line in done.stdout.splitlines()]
+    with table.open(newline="") as file:
+        header, *rows = csv.reader(file)
+    assert header[:4] == ["file", "class", "score", "class 2"] and len(header) == 11
+    assert [row[0] for row in rows] == [
+        str(tmp_path / "scans" / f"{name}.png") for name in "abc"
+    ]
+    for line, row, each in zip(
+        lines, rows, json.loads(objects.read_text()), strict=True
+    ):
+        scores = [f"{float(score):.4f}" for score in row[2::2]]
+        assert line[0] == row[0]
+        assert line[1::2] == row[1::2] and line[2::2] == scores
+        assert each["file"] == row[0]
+        assert [guess["class"] for guess in each["classes"]] == row[1::2]
+
+
+def test_predict_stops_at_an_image_that_the_export_refuses(
+    short_run, digits, tmp_path, call
+):
+    for name in "ac":
+        image = digits.splits["test"].images[0].numpy()
+        (tmp_path / f"{name}.png").write_bytes(image)
+    (tmp_path / "b.png").write_bytes(image[: len(image) // 2])
+    flags = [f"--csv={tmp_path / 'a.csv'}"]
+    done = call(predict, short_run[0], tmp_path, *flags, expected=1)
+    assert done.stdout.startswith(f"{tmp_path / 'a.png'}  ")
+    assert len(done.stdout.splitlines()) == 1
+    assert f"error: {tmp_path / 'b.png'} is not an image" in done.stderr
+    assert not (tmp_path / "a.csv").exists()
+
+
+def test_predict_reports_a_missing_file_before_tensorflow_is_imported(
+    short_run, tmp_path, command
+):
+    program = (
+        "import sys\n"
+        "sys.modules['tensorflow'] = sys.modules['keras'] = None\n"
+        "from train import cli, predict\n"
+        "cli.run(predict.main, predict.define_flags)\n"
+    )
+    done = command("-c", program, short_run[0], tmp_path / "none.png", expected=1)
+    assert done.stderr.startswith("error: Cannot read ") and done.stdout == ""
 
 
 @pytest.mark.parametrize("file", ["variables.index", "variables.data-00000-of-00001"])

@@ -1,6 +1,7 @@
 """Tables that contain names given by users."""
 
 import csv
+import json
 
 import pytest
 
@@ -57,6 +58,20 @@ def test_characters_that_a_terminal_does_not_show_are_escaped(name, shown, capsy
     assert capsys.readouterr().out.count(shown) == 3
 
 
+def test_cells_begin_below_each_other():
+    rows = [("a", "猫", "x"), ("\x1b[2J", "b", "y"), ("c", "dd", "")]
+    assert tables.aligned(rows) == ["a        猫  x", "\\x1b[2J  b   y", "c        dd"]
+    assert tables.aligned([]) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "shown"),
+    [("abcd", "abcd"), ("abcde", "abc…"), ("猫猫猫", "猫 …"), ("", "")],
+)
+def test_long_names_are_shortened_to_their_width_in_a_terminal(text, shown):
+    assert tables.shortened(text, 4) == shown
+
+
 def read(path):
     with path.open(newline="", encoding="utf-8") as file:
         return list(csv.DictReader(file))
@@ -93,6 +108,14 @@ def test_rows_may_have_different_columns(tmp_path):
     assert read(path) == [{"a": "1", "top5": ""}, {"a": "2", "top5": "0.5"}]
 
 
+def test_table_without_rows_has_a_header(tmp_path):
+    path = tmp_path / "a.csv"
+    tables.write_csv(path, [], ("a", "b"))
+    assert path.read_bytes() == b'"a","b"\r\n'
+    tables.write_csv(path, [{"c": 1, "b": 2}], ("a", "b"))
+    assert read(path) == [{"a": "", "b": "2", "c": "1"}]
+
+
 def test_failed_write_keeps_the_old_table(tmp_path, monkeypatch):
     path = tmp_path / "a.csv"
     path.write_text("old")
@@ -106,6 +129,14 @@ def test_failed_write_keeps_the_old_table(tmp_path, monkeypatch):
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     with pytest.raises(RunError, match="cannot hold a table. Expected a file"):
         tables.write_csv(tmp_path, [{"a": 1}])
+
+
+def test_json_holds_any_names(tmp_path):
+    path, rows = tmp_path / "a.json", [{"run": name} for name in (*NAMES, "caf\udce9")]
+    tables.write_json(path, rows)
+    assert json.loads(path.read_text()) == rows
+    with pytest.raises(RunError, match="cannot hold a table. Expected a file"):
+        tables.write_json(tmp_path, rows)
 
 
 def test_link_to_a_table_stays_a_link(tmp_path):

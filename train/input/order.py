@@ -8,6 +8,8 @@ resumes exactly where it stopped, whether its replicas are in one process or in 
 
 import dataclasses
 import hashlib
+import os
+from collections.abc import Sequence
 from typing import Protocol
 
 import numpy as np
@@ -66,6 +68,9 @@ class Split(Protocol):
 
     def evaluation(self, share: Share):
         """Returns a replica's encoded images, labels, weights; padding has weight 0."""
+
+    def names(self) -> Sequence[int | str]:
+        """Returns each image's path, or else its index, in one replica's order."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -150,6 +155,12 @@ class IndexedSplit:
 
         steps = self.evaluation_steps(share.batch, share.replicas)
         return tf.data.Dataset.range(steps * share.batch).map(example, tf.data.AUTOTUNE)
+
+    def names(self) -> Sequence[int | str]:
+        """Returns the path of each image or, if it has none, its index."""
+        if self.digests is None:
+            return range(len(self))
+        return [os.fsdecode(path) for path in self.images.numpy()]
 
     def _entry(self, index):
         image = tf.gather(self.images, index)
@@ -256,6 +267,10 @@ class ShardedSplit:
             )
             .take(count)
         )
+
+    def names(self) -> Sequence[int | str]:
+        """Returns the index of each image in the order of `evaluation`."""
+        return range(len(self))
 
     def _files(self, replica, replicas):
         """Returns the files of a replica and how many images it takes from them."""

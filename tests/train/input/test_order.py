@@ -105,6 +105,7 @@ def test_evaluation_sees_every_image_once(request, kind, replicas):
         assert len(examples) == 7 * steps
         seen.update(image.numpy() for image, _, weight in examples if weight == 1)
     assert len(seen) == len(split) == 355 and {*seen.values()} == {1}
+    assert split.names() == range(355)
 
 
 def test_labels_come_with_their_images(in_memory, sharded):
