@@ -1,14 +1,16 @@
 # Everything runs in .venv. Each target creates and fills it if it is missing, has another
-# Python version, or is older than setup.cfg and pyproject.toml.
+# Python version than those supported or than PYTHON, or is older than setup.cfg and
+# pyproject.toml.
 
-SUPPORTED := 3.11
+SUPPORTED := 3.11 3.12 3.13
 VENV := .venv
 RUNS ?= runs
 FASHION ?= /usr/share/datasets/fashion-mnist
 
 version = $(shell $(1) -c 'import sys; print("%d.%d" % sys.version_info[:2])' 2>/dev/null)
-candidates := $(addprefix python,$(SUPPORTED)) python3 python
-PYTHON ?= $(firstword $(foreach p,$(candidates),$(if $(filter $(SUPPORTED),$(call version,$(p))),$(p))))
+CANDIDATES := $(or $(PYTHON),$(addprefix python,$(SUPPORTED)) python3 python)
+ACCEPTED := $(if $(PYTHON),$(call version,$(PYTHON)),$(SUPPORTED))
+PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(if $(filter $(SUPPORTED),$(call version,$(p))),$(p))))
 PYTHON_VERSION := $(if $(PYTHON),$(call version,$(PYTHON)))
 VENV_VERSION := $(call version,$(VENV)/bin/python)
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
@@ -103,7 +105,7 @@ fashion: $(VENV)/train.stamp  ## Fashion-MNIST with AN and BN; takes ten minutes
 	    --csv=$(RUNS)/fashion.csv
 
 STAMPS := $(addprefix $(VENV)/,train.stamp test.stamp backends.stamp docs.stamp)
-REBUILD := $(if $(filter $(PYTHON_VERSION),$(VENV_VERSION)),,venv)
+REBUILD := $(if $(filter $(ACCEPTED),$(VENV_VERSION)),,venv)
 $(STAMPS): $(VENV)/%.stamp: setup.cfg pyproject.toml $(REBUILD) | python
 	$(VENV)/bin/python -m pip install --quiet --no-compile --disable-pip-version-check \
 	    -e ".[$(EXTRAS_$*)]"
@@ -112,10 +114,15 @@ $(STAMPS): $(VENV)/%.stamp: setup.cfg pyproject.toml $(REBUILD) | python
 venv: python
 	$(PYTHON) -m venv --clear $(VENV)
 
+# Words with commas in between. A "|" becomes a space.
+comma := ,
+listed = $(subst |, ,$(subst $() ,$(comma) ,$(1)))
+others = $(strip $(foreach p,$(CANDIDATES),$(patsubst %,Python|%|($(p)),$(call version,$(p)))))
+
 python:
 ifeq ($(filter $(SUPPORTED),$(PYTHON_VERSION)),)
-	@echo "error: unsupported Python. Expected: $(SUPPORTED). Received:" \
-	    "$(or $(PYTHON_VERSION),none) ($(or $(PYTHON),no $(candidates)))." \
+	@echo "error: unsupported Python. Expected: $(call listed,$(SUPPORTED)). Received:" \
+	    "$(call listed,$(or $(others),no|$(CANDIDATES)|on|PATH))." \
 	    "Use make PYTHON=/path/to/python." >&2; exit 1
 endif
 
