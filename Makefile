@@ -1,5 +1,5 @@
-# Everything runs in .venv. Each target creates and fills it if it is missing, has another
-# Python version than those supported or than PYTHON, or is older than setup.cfg and
+# Everything runs in .venv. Each target creates and fills it if it is missing, has an
+# unsupported Python version or another one than PYTHON, or is older than setup.cfg and
 # pyproject.toml.
 
 SUPPORTED := 3.11 3.12 3.13
@@ -120,7 +120,7 @@ listed = $(subst |, ,$(subst $() ,$(comma) ,$(1)))
 others = $(strip $(foreach p,$(CANDIDATES),$(patsubst %,Python|%|($(p)),$(call version,$(p)))))
 
 python:
-ifeq ($(filter $(SUPPORTED),$(PYTHON_VERSION)),)
+ifeq ($(filter $(SUPPORTED),$(PYTHON_VERSION) $(if $(REBUILD),,$(VENV_VERSION))),)
 	@echo "error: unsupported Python. Expected: $(call listed,$(SUPPORTED)). Received:" \
 	    "$(call listed,$(or $(others),no|$(CANDIDATES)|on|PATH))." \
 	    "Use make PYTHON=/path/to/python." >&2; exit 1

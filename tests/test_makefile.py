@@ -100,6 +100,11 @@ def test_environment_is_kept_while_its_python_is_right(
     assert ("-m venv --clear" in done.stdout) == is_created
 
 
+def test_environment_is_enough_if_no_supported_python_is_on_the_path(make):
+    done = make("-n", "docs", found={"python3": "3.10"}, venv="3.12")
+    assert done.returncode == 0, done.stderr
+
+
 def test_package_declares_the_supported_pythons():
     makefile = (ROOT / "Makefile").read_text()
     (supported,) = (

@@ -1,8 +1,11 @@
 """python -m train: trains a recipe, evaluates it, exports it and checks the export.
 
     python -m train --recipe=digits --workdir=runs/digits
+    python -m train --recipe=photos --data=folder:DIR --workdir=runs/photos
+    python -m train --recipe=list
 
-Started again with the same flags, it resumes where it stopped.
+Started again with the same flags, it resumes where it stopped. `--set=FIELD=VALUE` sets
+any field of the recipe; `--help` lists them.
 """
 
 import pathlib
@@ -18,13 +21,13 @@ if __name__ == "__main__":
         signal.signal(signal.SIGINT, signal.SIG_DFL)  # no traceback during imports
     preemption.STOP_SIGNAL.listen()  # before imports that take seconds
 
-from train import config, paths, recipes
+from train import config, fields, paths, recipes, tables
 from train.engine import strategies
 
 
 def define_flags():
-    flags.DEFINE_string("recipe", None, "Name of the recipe.", required=True)
-    paths.DEFINE_path("workdir", "Directory of the run.", paths.literal, required=True)
+    flags.DEFINE_string("recipe", None, "Name of the recipe; list prints all.")
+    paths.DEFINE_path("workdir", "Directory of the run.", paths.literal)
     flags.DEFINE_string("data", None, f"{config.DATA_SETS}.")
     paths.DEFINE_data_dir()
     flags.DEFINE_enum("strategy", "one", strategies.NAMES, "Devices to train on.")
@@ -42,17 +45,26 @@ def define_flags():
         "steps", None, "Length of the run; default: the recipe's.", 1, 2**40
     )
     flags.DEFINE_boolean("export", True, "Export the best weights at the end.")
-    flags.DEFINE_multi_string("set", [], "FIELD=VALUE, sets a field of the recipe.")
+    flags.DEFINE_multi_string(
+        "set", [], f"FIELD=VALUE, sets a field of the recipe:\n{fields.listing()}"
+    )
 
 
 def main(arguments):
     cli.no_arguments(arguments)
     values = flags.FLAGS
+    cli.require("recipe")
+    if values.recipe not in recipes.RECIPES:
+        tables.show(recipes.COLUMNS, recipes.rows())
+    if values.recipe == "list":
+        return
+    recipe = recipes.create_recipe(values.recipe)
+    cli.require("workdir")
     assignments = list(values.set)
     for flag, field in (("data", "data.name"), ("seed", "seed"), ("steps", "steps")):
         if values[flag].value is not None:
             assignments.append(f"{field}={values[flag].value}")
-    recipe = config.override(recipes.create_recipe(values.recipe), assignments)
+    recipe = config.override(recipe, assignments)
 
     with cli.imports():  # of TensorFlow: errors above are reported at once
         from train.engine import loop

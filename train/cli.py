@@ -110,6 +110,22 @@ def no_arguments(arguments: list[str]) -> None:
         raise UsageError(f"Expected flags (--name=value) only. Received: {received}.")
 
 
+def require(name: str) -> None:
+    """Checks that a flag without a default was given.
+
+    Without any argument, the documentation of the command is printed first.
+
+    Raises:
+        UsageError: If it was not.
+    """
+    if flags.FLAGS[name].value is None:
+        if len(sys.argv) == 1:
+            print(sys.modules["__main__"].__doc__)
+        raise UsageError(
+            f"Expected --{name}=VALUE. Received: none. --help lists all flags."
+        )
+
+
 def _parse(argv):
     try:
         return flags.FLAGS(argv)

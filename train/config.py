@@ -27,7 +27,8 @@ class Model:
         options: Further arguments of that function, such as `{"position": "norm12"}`.
         weights: Initial weights, instead of random ones: a tag of the zoo, a
             `.weights.h5` file or the directory of a run (its best weights). A
-            classifier for other classes is recreated.
+            classifier for other classes is recreated, and the first convolution is
+            adapted to images of other channels.
     """
 
     name: str
@@ -162,11 +163,11 @@ class Recipe:
         batch_size: Images in a step, over all replicas.
         epochs: Passes over the training images.
         steps: Length of the run in steps. `None` derives it from `epochs`.
-        steps_per_loop: Steps between two lines of progress.
+        steps_per_loop: Steps between two lines of progress, at most an epoch.
         evaluate_every: Epochs between two evaluations of the validation images, rounded
             to whole loops.
         seed: Seed of initialization, shuffling and augmentation.
-        label_smoothing: Smoothing e. The loss is (1 - e) times the cross entropy with
+        label_smoothing: Smoothing e in the loss: (1 - e) times the cross entropy with
             the label plus e times the mean cross entropy with all classes.
         accumulation: Number of parts in which the batch of a replica is computed, one
             after the other, to save memory. Batch norms see one part at a time.
@@ -274,7 +275,8 @@ def _parse(path, text, expected):
         with contextlib.suppress(TypeError):
             return _converted(given, expected)
     raise UsageError(
-        f"Recipe field {path} must be of type {_name(expected)}. Received: {text!r}."
+        f"Recipe field {path} must be of type {type_name(expected)}. "
+        f"Received: {text!r}."
     )
 
 
@@ -283,8 +285,9 @@ def _choices(annotation):
     return typing.get_args(annotation) if is_union else (annotation,)
 
 
-def _name(annotation):
-    return getattr(annotation, "__name__", str(annotation))
+def type_name(annotation) -> str:
+    """Returns the type of a field as it is written, such as `float | None`."""
+    return str(annotation) if typing.get_args(annotation) else annotation.__name__
 
 
 def _converted(value, annotation):
@@ -307,7 +310,7 @@ def _converted(value, annotation):
                 return value
         elif origin is None and _is(value, choice):
             return value if choice in (dict, types.NoneType) else choice(value)
-    raise TypeError(f"expected {_name(annotation)}, received {value!r:.100}")
+    raise TypeError(f"expected {type_name(annotation)}, received {value!r:.100}")
 
 
 def literal(text: str):

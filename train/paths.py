@@ -122,10 +122,10 @@ class _Parser(flags.ArgumentParser):
         return "path"
 
 
-def DEFINE_path(name, description, check=expand, required=False):
+def DEFINE_path(name, description, check=expand):
     """Defines a flag that holds a path, as returned by `check`."""
     parser = _Parser(check, name)
-    flags.DEFINE(parser, name, None, description, required=required)
+    flags.DEFINE(parser, name, None, description)
 
 
 def DEFINE_data_place():

@@ -14,7 +14,7 @@ from train.input import preparation
 
 
 def define_flags():
-    flags.DEFINE_string("data", None, "Name of the data set.", required=True)
+    flags.DEFINE_string("data", None, "Name of the data set.")
     paths.DEFINE_data_dir()
     paths.DEFINE_path(
         "manual_dir", "Archives you downloaded; default: DATA_DIR/downloads/manual."
@@ -23,6 +23,7 @@ def define_flags():
 
 def main(arguments):
     cli.no_arguments(arguments)
+    cli.require("data")
     preparation.prepare(flags.FLAGS.data, flags.FLAGS.data_dir, flags.FLAGS.manual_dir)
 
 

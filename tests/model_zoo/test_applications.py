@@ -189,7 +189,7 @@ def test_file_for_grey_images_classifies_the_same_in_colour(tmp_path, caplog):
     images = np.random.default_rng(0).normal(size=(2, 32, 32, 1)).astype("float32")
     colour = small(weights=path)(images.repeat(3, -1))
     np.testing.assert_allclose(colour, grey(images), atol=1e-5)
-    assert "adapted conv1, which has 1 input channels" in caplog.text
+    assert "adapted the input channels of conv1, 1 in" in caplog.text
 
 
 @pytest.mark.slow

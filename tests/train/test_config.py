@@ -9,8 +9,10 @@ import hypothesis
 import pytest
 from hypothesis import strategies as st
 
+from model_zoo import weight_sets
 from train import config, recipes
 from train.cli import UsageError
+from train.recipes import fashion_mnist
 
 
 def test_overrides_take_the_types_of_the_fields():
@@ -159,6 +161,10 @@ def test_weights_can_be_reset_to_none():
 def test_unknown_recipe_lists_similar_names():
     with pytest.raises(UsageError, match="like digits.*Received: 'digit'"):
         recipes.create_recipe("digit")
+
+
+def test_class_names_of_a_recipe_are_those_of_its_published_weights():
+    assert fashion_mnist.CLASS_NAMES == weight_sets.FASHION_MNIST
 
 
 @pytest.mark.parametrize("name", recipes.RECIPES)

@@ -1,6 +1,7 @@
 """python -m train from the command line: the main job, exit codes and resuming."""
 
 import csv
+import dataclasses
 import json
 import pathlib
 import random
@@ -16,7 +17,7 @@ import pytest
 import tensorflow as tf
 
 import train.__main__
-from train import evaluate, serve_check
+from train import evaluate, fields, recipes, serve_check
 from train.engine import checkpoint
 
 ROOT = pathlib.Path(__file__).parents[2]
@@ -35,9 +36,11 @@ def test_run_prints_its_progress_and_the_location_of_its_files(short_run):
         "1 replica(s)",
         "64 global, 64 per replica",
         "steps    60 ",
-        "step 40/60  loss ",
+        "compiling the first step",
+        "step 40/60  epoch 2.0/3.0  loss ",
         f"SavedModel in {workdir}/export/",
         "on 355 test images, as trained",
+        "served   refused, as they should be: CMYK JPEG, BMP, ",
         "served   without keras, tf_keras, an_keras, model_zoo",
         f"tensorboard --logdir {workdir}",
     ):
@@ -75,6 +78,38 @@ def test_restarting_a_finished_run_repeats_nothing(short_run, short_flags, call)
     assert "going on from step 60" in done.stdout and "served" in done.stdout
     after = {p: p.stat().st_mtime_ns for p in workdir.rglob("*") if p.is_file()}
     assert before == after
+
+
+def test_recipes_are_listed_with_network_and_data(call):
+    lines = call(train.__main__, "--recipe=list").stdout.splitlines()
+    for name in recipes.RECIPES:
+        recipe = recipes.create_recipe(name)
+        (line,) = (line for line in lines if line.split()[1:2] == [name])
+        assert recipe.model.name in line and f"{recipe.epochs:g}" in line.split()
+
+
+def test_commands_run_in_every_directory(command, tmp_path):
+    done = command("-m", "train", "--recipe=list", cwd=tmp_path)
+    assert "photos_imagenet" in done.stdout
+
+
+def test_unknown_recipe_lists_all(call):
+    done = call(train.__main__, "--recipe=digit", expected=2)
+    assert "photos_imagenet" in done.stdout
+    assert "Unknown recipe. Expected one like digits" in done.stderr
+
+
+def test_command_without_flags_prints_its_documentation(command):
+    done = command("-m", "train", expected=2)
+    assert "--recipe=photos --data=folder:DIR" in done.stdout
+    assert done.stderr.startswith("usage error: Expected --recipe=VALUE. Received: ")
+
+
+def test_help_lists_every_field_of_a_recipe(command):
+    shown = command("-m", "train", "--help").stdout
+    for name, _, default, _ in fields.fields():
+        given = "..." if default is dataclasses.MISSING else repr(default)
+        assert f" {name}={given} (" in shown
 
 
 @pytest.mark.long
@@ -119,7 +154,7 @@ def test_stopped_run_resumes_with_identical_metrics(
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        ([], "--recipe must have a value"),
+        ([], "Expected --recipe=VALUE"),
         (["--recipe=digit"], "Unknown recipe. Expected one like digits"),
         (["--recipe=digits", "--set=a=1"], "Unknown recipe field 'a'"),
         (["--recipe=digits", "--strategy=two"], "--strategy=two"),
@@ -367,9 +402,8 @@ def test_moved_run_and_data_are_recognized(tmp_path, call, monkeypatch):
         file = tmp_path / "d" / "train" / "ab"[number % 2] / f"{number}.png"
         file.parent.mkdir(parents=True, exist_ok=True)
         file.write_bytes(tf.io.encode_png(image).numpy())
-    flags = ["--recipe=digits", "--steps=2", "--set=batch_size=4"]
+    flags = ["--recipe=photos", "--steps=2", "--set=batch_size=4"]
     flags += ["--set=model.name=resnet8_an", "--set=data.image_size=8"]
-    monkeypatch.setenv("PYTHONPATH", str(ROOT))  # for the process of the check
     monkeypatch.chdir(tmp_path)
     done = call(train.__main__, *flags, "--data=folder:d", "--workdir=run")
     assert "as trained" in done.stdout
@@ -385,6 +419,12 @@ def test_moved_run_and_data_are_recognized(tmp_path, call, monkeypatch):
     call(serve_check, "moved/export/2", "--data=folder:e")
     done = call(train.__main__, *flags, "--data=folder:./e/", "--workdir=moved")
     assert "going on from step 2" in done.stdout and "as trained" in done.stdout
+    flags += ["--data=folder:e", "--steps=3", "--noexport"]
+    longer = call(train.__main__, *flags, "--workdir=moved", expected=1).stderr
+    assert "recipe.steps: expected 2, received 3" in longer
+    (advice,) = re.findall(r"--set=model.weights=\w+", longer)
+    done = call(train.__main__, *flags, advice, "--workdir=longer")
+    assert "from the weights" in done.stdout and "step 3/3" in done.stdout
     call(evaluate, "--workdir=moved")
 
 
@@ -412,7 +452,7 @@ def test_image_that_vanishes_during_training_is_reported_in_one_line(tmp_path, c
     for line in process.stdout:
         if line.startswith("data "):
             assert line.endswith(" validation, 8 test; left out: 1 .txt\n"), line
-        if line.startswith("step 20/"):
+        if line.startswith("step 3/"):  # 28 training images are 3 whole steps
             shutil.rmtree(folder / "a")
             break
     _, errors = process.communicate(timeout=900)

@@ -59,10 +59,14 @@ def train(run: Run) -> None:
     )
     validator = run.evaluator("validation")
     metrics_file = progress.MetricsFile(
-        run.own_file("metrics.csv"), run.step, run.evaluated
+        run.own_file("metrics.csv"), run.step, run.evaluated, run.steps_per_epoch
     )
     shown = progress.Progress(
-        run.step, run.steps, run.recipe.batch_size, quiet=not run.is_chief
+        run.step,
+        run.steps,
+        run.recipe.batch_size,
+        run.steps_per_epoch,
+        quiet=not run.is_chief,
     )
 
     def after_loop(output):
@@ -78,12 +82,14 @@ def train(run: Run) -> None:
         trainer=trainer,
         evaluator=validator,
         global_step=run.state["step"],
-        steps_per_loop=run.recipe.steps_per_loop,
+        steps_per_loop=run.steps_per_loop,
         summary_dir=run.own_file("train"),
-        summary_interval=run.recipe.steps_per_loop,
+        summary_interval=run.steps_per_loop,
         eval_summary_dir=run.own_file("validation"),
         train_actions=[after_loop],
     )
+    if run.step < run.steps:
+        shown.write("compiling the first step, which can take a minute")
     try:
         with run.stop_signal.deferred():
             try:
@@ -135,7 +141,7 @@ def _train_and_evaluate(run, controller, validator, metrics_file, shown):
 
 def _remaining_evaluations(run):
     """Returns the remaining steps at which the validation images are evaluated."""
-    loop = run.recipe.steps_per_loop
+    loop = run.steps_per_loop
     loops = round(run.recipe.evaluate_every * run.steps_per_epoch / loop)
     interval = max(loops, 1) * loop
     return steps_to_evaluate_at(interval, run.steps, run.step, run.evaluated)

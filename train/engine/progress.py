@@ -11,7 +11,7 @@ import tqdm
 from train import files, paths
 from train.cli import RunError
 
-COLUMNS = ("step", "split", "loss", "top1", "top5", "learning_rate")
+COLUMNS = ("step", "epoch", "split", "loss", "top1", "top5", "learning_rate")
 
 
 class Progress:
@@ -21,16 +21,24 @@ class Progress:
         start: Step from which the run starts.
         stop: Step at which the run ends.
         batch_size: Images per step.
+        steps_per_epoch: Steps per epoch.
         stream: Stream to write to. `None` selects stdout.
         quiet: Whether to print nothing and only measure the speed.
     """
 
     def __init__(
-        self, start: int, stop: int, batch_size: int, stream=None, quiet: bool = False
+        self,
+        start: int,
+        stop: int,
+        batch_size: int,
+        steps_per_epoch: float,
+        stream=None,
+        quiet: bool = False,
     ):
         self._quiet = quiet
         self._stream = stream or sys.stdout
         self._stop, self._batch_size = stop, batch_size
+        self._steps_per_epoch = steps_per_epoch
         self.step, self._clock = start, time.perf_counter()
         self._rates = []
         self._bar = None
@@ -55,16 +63,19 @@ class Progress:
         rate = (step - self.step) * self._batch_size / (now - self._clock)
         self._rates.append(rate)
         left = (self._stop - step) * self._batch_size / rate
+        epoch, epochs = (n / self._steps_per_epoch for n in (step, self._stop))
         if self._bar is not None:
             self._bar.set_postfix_str(
-                f"loss {loss:.4f}, accuracy {top1:.4f}, {rate:.0f} images/s",
+                f"epoch {epoch:.1f}/{epochs:.1f}, loss {loss:.4f}, "
+                f"accuracy {top1:.4f}, {rate:.0f} images/s",
                 refresh=False,
             )
             self._bar.update(step - self.step)
         else:
             self.write(
-                f"step {step}/{self._stop}  loss {loss:.4f}  accuracy {top1:.4f}  "
-                f"{rate:.0f} images/s  {_duration(left)} left"
+                f"step {step}/{self._stop}  epoch {epoch:.1f}/{epochs:.1f}  "
+                f"loss {loss:.4f}  accuracy {top1:.4f}  {rate:.0f} images/s  "
+                f"{_duration(left)} left"
             )
         self.step, self._clock = step, now
 
@@ -94,16 +105,23 @@ class MetricsFile:
             again, and a row that a crash cut short, are dropped.
         step: The step that the run starts from.
         evaluated: The step of its last evaluation.
+        steps_per_epoch: Steps per epoch.
     """
 
-    def __init__(self, path: pathlib.Path | None, step: int, evaluated: int):
-        self._path = path
+    def __init__(
+        self,
+        path: pathlib.Path | None,
+        step: int,
+        evaluated: int,
+        steps_per_epoch: float,
+    ):
+        self._path, self._steps_per_epoch = path, steps_per_epoch
         if path is None:
             return
         rows = self._rows_until({"train": step, "validation": evaluated})
         with files.replaced(path, newline="") as file:
-            writer = csv.writer(file)
-            writer.writerow(COLUMNS)
+            writer = csv.DictWriter(file, COLUMNS)
+            writer.writeheader()
             writer.writerows(rows)
 
     def _rows_until(self, last):
@@ -112,29 +130,31 @@ class MetricsFile:
             return []
         try:
             with self._path.open(newline="") as file:
-                rows = list(csv.reader(file))[1:]
+                rows = list(csv.DictReader(file))
         except (UnicodeDecodeError, csv.Error) as error:
             raise RunError(
                 f"{self._path} is damaged. Expected rows of {', '.join(COLUMNS)}. "
                 f"Received: {error}."
             ) from error
-        whole = [row for row in rows if len(row) == len(COLUMNS)]
+        whole = [row for row in rows if None not in row.values()]
         for row in whole:
-            if not row[0].isdecimal() or row[1] not in last:
+            step, split = row.get("step", ""), row.get("split")
+            if not step.isdecimal() or split not in last or row.keys() - {*COLUMNS}:
                 raise RunError(
                     f"{self._path} is damaged. Expected rows of {', '.join(COLUMNS)}. "
-                    f"Received: {','.join(row)}."
+                    f"Received: {','.join(map(str, row.values()))}."
                 )
-        return [row for row in whole if int(row[0]) <= last[row[1]]]
+            row["epoch"] = self._epoch(int(step))  # older files have none
+        return [row for row in whole if int(row["step"]) <= last[row["split"]]]
 
     def append(self, step: int, split: str, metrics: dict[str, float]) -> None:
-        """Appends one row; missing metrics stay empty."""
+        """Appends one row; missing metrics stay empty, other ones are left out."""
         if self._path is None:
             return
-        values = {"step": step, "split": split, **metrics}
+        values = {name: f"{value:.7g}" for name, value in metrics.items()}
+        values |= {"step": step, "epoch": self._epoch(step), "split": split}
         with self._path.open("a", newline="") as file:
-            csv.writer(file).writerow([_text(values.get(name)) for name in COLUMNS])
+            csv.DictWriter(file, COLUMNS, extrasaction="ignore").writerow(values)
 
-
-def _text(value):
-    return f"{value:.7g}" if isinstance(value, float) else value
+    def _epoch(self, step):
+        return f"{step / self._steps_per_epoch:.7g}"

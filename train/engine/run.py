@@ -143,6 +143,11 @@ class Run:
         return self.spec.steps_per_epoch
 
     @property
+    def steps_per_loop(self) -> int:
+        """The number of steps between two lines of progress: at most an epoch."""
+        return min(self.recipe.steps_per_loop, max(int(self.steps_per_epoch), 1))
+
+    @property
     def steps(self) -> int:
         return self.spec.steps
 

@@ -8,6 +8,7 @@ import hashlib
 import json
 import math
 import pathlib
+import shlex
 
 import tensorflow as tf
 
@@ -17,6 +18,7 @@ from train.engine import strategies
 from train.input import dataset
 
 NUMBERS = ("parameters", "images", "top1", "loss", "step")  # in results.json
+LENGTH = ("recipe.epochs:", "recipe.steps:")  # in which a longer run differs
 AGAIN = "Delete it and start the run again to evaluate the test images again."
 DIRECTORIES = ("checkpoints", "best", "train", "validation", "export")  # in a run
 # Raised by reading a JSON file that does not have the expected structure.
@@ -158,9 +160,17 @@ def _require_equal_specs(run, spec):
         for name, before, after in differences(old.essence(), spec.essence())
     ]
     if differing:
+        advice = ""
+        is_finished = (run / "results.json").exists()
+        if is_finished and all(text.startswith(LENGTH) for text in differing):
+            weights = shlex.quote(f"--set=model.weights={run}")
+            advice = (
+                " The learning rate depends on the length of the run; to train its "
+                f"weights further, start a new run with {weights}."
+            )
         raise RunError(
             f"{run} belongs to another run. Use another --workdir, or the settings of "
-            f"that run: {'; '.join(differing)}."
+            f"that run: {'; '.join(differing)}.{advice}"
         )
     return old
 

@@ -50,16 +50,18 @@ def find(arguments: list[str]) -> tuple[list[str], str]:
     for argument in arguments:
         path = os.path.expanduser(argument)
         matches = [] if os.path.lexists(path) else glob.glob(path, recursive=True)
-        files = {}  # `**` matches directories and also what is in them
+        directories = ()  # `**` matches directories and also what is in them
         for match in sorted(matches) or [path]:
+            if match.startswith(directories):
+                continue
             if os.path.isdir(match):
+                directories += (os.path.join(match, ""),)
                 finder = Finder()
-                files |= dict.fromkeys(finder.all_images(match))
+                found += finder.all_images(match)
                 left_out += finder.left_out
             else:
                 _require_readable(match)
-                files[match] = None
-        found += files
+                found.append(match)
     return found, describe(left_out)
 
 

@@ -72,7 +72,7 @@ def finish(processes, codes=(0, 0)):
 
 def losses(workdir):
     lines = (workdir / "metrics.csv").read_text().splitlines()
-    return np.array([line.split(",")[2] for line in lines if ",train," in line], float)
+    return np.array([line.split(",")[3] for line in lines if ",train," in line], float)
 
 
 def values(workdir):
@@ -142,7 +142,7 @@ def test_replicas_and_workers_train_as_one_device(
 @pytest.mark.parametrize(
     ("killed", "words"),
     [
-        pytest.param(1, "step 40/60  loss", marks=pytest.mark.slow),
+        pytest.param(1, "step 40/60  epoch", marks=pytest.mark.slow),
         pytest.param(0, "going on from step", marks=pytest.mark.long),  # the chief
     ],
 )
@@ -156,7 +156,7 @@ def test_workers_stop_together_and_resume(start, call, tmp_path, killed, words):
     finish(start("whole", *flags, "--noexport"))
 
     pair = start("stopped", *flags)
-    wait_for(pair[0], "step 20/60  loss")
+    wait_for(pair[0], "step 20/60  epoch")
     pair[1].send_signal(signal.SIGTERM)  # the worker that is not the chief
     for _, errors in finish(pair, (75, 75)):
         assert "preempted: everything is saved" in errors

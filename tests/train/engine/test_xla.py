@@ -89,7 +89,7 @@ def test_jit_compiled_run_has_the_same_losses(tmp_path, data_dir, command):
             *(f"--workdir={workdir}", f"--data_dir={data_dir}"),
         )
         rows = (workdir / "metrics.csv").read_text().splitlines()
-        losses[compiled] = [float(r.split(",")[2]) for r in rows if ",train," in r]
+        losses[compiled] = [float(r.split(",")[3]) for r in rows if ",train," in r]
     assert len(losses[True]) == 8
     np.testing.assert_allclose(losses[True], losses[False], rtol=1e-6)
 

@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from image_files import write_idx, write_images
 
-from train import config
+from train import config, recipes
 from train.cli import RunError, UsageError
 from train.input import dataset, pipeline
 
@@ -106,8 +106,20 @@ def test_concurrent_preparations_of_the_same_data_take_turns(tmp_path, command):
 
 
 def test_class_names_are_for_idx_files_only():
-    with pytest.raises(UsageError, match="class_names is for idx:DIR only"):
+    with pytest.raises(UsageError, match="for idx:DIR only. Expected .--set=data.cla"):
         dataset.load(config.Data("digits", class_names=("a", "b")))
+
+
+def test_recipe_with_class_names_takes_a_folder_once_they_are_dropped(tmp_path):
+    write_images(tmp_path / "train")
+    fields = [
+        f"data.name=folder:{tmp_path}",
+        "data.class_names=()",
+        "data.image_size=8",
+    ]
+    recipe = recipes.create_recipe("fashion_mnist_resnet20_an")
+    loaded = dataset.load(config.override(recipe, fields).data)
+    assert loaded.class_names == ("cat", "dog")
 
 
 def test_folder_without_test_images_is_split_in_three(tmp_path):

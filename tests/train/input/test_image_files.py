@@ -40,6 +40,14 @@ def test_arguments_are_expanded_in_order(arguments, expected):
     assert left_out == ""
 
 
+def test_pattern_for_everything_is_the_directory(photos):
+    (photos / "b" / "empty").mkdir()
+    (photos / "b" / "notes.txt").touch()
+    assert image_files.find([f"{photos}/**"])[1] == "1 .txt"
+    found = [image_files.find([str(photos / end)])[0] for end in ("**", "")]
+    assert [*map(pathlib.Path, found[0])] == [*map(pathlib.Path, found[1])]
+
+
 def test_file_whose_name_looks_like_a_pattern_is_that_file(photos):
     name = photos / "b" / "[01].png"
     (photos / "b" / "1.png").rename(name)

@@ -39,7 +39,8 @@ def create_builder(
     kind, _, directory = settings.name.partition(":")
     if settings.class_names and kind != "idx":
         raise UsageError(
-            "Recipe field data.class_names is for idx:DIR only. "
+            "Recipe field data.class_names is for idx:DIR only. Expected "
+            "'--set=data.class_names=()', which leaves the names to the data set. "
             f"Received: {settings.class_names} with {settings.name}."
         )
     if kind != "digits" and not os.path.isdir(directory):

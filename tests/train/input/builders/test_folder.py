@@ -2,6 +2,7 @@
 
 import io
 import os
+import pathlib
 import shutil
 import socket
 import struct
@@ -14,7 +15,7 @@ from image_files import write_images
 
 from train import config
 from train.cli import RunError
-from train.input import dataset, pipeline
+from train.input import dataset, order, pipeline
 
 
 def load(directory):
@@ -142,6 +143,15 @@ def test_file_names_that_are_not_utf8_are_accepted(folder):
     assert sizes(loaded) == {"train": 22, "validation": 2, "test": 8}
     images, _ = next(iter(pipeline.training_batches(loaded, 0, 22, 0, 1)))
     assert images.shape == (22, 8, 8, 3)
+
+
+def test_names_of_images_are_their_paths_in_the_order_of_evaluation(folder):
+    split = load(folder).splits["test"]
+    evaluation = split.evaluation(order.Share(0, 1, 4)).as_numpy_iterator()
+    assert len(split.names()) == 8
+    for path, (content, _, _) in zip(split.names(), evaluation, strict=True):
+        assert path.startswith(f"{folder}/test/")
+        assert pathlib.Path(path).read_bytes() == content
 
 
 def test_links_to_images_and_to_directories_are_followed(folder):

@@ -1,0 +1,34 @@
+"""Your own photos: a few hundred to a few thousand images, a folder per class.
+
+docs/images.md says what to change; there are no published results to compare with.
+python -m train --recipe=photos --data=folder:DIR --workdir=runs/photos"""
+
+from train.config import Data, Model, Optimizer, Recipe
+
+
+def photos() -> Recipe:
+    """ResNet-18 from scratch at 64 pixels; normalized as for ImageNet."""
+    return Recipe(
+        model=Model("resnet18_an"),
+        data=Data("folder:photos", image_size=64, min_crop_area=0.35, flip=True),
+        optimizer=Optimizer(learning_rate=0.2, weight_decay=5e-4, warmup_epochs=5),
+        batch_size=32,
+        epochs=60,
+        evaluate_every=5,
+        label_smoothing=0.1,
+    )
+
+
+def photos_imagenet() -> Recipe:
+    """MobileNetV2 with weights of ImageNet, which Keras downloads; fewer epochs."""
+    return Recipe(
+        model=Model("applications.ANMobileNetV2", weights="imagenet"),
+        data=Data("folder:photos", image_size=224, min_crop_area=0.35, flip=True),
+        optimizer=Optimizer(learning_rate=0.05, weight_decay=1e-4, warmup_epochs=1),
+        batch_size=32,
+        epochs=15,
+        label_smoothing=0.1,
+    )
+
+
+RECIPES = {"photos": photos, "photos_imagenet": photos_imagenet}
