@@ -3,7 +3,7 @@
     python -m train.evaluate --workdir=runs/digits --split=validation --out=DIR
 
 Prints loss and accuracies, the accuracy of each class, the confusion matrix (of many
-classes, the most frequent confusions) and the images that are wrong. With `--out`, also
+classes, the most frequent confusions) and misclassified images. With `--out`, also
 writes `classes.csv`, `confusion.csv`, `confusion.png` and `wrong.csv`, with everything.
 
 Training reads the test images once, at its end; this command reads them again.
