@@ -4,9 +4,11 @@ Every runtime takes `images` uint8 (N, H, W, C) and returns probabilities float3
 (N, classes).
 """
 
+import functools
 import importlib.util
 import pathlib
 import re
+import tempfile
 import textwrap
 from collections.abc import Callable, Iterable
 
@@ -54,7 +56,7 @@ def write(
     quantization: str | None = None,
     samples: np.ndarray | None = None,
 ) -> None:
-    """Writes a format other than the SavedModel with Keras' own exporters.
+    """Writes a format other than the SavedModel.
 
     Args:
         name: Name of the format.
@@ -65,15 +67,30 @@ def write(
             for int8 weights, `"int8"` for weights and activations, `None` for float32.
         samples: Images whose activations set the ranges of int8, uint8 (N, H, W, C).
     """
-    options = _litert_options(quantization, samples) if name == "litert" else {}
     path = str(directory / FILES[name])
-    serving_model.export(
-        path,
-        format=name,
+    export = functools.partial(
+        serving_model.export,
         verbose=False,
         input_signature=serving_model.inputs,  # without it, ONNX needs an earlier call
-        **options,
     )
+    if name == "litert":
+        export(path, format=name, **_litert_options(quantization, samples))
+    elif name == "openvino":
+        _write_openvino(export, path)
+    else:
+        export(path, format=name)
+
+
+def _write_openvino(export, path):
+    """Converts a SavedModel.
+
+    Keras' exporter passes OpenVINO a function, which it cannot read on Python 3.13.
+    """
+    import openvino
+
+    with tempfile.TemporaryDirectory() as directory:
+        export(directory)
+        openvino.serialize(openvino.convert_model(directory), path)
 
 
 def _litert_options(quantization, samples):
