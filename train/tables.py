@@ -67,16 +67,21 @@ def _cell(text):
 
 
 def write_csv(
-    path: pathlib.Path, rows: list[dict], columns: Sequence[str] = ()
+    path: pathlib.Path, rows: Iterable[dict], columns: Sequence[str] = ()
 ) -> None:
-    """Writes a CSV file atomically, with a column for each key after `columns`.
+    """Writes a CSV file atomically.
 
     Text is quoted, and prefixed with an apostrophe if it would start a formula.
+
+    Args:
+        path: Path of the file.
+        rows: Values by column. If `columns` are given, they may be an iterator.
+        columns: Names of the columns. Defaults to the keys of all rows.
 
     Raises:
         RunError: If something other than a file is there.
     """
-    columns = list(dict.fromkeys([*columns, *(name for row in rows for name in row)]))
+    columns = columns or list(dict.fromkeys(name for row in rows for name in row))
     table = io.StringIO(newline="")
     writer = csv.writer(table, quoting=csv.QUOTE_NONNUMERIC)
     writer.writerow(map(_value, columns))

@@ -87,15 +87,14 @@ def write(answers: Answers, directory: pathlib.Path) -> None:
     from train.engine import confusion_plot  # imports matplotlib
 
     names = answers.class_names
-    counts = zip(names, answers.confusion.tolist(), strict=True)
-    confusion = [
-        # the only name that no class can have
-        {"": name, **dict(zip(names, row, strict=True))}
-        for name, row in counts
-    ]
+    columns = ("", *names)  # the only name that no class can have
+    confusion = (
+        dict(zip(columns, (name, *row.tolist()), strict=True))
+        for name, row in zip(names, answers.confusion, strict=True)
+    )
     wrong = [dict(zip(WRONG, row, strict=True)) for row in answers.wrong()]
     tables.write_csv(directory / "classes.csv", answers.classes())
-    tables.write_csv(directory / "confusion.csv", confusion)
+    tables.write_csv(directory / "confusion.csv", confusion, columns)
     tables.write_csv(directory / "wrong.csv", wrong, WRONG)
     confusion_plot.write(answers.confusion, names, directory / "confusion.png")
 
