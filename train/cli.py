@@ -6,6 +6,7 @@ import os
 import pathlib
 import signal
 import sys
+import threading
 from collections.abc import Callable
 
 from absl import app, flags, logging
@@ -56,7 +57,27 @@ def run(main: Callable[[list[str]], None], define_flags: Callable[[], None]) -> 
                 fail("interrupted", "start the same command again to resume", FAILED)
             )
 
-    app.run(guarded, flags_parser=_parse)
+    with _interrupts_of_destructors():
+        app.run(guarded, flags_parser=_parse)
+
+
+@contextlib.contextmanager
+def _interrupts_of_destructors():
+    """Repeats Ctrl-C if Python has discarded it, as it does in `__del__` methods."""
+    report = sys.unraisablehook
+
+    def repeat_or_report(unraisable):
+        if issubclass(unraisable.exc_type, KeyboardInterrupt):
+            again = os.getpid(), signal.SIGINT
+            threading.Timer(0.05, os.kill, again).start()  # after the destructor
+        else:
+            report(unraisable)
+
+    sys.unraisablehook = repeat_or_report
+    try:
+        yield
+    finally:
+        sys.unraisablehook = report
 
 
 @contextlib.contextmanager

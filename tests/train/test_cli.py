@@ -78,3 +78,27 @@ def test_invalid_flags_are_usage_errors(
     assert error.startswith("usage error: ") and error.count("\n") == 1
     assert len(error) < 3000
     assert not list(tmp_path.iterdir())
+
+
+INTERRUPTED = """
+import os, signal, sys, time
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
+from train import cli
+
+class Busy:
+    def __del__(self):
+        os.kill(os.getpid(), signal.SIGINT)
+        for _ in range(100_000):
+            pass
+
+def main(arguments):
+    del [Busy()][0]
+    time.sleep(60)
+
+cli.run(main, dict)
+"""
+
+
+def test_interrupt_of_a_destructor_is_not_lost(command):
+    done = command("-c", INTERRUPTED, expected=1)
+    assert done.stderr == ("interrupted: start the same command again to resume\n")
