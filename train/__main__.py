@@ -3,6 +3,7 @@
     python -m train --recipe=digits --workdir=runs/digits
     python -m train --recipe=photos --data=folder:DIR --workdir=runs/photos
     python -m train --recipe=list
+    python -m train --recipe=photos         (prints the values of the recipe)
 
 Started again with the same flags, it resumes where it stopped. `--set=FIELD=VALUE` sets
 any field of the recipe; `--help` lists them.
@@ -59,6 +60,8 @@ def main(arguments):
     if values.recipe == "list":
         return
     recipe = recipes.create_recipe(values.recipe)
+    if not values.workdir:
+        print(*fields.values(recipe), sep="\n", flush=True)
     cli.require("workdir")
     assignments = list(values.set)
     for flag, field in (("data", "data.name"), ("seed", "seed"), ("steps", "steps")):

@@ -1,6 +1,7 @@
 """The fields of a recipe and what they do, for `python -m train --help`."""
 
 import dataclasses
+import operator
 import re
 import typing
 from collections.abc import Iterator
@@ -30,6 +31,12 @@ def fields(kind: type = config.Recipe, prefix: str = "") -> Iterator[tuple]:
         if field.default_factory is not dataclasses.MISSING:
             default = field.default_factory()
         yield (prefix + field.name, expected, default, descriptions[field.name])
+
+
+def values(recipe: config.Recipe) -> Iterator[str]:
+    """Yields FIELD=VALUE for each field of a recipe."""
+    for name, *_ in fields():
+        yield f"{name}={operator.attrgetter(name)(recipe)!r}"
 
 
 def listing() -> str:

@@ -3,7 +3,7 @@
 import dataclasses
 import typing
 
-from train import config, fields
+from train import config, fields, recipes
 
 
 def test_every_field_of_a_recipe_is_listed_once():
@@ -35,3 +35,10 @@ def test_listing_shows_default_and_type():
         "optimizer.momentum=0.9 (float): ",
     ):
         assert sum(line.startswith(begin) for line in lines) == 1
+
+
+def test_values_are_those_of_the_recipe():
+    values = list(fields.values(recipes.create_recipe("photos")))
+    assert len(values) == len(list(fields.fields()))
+    for value in ("optimizer.learning_rate=0.2", "data.flip=True", "epochs=60"):
+        assert value in values

@@ -167,20 +167,21 @@ class Run:
         seen = describe(images.mean, images.std, images.reverse_channels)
         weights = pixels.initial_weights(recipe.model)
         begin = f"from the weights {weights}" if weights else "from scratch"
-        left_out = self.data.left_out and f"; left out: {self.data.left_out}"
+        left_out = self.data.left_out and f"left out {self.data.left_out}\n"
+        arrays = len(self.model.trainable_variables)
+        share = "all" if len(decayed) == arrays else f"{len(decayed)} of"
         if self.resumed:
             begin = f"going on from step {self.step}"
         return (
             f"model    {recipe.model.name}, "
             f"{models.trainable_parameters(self.model):,} parameters\n"
             f"data     {recipe.data.name}, {shape}, {len(self.data.class_names)} "
-            f"classes; images: {counts}{left_out}\n"
+            f"classes; images: {counts}\n{left_out}"
             f"pixels   {seen}\n"
             f"devices  {replicas} replica(s): {devices}\n"
             f"batch    {recipe.batch_size} global, {recipe.batch_size // replicas} per "
             f"replica\n"
-            f"decay    {settings.weight_decay:g} on {len(decayed)} of "
-            f"{len(self.model.trainable_variables)} weight arrays"
+            f"decay    {settings.weight_decay:g} on {share} {arrays} weight arrays"
             f"{'' if settings.decay_norms_and_biases else ', not on norms and biases'}"
             "\n"
             f"steps    {self.steps} ({self.steps * recipe.batch_size} images, "

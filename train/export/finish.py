@@ -27,6 +27,7 @@ def export_best(run: Run, results: dict) -> None:
         saved_model.require_results(version, results)
         _serve_check(run, version, f" {saved_model.AGAIN}")
     else:
+        print("export   writing and checking a SavedModel", flush=True)
         classifier = image_classifier.of_run(run.workdir)
         write.export(
             classifier, version.parent, check=lambda aside: _serve_check(run, aside)
