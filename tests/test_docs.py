@@ -259,7 +259,7 @@ def test_serving_table_matches_the_file():
 
 
 def test_export_shows_the_lines_of_the_check():
-    printed = (ROOT / "results/serving/litert.txt").read_text()
+    printed = (ROOT / "results/serving/serve_check.txt").read_text()
     shown = re.findall(r"^served .*$", PAGES["docs/export.md"], re.MULTILINE)
     assert shown and {*shown} <= {*printed.splitlines()}
 
