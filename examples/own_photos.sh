@@ -19,7 +19,7 @@ photos=$1
 run=$2
 shift 2
 
-python -m train.prepare --data="folder:$photos"  # names what would be left out
+python -m train.prepare --data="folder:$photos"  # counts what is left out
 python -m train --recipe=photos --data="folder:$photos" --workdir="$run" "$@"
 python -m train.evaluate --workdir="$run" --split=validation
 python -m train.predict "$run" "$photos/train" --csv="$run/predictions.csv"

@@ -158,7 +158,10 @@ def _wrong_lines(wrong, count):
         )
         for probability, true, guess, image in wrong
     ]
-    title = f"wrong: {len(wrong)} of {count} images, most confident first"
+    title = f"wrong: {len(wrong)} of {count} images"
+    if not wrong:
+        return ["", title]
+    title += ", most confident first"
     return ["", title, *_limited([WRONG, *lines], LONGEST + 1)]
 
 

@@ -45,7 +45,7 @@ def require_packages(names: Iterable[str]) -> None:
             if importlib.util.find_spec(package) is None:
                 raise RunError(
                     f"The format {name} needs the package {package}. Expected: pip "
-                    'install ".[export]". Received: it is not installed.'
+                    'install -e ".[train,export]". Received: it is not installed.'
                 )
 
 
@@ -110,26 +110,33 @@ def _litert_options(quantization, samples):
 
 
 def newest_export(path: pathlib.Path) -> pathlib.Path:
-    """Returns `path` if it is a SavedModel, else the newest one of the run in it.
+    """Returns `path` if it is a SavedModel, else the newest version in it.
+
+    Args:
+        path: An export, a directory of versions, or a run.
 
     Raises:
         RunError: If there is no SavedModel.
     """
     if (path / "saved_model.pb").is_file():
         return path
-    if not (versions := exports(path)):
+    if not (versions := exports(path) or _versions(path)):
         raise RunError(
-            f"{path} holds no SavedModel. Expected an export, or the directory of a "
-            "run that has been exported."
+            f"{path} holds no SavedModel. Expected an export, a directory of exports, "
+            "or the directory of a run that has been exported."
         )
     return versions[-1]
 
 
 def exports(workdir: pathlib.Path) -> list[pathlib.Path]:
     """Returns the version directories of a run, the newest one last."""
+    return _versions(workdir / "export")
+
+
+def _versions(directory):
     versions = [
         version
-        for version in workdir.glob("export/*")
+        for version in directory.glob("*")
         if re.fullmatch("[0-9]+", version.name)
         and (version / "saved_model.pb").is_file()
     ]
