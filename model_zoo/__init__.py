@@ -5,7 +5,7 @@ import sys
 # Python imports the package before it runs `python -m model_zoo list`. That table needs
 # no Keras, whose import takes seconds.
 if sys.argv[:2] != ["-m", "list"] or sys.orig_argv[-len(sys.argv)] != "model_zoo":
-    from model_zoo import applications, densenet, mobilenet_v2, resnet
+    from model_zoo import aognet, applications, densenet, mobilenet_v2, resnet
     from model_zoo.multi_scale import multi_scale
     from model_zoo.preprocessing import decode_predictions, preprocess_input
     from model_zoo.registry import create_model, list_models, model_info
@@ -13,6 +13,7 @@ if sys.argv[:2] != ["-m", "list"] or sys.orig_argv[-len(sys.argv)] != "model_zoo
 
 __all__ = [
     "LoadReport",
+    "aognet",
     "applications",
     "create_model",
     "decode_predictions",

@@ -1,4 +1,4 @@
-"""python -m model_zoo list [PATTERN] | info NAME | convert CHECKPOINT ...
+"""python -m model_zoo list | info | table | convert ...: the zoo on the command line.
 
 Exit codes: 0 success, 2 usage error, 1 any other error.
 """
@@ -46,7 +46,21 @@ def _parser():
     table.set_defaults(run=list_table)
     info = commands.add_parser("info", help="print what is known about a network")
     info.add_argument("name")
+    info.add_argument(
+        "--draw",
+        metavar="FILE",
+        type=os.path.expanduser,
+        help="also draw the And-Or graphs of an AOGNet, as .png, .svg or .pdf",
+    )
     info.set_defaults(run=info_table)
+    table = commands.add_parser(
+        "table", help="build networks and print their sizes and published results"
+    )
+    table.add_argument("pattern", nargs="?", default="*", help="such as 'resnet*_an'")
+    table.add_argument(
+        "--csv", metavar="FILE", type=os.path.expanduser, help="write all columns here"
+    )
+    table.set_defaults(run=network_table)
     conversion = commands.add_parser(
         "convert", help="convert a PyTorch checkpoint of the authors to a weights file"
     )
@@ -104,6 +118,10 @@ def info_table(arguments):
     from model_zoo.preprocessing import preprocessing
 
     info = _info(arguments.name)
+    if arguments.draw:
+        from model_zoo.aog_plot import draw
+
+        draw(_graphs(info), arguments.draw)
 
     def accuracy(top1, top5):
         return "not published" if top1 is None else f"{top1} / {top5}"
@@ -133,6 +151,35 @@ def info_table(arguments):
         }
     for name, value in facts.items():
         yield f"{name:34}{value}"
+
+
+def _graphs(info):
+    """Returns the different And-Or graphs of a network by the stages that have them."""
+    spec = model_zoo.aognet.SPECS.get(info.name.rpartition("_")[0])
+    if not spec:
+        raise UsageError(
+            "--draw needs a network with And-Or graphs, an AOGNet. "
+            f"Received: {info.name}."
+        )
+    stages = {}
+    for stage in range(len(spec.depths)):
+        stages.setdefault(spec.graph(stage), []).append(str(stage + 1))
+    return {
+        f"stage{'s' * (len(numbers) > 1)} {', '.join(numbers)}": graph
+        for graph, numbers in stages.items()
+    }
+
+
+def network_table(arguments):
+    """Yields the lines of a Markdown table, and writes a CSV file if asked to."""
+    from model_zoo.network_table import markdown, rows, write_csv
+
+    if not model_zoo.list_models(arguments.pattern):
+        raise UsageError(f"No network matches {arguments.pattern!r}.")
+    table = list(rows(arguments.pattern))
+    if arguments.csv:
+        write_csv(table, arguments.csv)
+    yield from markdown(table)
 
 
 def convert_checkpoint(arguments):

@@ -167,6 +167,21 @@ def max_pool(x, name: str):
     return layers.MaxPooling2D(3, strides=2, padding=padding, name=name)(x)
 
 
+def squeeze_excitation(x, reduction: int, *, name: str):
+    """x * sigmoid(conv1x1(relu(conv1x1(mean of x over all positions)))).
+
+    Hu, Shen and Sun, Squeeze-and-Excitation Networks, CVPR 2018. The first convolution
+    returns a `reduction`-th of the channels; neither has a bias.
+    """
+    channels = x.shape[channel_axis()]
+    s = layers.GlobalAveragePooling2D(keepdims=True, name=f"{name}_squeeze")(x)
+    s = conv(s, max(channels // reduction, 1), 1, name=f"{name}_conv1")
+    s = layers.ReLU(name=f"{name}_relu")(s)
+    s = conv(s, channels, 1, name=f"{name}_conv2")
+    s = layers.Activation("sigmoid", name=f"{name}_sigmoid")(s)
+    return layers.Multiply(name=name)([x, s])
+
+
 def _pad(x, kernel_size, stride, name):
     """Pads evenly, as weights of other frameworks expect.
 

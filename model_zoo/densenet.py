@@ -83,5 +83,5 @@ SPECS = {
 }
 
 for _name, _spec in SPECS.items():
-    register_network(f"{_name}_bn", "densenet", _spec, attentive=False)
-    register_network(f"{_name}_an", "densenet", _spec, attentive=True)
+    for _variant in ("bn", "an"):
+        register_network(_name, _variant, "densenet", _spec)

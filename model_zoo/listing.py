@@ -4,7 +4,7 @@ import fnmatch
 from collections.abc import Iterator
 
 from model_zoo.keras_applications import FAMILIES
-from model_zoo.parameter_counts import COUNTS
+from model_zoo.parameter_counts import COUNTS, VARIANTS
 from model_zoo.published import published
 from model_zoo.weight_sets import tags
 
@@ -18,9 +18,9 @@ FOOTER = (
 def networks() -> dict[str, tuple[int, int]]:
     """Returns default input, in pixels, and trainable parameters of every network."""
     own = {
-        f"{name}_{kind}": (pixels, count)
+        f"{name}_{variant}": (pixels, count)
         for name, (pixels, *counts) in COUNTS.items()
-        for kind, count in zip(("bn", "an"), counts, strict=True)
+        for variant, count in zip(VARIANTS, counts, strict=False)
     }
     converted = {
         f"applications.AN{name}": sizes

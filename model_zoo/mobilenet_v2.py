@@ -116,5 +116,5 @@ SPECS = {
 }
 
 for _name, _spec in SPECS.items():
-    register_network(f"{_name}_bn", "mobilenetv2", _spec, attentive=False)
-    register_network(f"{_name}_an", "mobilenetv2", _spec, attentive=True)
+    for _variant in ("bn", "an"):
+        register_network(_name, _variant, "mobilenetv2", _spec)

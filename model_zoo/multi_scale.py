@@ -2,6 +2,7 @@
 
 import collections
 import math
+import re
 from collections.abc import Iterable
 
 import keras
@@ -10,6 +11,8 @@ from keras import layers
 from an_keras import arguments, graph
 
 ACTIVATIONS = (layers.ReLU, layers.LeakyReLU, layers.PReLU, layers.ELU)
+# AOGNet's transitions belong to the stage that follows, unlike those of DenseNet.
+_OF_NEXT_STAGE = re.compile(r"stage\d_transition_relu")
 
 
 def multi_scale(
@@ -18,9 +21,9 @@ def multi_scale(
     """Returns the model with feature maps at strides 2**level as outputs.
 
     Each map is the last activation at its stride that all paths of the network pass
-    through: the end of a stage of a ResNet, the activation before the pooling of a
-    DenseNet's transition, the expansion before the strided convolution of a
-    MobileNetV2.
+    through: the end of a stage of a ResNet or an AOGNet, the activation before the
+    pooling of a DenseNet's transition, the expansion before the strided convolution of
+    a MobileNetV2.
 
     Strides are read from the layers (`strides`, `UpSampling2D.size`). Other changes of
     size, such as `Resizing`, are not followed. An activation layer that is called
@@ -82,6 +85,8 @@ def _trunk(model):
 
 def _is_activation(operation) -> bool:
     if len(getattr(operation.output, "shape", ())) != 4:
+        return False
+    if _OF_NEXT_STAGE.fullmatch(operation.name):
         return False
     linear = (None, keras.activations.linear)
     if getattr(operation, "activation", None) not in linear:

@@ -54,7 +54,7 @@ class NetworkSpec(abc.ABC):
 
 def build_network(
     spec: NetworkSpec,
-    attentive: bool,
+    variant: str,
     include_top: bool = True,
     weights=None,
     input_tensor=None,
@@ -69,9 +69,12 @@ def build_network(
     synchronized: bool = False,
     norm_options: dict | None = None,
 ) -> keras.Model:
-    """Builds a row's network; arguments and errors as in `model_zoo.create_model`."""
+    """Builds a row's network as "bn", "an" or "se".
+
+    Other arguments and errors are those of `model_zoo.create_model`.
+    """
     norm = Norms(
-        attentive=attentive,
+        variant=variant,
         position=spec.position if position is None else position,
         block_norms=spec.block_norms,
         num_components=(
@@ -97,8 +100,9 @@ def build_network(
     return model
 
 
-def register_network(name: str, family: str, spec: NetworkSpec, attentive: bool):
-    """Registers `build_network` for a row, with what was published about it."""
+def register_network(network: str, variant: str, family: str, spec: NetworkSpec):
+    """Registers `build_network` for a row and a variant, as `NETWORK_VARIANT`."""
+    name = f"{network}_{variant}"
     lineage = f"{spec.lineage}. Closest in Keras Applications: {spec.counterpart}."
 
     def build(weights=None, **kwargs):
@@ -113,7 +117,7 @@ def register_network(name: str, family: str, spec: NetworkSpec, attentive: bool)
         given = {key: value for key, value in options.items() if value is not None}
         row = dataclasses.replace(spec, **given)
         kwargs.setdefault("name", name)
-        return build_network(row, attentive, weights=weights, **kwargs)
+        return build_network(row, variant, weights=weights, **kwargs)
 
     build.__doc__ = f"""{lineage}
 

@@ -7,10 +7,13 @@ import numbers
 import keras
 
 from an_keras import AttentiveNormalization, BatchNormalization
-from model_zoo.blocks import channel_axis
+from model_zoo.blocks import channel_axis, squeeze_excitation
 
 BACKBONES = ("batch", "group")
 OUTSIDE_BLOCKS = ("stem", "shortcut", "transition", "last")
+# In AOGNet: after a block, and in nodes that do not span all units.
+OUTSIDE_FULL_NODES = ("root", "part_norm1", "part_norm2", "part_norm3")
+REDUCTIONS = {"norm1": 4, "norm2": 4, "norm3": 16}  # of squeeze-and-excitation
 MOMENTUM, EPSILON = 0.9, 1e-5  # in every published network
 ZERO_TABLES = {"gamma_initializer": "zeros", "beta_initializer": "zeros"}
 
@@ -19,8 +22,9 @@ class Norms:
     """Creates the norms of one network.
 
     Args:
-        attentive: `True` for AN in the chosen places, `False` for plain norms only.
-        position: Places in a block that get AN, such as `"norm1"` or `"norm12"`, or
+        variant: What the chosen places get: `"bn"` plain norms, `"an"` AN, `"se"` plain
+            norms, each followed by squeeze-and-excitation.
+        position: The chosen places in a block, such as `"norm1"` or `"norm12"`, or
             `"all"` for every norm of the network.
         block_norms: Number of norms in a block of this network.
         num_components: The K of all stages, or one K per stage.
@@ -40,7 +44,7 @@ class Norms:
     def __init__(
         self,
         *,
-        attentive: bool,
+        variant: str,
         position: str,
         block_norms: int,
         num_components: int | tuple[int, ...],
@@ -78,7 +82,8 @@ class Norms:
                     f"{stages} stages. Received: {option}={value}."
                 )
         places = _places(position, block_norms)
-        self._attentive_places = places if attentive else frozenset()
+        self._variant = variant
+        self._places = places
         self._num_components = tuple(num_components)
         self._normalization = normalization
         self._synchronized = synchronized
@@ -93,7 +98,8 @@ class Norms:
         shared = {"axis": channel_axis(), "epsilon": EPSILON, "name": name}
         groups = math.gcd(32, x.shape[channel_axis()])
         batch = {"momentum": MOMENTUM, "synchronized": self._synchronized}
-        if place in self._attentive_places:
+        chosen = self._variant if place in self._places else "bn"
+        if chosen == "an":
             options = {
                 "num_components": self._num_components[stage],
                 "normalization": self._normalization,
@@ -115,14 +121,18 @@ class Norms:
             return AttentiveNormalization(**options)(x)
         shared["gamma_initializer"] = "zeros" if zero else "ones"
         if self._normalization == "group":
-            return keras.layers.GroupNormalization(groups=groups, **shared)(x)
-        return BatchNormalization(**shared, **batch)(x)
+            x = keras.layers.GroupNormalization(groups=groups, **shared)(x)
+        else:
+            x = BatchNormalization(**shared, **batch)(x)
+        if chosen == "se":
+            return squeeze_excitation(x, REDUCTIONS.get(place, 16), name=f"{name}_se")
+        return x
 
 
 def _places(position: str, block_norms: int) -> frozenset[str]:
     if position == "all":
         inside = (f"norm{i + 1}" for i in range(block_norms))
-        return frozenset([*inside, *OUTSIDE_BLOCKS])
+        return frozenset([*inside, *OUTSIDE_BLOCKS, *OUTSIDE_FULL_NODES])
     combinations = {
         "norm" + "".join(str(i + 1) for i in chosen): frozenset(
             f"norm{i + 1}" for i in chosen

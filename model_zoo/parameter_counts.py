@@ -1,10 +1,11 @@
 """Inputs and parameter counts of the networks; tests build each one and count.
 
 Height and width of the default input, in pixels; trainable parameters with this input
-and the default classes: BN, AN. The authors' code gives the same numbers where it can
-build the network; the others are our own.
+and the default classes: BN, AN and, where it is registered, SE. The authors' code gives
+the same numbers where it can build the network; the others are our own.
 """
 
+VARIANTS = ("bn", "an", "se")
 COUNTS = {
     "resnet8": (32, 75_290, 80_426),
     "resnet20": (32, 269_722, 285_130),
@@ -12,8 +13,8 @@ COUNTS = {
     "resnet44": (32, 658_586, 694_538),
     "resnet56": (32, 853_018, 899_242),
     "resnet18": (224, 11_689_512, 11_789_592),
-    "resnet34": (224, 21_797_672, 21_996_060),
-    "resnet50": (224, 25_557_032, 25_755_420),
+    "resnet34": (224, 21_797_672, 21_996_060, 22_426_408),
+    "resnet50": (224, 25_557_032, 25_755_420, 26_185_768),
     "resnet50d": (224, 25_576_264, 25_774_652),
     "resnet101": (224, 44_549_160, 45_000_644),
     "resnet101d": (224, 44_568_392, 45_019_876),
@@ -28,11 +29,14 @@ COUNTS = {
     "densenet161": (224, 28_681_000, 29_448_688),
     "densenet169": (224, 14_149_480, 14_692_048),
     "densenet201": (224, 20_013_928, 20_675_920),
+    "aognet_12m": (224, 12_259_099, 12_373_355),
+    "aognet_40m": (224, 40_153_004, 40_388_880),
+    "aognet_cifar": (32, 1_248_282, 1_273_962),
 }
 
 
 def parameter_count(name: str) -> int | None:
-    """Returns the count of `NAME_bn` or `NAME_an`; `None` if it is not in the table."""
-    network, _, kind = name.rpartition("_")
+    """Returns the count of `NETWORK_VARIANT`; `None` if it is not in the table."""
+    network, _, variant = name.rpartition("_")
     _, *counts = COUNTS.get(network, (None,))
-    return dict(zip(("bn", "an"), counts, strict=False)).get(kind)
+    return dict(zip(VARIANTS, counts, strict=False)).get(variant)

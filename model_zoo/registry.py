@@ -143,7 +143,8 @@ def create_model(name: str, /, **kwargs) -> keras.Model:
             published, 0.2 in MobileNetV2 and 0 in the others.
         **kwargs: All of the above. Networks of `model_zoo.applications` take the
             arguments of their constructors. MobileNetV2 also takes
-            `width_multiplier=1.0` and `round_channels=False` (to multiples of 8).
+            `width_multiplier=1.0` and `round_channels=False` (to multiples of 8),
+            AOGNet takes `channel_dropout`, one rate or one for each stage.
             `name=` is the name of the Keras model, by default that of the network.
             `position`, `num_components` and `norm_options` have no effect on networks
             without AN.

@@ -223,5 +223,16 @@ SPECS["wide_resnet50_2"] = ResNetSpec(
 )
 
 for _name, _spec in SPECS.items():
-    register_network(f"{_name}_bn", "resnet", _spec, attentive=False)
-    register_network(f"{_name}_an", "resnet", _spec, attentive=True)
+    for _variant in ("bn", "an"):
+        register_network(_name, _variant, "resnet", _spec)
+
+# The authors' comparison. They published the numbers of parameters; the order of the
+# operations is that of Hu et al., Squeeze-and-Excitation Networks, CVPR 2018.
+for _name in ("resnet34", "resnet50"):
+    _spec = dataclasses.replace(
+        SPECS[_name],
+        position="norm2",
+        lineage="He et al. 2016; squeeze-and-excitation as in Hu et al. 2018, with "
+        "the number of parameters of the authors' comparison",
+    )
+    register_network(_name, "se", "resnet", _spec)

@@ -18,11 +18,18 @@ from model_zoo.mobilenet_v2 import ROWS
 from model_zoo.torch_file import printable, read_torch_file, state_dict
 from model_zoo.weights import require_usable
 
-# {kind} is "conv" for a kernel and "norm" for the rest, {block} counts from 1. A module
-# may match several rows; the first layer that the network has is used.
+# {kind} is "conv" for a kernel and "norm" for the rest. {block} and {stage} count from
+# 1; `index` and `stage_index` count from 0. A module may match several rows; the first
+# layer that the network has is used.
 _NORM = r"(?:bn|gn|AttnBN2d|AttnGN2d|AttnGN)"
 _PART = rf"(?:conv|{_NORM})"
+_WRAPPED = r"(?:conv_norm\.)+[0-2]"
 _BLOCK = r"layer(?P<stage>\d)\.(?P<index>\d+)"
+_AOG_STAGE = r"stage(?P<stage_index>\d)\.stage_\d_block_(?P<index>\d+)"  # AOGNet-v2
+_AOG_NODE = rf"{_AOG_STAGE}\.\w+_node_(?P<node>\d+)_op"
+_RELEASED_NODE = (
+    r"layer\d\.\d+\.stage_(?P<stage>\d)_block_(?P<block>\d+)_node_(?P<node>\d+)_op"
+)
 MODULES = (
     # Stems of ResNet-A, MobileNetV2 and DenseNet; of ResNet-B
     (rf"{_PART}1|stem\.[01]|stem\.conv1\.{_PART}1?", "stem_{kind}"),
@@ -44,6 +51,32 @@ MODULES = (
     ),
     (rf"layer(?P<stage>\d)\.1\.{_PART}1?", "transition{stage}_{kind}"),
     (r"layer4\.1", "last_{kind}"),
+    # AOGNet, whose convolutions and norms are wrapped several times in AOGNet-v2
+    (rf"stem\.(?P<index>\d)\.{_WRAPPED}", "stem_{kind}{block}"),
+    (rf"stem\.conv1\.(?P<index>\d)\.{_PART}", "stem_{kind}{block}"),
+    (rf"{_AOG_STAGE}_transition\.0\.{_WRAPPED}", "stage{stage}_transition_{kind}"),
+    (rf"{_BLOCK}\.transition\.0\.{_PART}", "stage{stage}_transition_{kind}"),
+    (
+        rf"{_AOG_NODE}\.conv_norm_(?:ac_)?(?P<n>\d)\.{_WRAPPED}",
+        "stage{stage}_block{block}_node{node}_{kind}{n}",
+    ),
+    (
+        rf"{_RELEASED_NODE}\.{_PART}(?P<n>\d)",
+        "stage{stage}_block{block}_node{node}_{kind}{n}",
+    ),
+    (
+        rf"{_AOG_NODE}\.shortcut\.{_WRAPPED}",
+        "stage{stage}_block{block}_node{node}_shortcut_{kind}",
+    ),
+    (
+        rf"{_RELEASED_NODE}\.downsample\.{_PART}",
+        "stage{stage}_block{block}_node{node}_shortcut_{kind}",
+    ),
+    (rf"{_AOG_STAGE}\.extra_norm_ac\.0", "stage{stage}_block{block}_norm"),
+    (
+        r"layer(?P<stage>\d)\.(?P<odd>\d+)\.extra_norm_ac\.0",
+        "stage{stage}_block{block}_norm",
+    ),
     # All networks
     (r"fc|classifier(?:\.1)?", HEAD),
 )
@@ -240,8 +273,18 @@ def _paths(key: str, array: np.ndarray):
     variables = next((names for rule, names in LEAVES if re.fullmatch(rule, leaf)), ())
     for rule, layer in MODULES:
         if module := re.fullmatch(rule, parts["module"]):
-            groups = module.groupdict()
-            block = int(groups.get("index") or 0) + 1
-            name = layer.format(kind=kind, block=block, **groups)
+            name = layer.format(**{"kind": kind, "block": 1, **_counted_from_1(module)})
             for variable in variables:
                 yield f"{name}/{variable}"
+
+
+def _counted_from_1(module):
+    """Returns the groups of a module's name, with stage and block counted from 1."""
+    groups = module.groupdict()
+    if "index" in groups:
+        groups["block"] = int(groups["index"]) + 1
+    if "stage_index" in groups:
+        groups["stage"] = int(groups["stage_index"]) + 1
+    if "odd" in groups:  # iVMCL-Release has a transition, or nothing, at even places
+        groups["block"] = int(groups["odd"]) // 2 + 1
+    return groups

@@ -16,6 +16,8 @@ CASES = {
     "resnet50_an_all": ("resnet50_an", {"position": "all"}),
     "mobilenetv2_an": ("mobilenetv2_an", {}),
     "densenet121_an": ("densenet121_an", {}),
+    "aognet_12m_an": ("aognet_12m_an", {}),
+    "aognet_12m_bn": ("aognet_12m_bn", {}),
 }
 
 

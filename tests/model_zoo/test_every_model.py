@@ -13,7 +13,10 @@ import model_zoo
 from tests.model_zoo import reference
 
 QUICK = ("resnet8_an", "resnet18_an", "resnet50d_bn", "mobilenetv2_an")
-SLOW = ("resnet50_an", "resnext50_32x4d_an", "densenet121_an", "densenet121_bn")
+SLOW = (
+    *("resnet50_an", "resnext50_32x4d_an", "densenet121_an", "densenet121_bn"),
+    *("aognet_cifar_an", "resnet34_se"),
+)
 # Gradients that are 0: the shift of a linear bottleneck is a constant that the next
 # 1x1 convolution passes to a batch norm, which subtracts it.
 NO_GRADIENT = {"mobilenetv2": r"stage\d_block\d_norm3/beta"}

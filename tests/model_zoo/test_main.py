@@ -139,3 +139,30 @@ def test_convert_only_writes_new_weights_files(out, tmp_path, capsys):
     assert main(["convert", "x.pth", "--model=resnet18_an", f"--out={out}"]) == 1
     assert "must be a new file *.weights.h5" in capsys.readouterr().err
     assert (tmp_path / "there.weights.h5").read_bytes() == b"precious"
+
+
+@pytest.mark.parametrize(
+    ("suffix", "start"), [("png", b"\x89PNG"), ("svg", b"<?xml"), ("pdf", b"%PDF")]
+)
+def test_info_draws_the_graphs_of_an_aognet(suffix, start, capsys, tmp_path):
+    file = tmp_path / f"graphs.{suffix}"
+    assert main(["info", "aognet_12m_an", "--draw", str(file)]) == 0
+    assert "12,373,355" in capsys.readouterr().out
+    assert file.read_bytes().startswith(start)
+
+
+@pytest.mark.parametrize(
+    ("name", "file", "code", "words"),
+    [
+        ("resnet50_an", "graph.png", 2, "an AOGNet. Received: resnet50_an."),
+        ("aognet_12m_an", "graph.doc", 1, "Format 'doc' is not supported"),
+        ("aognet_12m_an", "missing/graph.png", 1, "No such file or directory"),
+    ],
+)
+def test_info_that_cannot_draw_prints_only_an_error(
+    name, file, code, words, capsys, tmp_path
+):
+    assert main(["info", name, "--draw", str(tmp_path / file)]) == code
+    printed = capsys.readouterr()
+    assert not printed.out and words in printed.err
+    assert not list(tmp_path.iterdir())

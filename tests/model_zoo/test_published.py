@@ -58,6 +58,9 @@ def test_logits_match_the_reference(case):
         ("resnet50_an", {"position": "norm3"}, 26_349_084),
         ("resnet50_an", {"position": "norm123"}, 26_745_860),
         ("resnet50_an", {"position": "all"}, 26_947_472),
+        ("resnet50_se", {"position": "norm2"}, 26_185_768),
+        ("resnet50_se", {"position": "norm3"}, 28_071_976),
+        ("resnet50_se", {"position": "norm123"}, 29_329_448),
         ("mobilenetv2_bn", {"width_multiplier": 0.5}, 1_965_448),
         ("mobilenetv2_bn", {"width_multiplier": 1.4}, 6_082_580),
         ("mobilenetv2_an", {"width_multiplier": 0.5}, 2_049_512),
@@ -81,6 +84,8 @@ PUBLISHED_COUNTS = {
     "resnet34_an": 21_996_060,
     "resnet50_bn": 25_557_032,
     "resnet50_an": 25_755_420,
+    "resnet34_se": 22_426_408,
+    "resnet50_se": 26_185_768,
     "resnet50d_bn": 25_576_264,
     "resnet50d_an": 25_774_652,
     "resnet101_bn": 44_549_160,
@@ -107,6 +112,11 @@ PUBLISHED_COUNTS = {
     "densenet169_an": 14_692_048,
     "densenet201_bn": 20_013_928,
     "densenet201_an": 20_675_920,
+    "aognet_12m_bn": 12_259_099,
+    "aognet_12m_an": 12_373_355,
+    "aognet_40m_bn": 40_153_004,
+    "aognet_40m_an": 40_388_880,
+    "aognet_cifar_bn": 1_248_282,
 }
 
 

@@ -43,9 +43,64 @@ def mobile_release_names(state):
     }
 
 
+_BLOCK = r"stage(\d)\.stage_\d_block_(\d)"
+_NODE = _BLOCK + r"\.\w+_node_(\d+)_op"
+_WRAPPED = r"(?:conv_norm\.)+(\d)"
+KINDS = ("conv", "bn")
+
+
+def released_node(stage, block, node):
+    place = f"layer{stage + 1}.{2 * block + 1}"
+    return f"{place}.stage_{stage + 1}_block_{block + 1}_node_{node}_op"
+
+
+# Module of AOGNet-v2 -> name in iVMCL-Release, from the numbers in it.
+AOG_MODULES = (
+    (rf"stem\.(\d)\.{_WRAPPED}", lambda i, k: f"stem.conv1.{i}.{KINDS[k]}"),
+    (
+        rf"{_BLOCK}_transition\.0\.{_WRAPPED}",
+        lambda s, b, k: f"layer{s + 1}.{2 * b}.transition.0.{KINDS[k]}",
+    ),
+    (
+        rf"{_NODE}\.conv_norm_(?:ac_)?(\d)\.{_WRAPPED}",
+        lambda s, b, n, i, k: f"{released_node(s, b, n)}.{KINDS[k]}{i}",
+    ),
+    (
+        rf"{_NODE}\.shortcut\.{_WRAPPED}",
+        lambda s, b, n, k: f"{released_node(s, b, n)}.downsample.{KINDS[k]}",
+    ),
+    (
+        rf"{_BLOCK}\.extra_norm_ac\.0",
+        lambda s, b: f"layer{s + 1}.{2 * b + 1}.extra_norm_ac.0",
+    ),
+    (r"fc", lambda: "fc"),
+)
+
+
+def aog_release_names(state):
+    """Renames the keys of an AOGNet of AOGNet-v2 to those of iVMCL-Release."""
+    renamed = {}
+    for key, value in state.items():
+        module, attention, leaf = key.partition(".attention_weights.")
+        if not attention:
+            module, _, leaf = key.rpartition(".")
+        for pattern, rename in AOG_MODULES:
+            if match := re.fullmatch(pattern, module):
+                name = rename(*map(int, match.groups()))
+        if f"{module}.weight_" in state:
+            name = name.replace("bn", "AttnBN2d")
+        renamed[f"{name}{'.attn_weights.' if attention else '.'}{leaf}"] = value
+    assert len(renamed) == len(state)
+    return renamed
+
+
 @pytest.mark.parametrize(
     ("case", "rename"),
-    [("resnet50_an", release_names), ("mobilenetv2_an", mobile_release_names)],
+    [
+        ("resnet50_an", release_names),
+        ("mobilenetv2_an", mobile_release_names),
+        ("aognet_12m_an", aog_release_names),
+    ],
 )
 def test_both_code_bases_give_the_same_network(case, rename):
     model, report = reference.build(case, input_shape=(64, 64, 3))

@@ -12,6 +12,7 @@ FAMILIES = {  # the smallest network of each, and its image size in pixels
     "resnet20_an": 32,
     "resnet50_an": 32,
     "densenet121_an": 32,
+    "aognet_cifar_an": 32,
     "mobilenetv2_an": 32,
     "applications.ANConvNeXtTiny": 32,
     "applications.ANDenseNet121": 32,
