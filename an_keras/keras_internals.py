@@ -7,7 +7,7 @@ overrides `_moments` of Keras' layer, which passes `_reduction_axes`, and
 `_get_variable_index` and `_use_weight_decay` of Keras' optimizer.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import keras
 
@@ -37,6 +37,13 @@ def run_graph(
     functions = {"operation_fn": operation_fn, "call_fn": call_fn}
     given = {name: value for name, value in functions.items() if value is not None}
     return model._run_through_graph(inputs, **given)
+
+
+def nodes(model: keras.Function) -> Iterator[tuple]:
+    """Yields (operation, input tensors, output tensors) for each call in a graph."""
+    for nodes_of_depth in model._nodes_by_depth.values():
+        for node in nodes_of_depth:
+            yield node.operation, node.input_tensors, node.outputs
 
 
 def operation_of(tensor: keras.KerasTensor) -> keras.Operation:

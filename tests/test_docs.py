@@ -115,7 +115,7 @@ def test_commands_of_the_zoo_exist():
     from model_zoo.__main__ import _parser
 
     called = [arguments[3:] for arguments in commands("python -m model_zoo")]
-    assert {name for name, *_ in called} == {"list", "info", "convert"}
+    assert {name for name, *_ in called} == {"list", "info", "table", "convert"}
     for arguments in called:
         _parser().parse_args(arguments)
 
@@ -204,10 +204,33 @@ def test_networks_exist():
 
     known = set(model_zoo.list_models())
     for page in ("README.md", "docs/networks.md"):
-        shown = re.findall(r"^\| (`[\w{},*.` ]+_\*`) \|", PAGES[page], re.MULTILINE)
+        shown = re.findall(
+            r"^\| (`[\w{},*.` ]+_(?:\*|se)`) \|", PAGES[page], re.MULTILINE
+        )
         names = {each for cell in shown for each in expanded(cell)}
         both = {name.replace("_*", end) for name in names for end in ("_an", "_bn")}
         assert both == {name for name in known if "." not in name}, page
+
+
+def test_table_of_networks_matches_the_file():
+    import model_zoo
+    from model_zoo import network_table
+
+    numbers = re.compile(r"[\d.]+")
+    table = [
+        {
+            column: (ast.literal_eval(cell) if numbers.fullmatch(cell) else cell)
+            if cell
+            else None
+            for column, cell in row.items()
+        }
+        for row in rows("zoo/networks.csv")
+    ]
+    assert [row["network"] for row in table] == model_zoo.list_models()
+    for row in table:
+        assert row["parameters"] == model_zoo.model_info(row["network"]).parameters
+    ours = (row for row in table if "." not in row["network"])
+    assert "\n".join(network_table.markdown(ours)) in PAGES["docs/networks.md"]
 
 
 @pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
