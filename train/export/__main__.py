@@ -27,7 +27,7 @@ from absl import flags
 from train import cli, config, paths
 from train.cli import UsageError
 from train.engine import run_directory
-from train.export import image_classifier, runtimes, write
+from train.export import answers, image_classifier, runtimes, write
 from train.input.builders import checks
 
 
@@ -77,8 +77,17 @@ def main(arguments):
             data = spec.load_data(values.data_dir, values.data)
     version = write.export(classifier, out, values.fold, others, values.quantize, data)
     print(f"SavedModel in {version}")
+    compared = answers.read_card(version)["compared"]
     for name in others:
-        print(f"{name:<10} in {version / runtimes.FILES[name]}")
+        file = version / runtimes.FILES[name]
+        print(f"{name:<10} in {file}, {_described(compared[name])}")
+
+
+def _described(compared):
+    if isinstance(compared, dict):
+        share, images = compared["same_first_guess"], compared["images"]
+        return f"same first guess as the model for {share:.1%} of {images} images"
+    return f"probabilities within {compared:.1e} of the model"
 
 
 def _check_flags(values, others):

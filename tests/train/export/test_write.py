@@ -2,6 +2,7 @@
 
 import json
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -295,6 +296,10 @@ def test_run_is_exported_in_every_format(
     assert f"SavedModel in {version}" in done.stdout
     compared = card(version)["compared"]
     assert compared.keys() == {"saved_model", *kinds}
+    for kind in kinds:
+        images = quantization in write.WITH_IMAGES
+        words = "same first guess" if images else "probabilities within"
+        assert re.search(rf"^{kind} +in .*, {words} .* model", done.stdout, re.M)
     if quantization:
         plain = tmp_path / "plain"
         call(export_command, *flags[::2], f"--out={plain}", "--format=litert")
