@@ -12,6 +12,7 @@ CANDIDATES := $(or $(PYTHON),$(addprefix python,$(SUPPORTED)) python3 python)
 ACCEPTED := $(if $(PYTHON),$(call version,$(PYTHON)),$(SUPPORTED))
 PYTHON ?= $(firstword $(foreach p,$(CANDIDATES),$(if $(filter $(SUPPORTED),$(call version,$(p))),$(p))))
 PYTHON_VERSION := $(if $(PYTHON),$(call version,$(PYTHON)))
+OTHER_PYTHONS = $(foreach v,$(filter-out $(PYTHON_VERSION),$(SUPPORTED)),$(if $(call version,python$(v)),python$(v)))
 VENV_VERSION := $(call version,$(VENV)/bin/python)
 PYTEST := $(VENV)/bin/python -m pytest -n 2 --dist loadfile
 OLDEST_KERAS := $(shell sed -n 's/^ *keras>=//p' setup.cfg)
@@ -20,7 +21,7 @@ EXTRAS_test := train,export,test
 EXTRAS_backends := train,export,test,backends
 EXTRAS_docs := docs
 
-.PHONY: train test test-slow test-long test-backends test-keras test-kills conversion serving litert lint docs fashion clean python venv
+.PHONY: train test test-slow test-long test-backends test-keras test-pythons test-part test-kills conversion serving litert lint docs fashion clean python venv
 
 train: $(VENV)/train.stamp  ## Train on real scans of digits, evaluate, export and check the export.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -61,6 +62,16 @@ test-keras: $(VENV)/test.stamp  ## The layer and the zoo on the oldest and the n
 	    PYTHONPATH=$(CURDIR)/$(VENV)/keras $(PYTEST) -m "not slow and not long" \
 	        tests/an_keras tests/an_keras_on_tensorflow tests/model_zoo || exit 1; \
 	done
+
+test-pythons:  ## A part of the quick tests on the other supported Pythons on PATH.
+	@for python in $(OTHER_PYTHONS); do \
+	    echo "$$python"; \
+	    $(MAKE) PYTHON=$$python VENV=$(VENV)-$$python test-part || exit 1; \
+	done
+
+test-part: $(VENV)/test.stamp
+	$(PYTEST) -m "not slow and not long" tests/an_keras tests/train/test_main.py \
+	    tests/train/export/test_runtimes.py
 
 test-kills: $(VENV)/test.stamp  ## Kills runs and exports twenty times at random moments.
 	$(PYTEST) -s -m "slow or long" tests/train/test_main.py tests/train/export/test_write.py \
@@ -127,4 +138,4 @@ ifeq ($(filter $(SUPPORTED),$(PYTHON_VERSION) $(if $(REBUILD),,$(VENV_VERSION)))
 endif
 
 clean:
-	rm -rf $(VENV) build dist site *.egg-info
+	rm -rf $(VENV) $(VENV)-* build dist site *.egg-info

@@ -116,3 +116,10 @@ def test_package_declares_the_supported_pythons():
     for version in supported:
         assert f"Programming Language :: Python :: {version}\n" in setup
     assert f"python_requires = >={supported[0]}\n" in setup
+
+
+def test_other_supported_pythons_are_tested_in_environments_of_their_own(make):
+    found = {"python3.11": "3.11", "python3.13": "3.13", "python3": "3.10"}
+    printed = make("-n", "test-pythons", found=found).stdout
+    assert "python3.13 -m venv --clear" in printed and "venv-python3.13" in printed
+    assert "python3.12" not in printed and "python3.11 -m venv" not in printed
