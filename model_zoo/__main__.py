@@ -121,7 +121,13 @@ def info_table(arguments):
     if arguments.draw:
         from model_zoo.aog_plot import draw
 
-        draw(_graphs(info), arguments.draw)
+        spec = model_zoo.aognet.SPECS.get(info.name.rpartition("_")[0])
+        if not spec:
+            raise UsageError(
+                "--draw needs a network with And-Or graphs, an AOGNet. "
+                f"Received: {info.name}."
+            )
+        draw(map(spec.graph, range(len(spec.depths))), arguments.draw)
 
     def accuracy(top1, top5):
         return "not published" if top1 is None else f"{top1} / {top5}"
@@ -151,23 +157,6 @@ def info_table(arguments):
         }
     for name, value in facts.items():
         yield f"{name:34}{value}"
-
-
-def _graphs(info):
-    """Returns the different And-Or graphs of a network by the stages that have them."""
-    spec = model_zoo.aognet.SPECS.get(info.name.rpartition("_")[0])
-    if not spec:
-        raise UsageError(
-            "--draw needs a network with And-Or graphs, an AOGNet. "
-            f"Received: {info.name}."
-        )
-    stages = {}
-    for stage in range(len(spec.depths)):
-        stages.setdefault(spec.graph(stage), []).append(str(stage + 1))
-    return {
-        f"stage{'s' * (len(numbers) > 1)} {', '.join(numbers)}": graph
-        for graph, numbers in stages.items()
-    }
 
 
 def network_table(arguments):

@@ -1,6 +1,7 @@
 """Draws the And-Or graphs of an AOGNet; needs matplotlib."""
 
 import os
+from collections.abc import Iterable
 
 from model_zoo.aog_graph import AND, OR, TERMINAL, AndOrGraph
 
@@ -14,13 +15,13 @@ LEGEND = (
 )
 
 
-def draw(graphs: dict[str, AndOrGraph], path: str | os.PathLike) -> None:
-    """Writes a figure with a panel for each graph.
+def draw(stages: Iterable[AndOrGraph], path: str | os.PathLike) -> None:
+    """Writes a figure with a panel for each graph; equal ones share a panel.
 
     The root is at the top. Arrows point from children to parents, as features do.
 
     Args:
-        graphs: Graphs by title.
+        stages: The graph of each stage.
         path: Image file; matplotlib chooses the format by its suffix.
 
     Raises:
@@ -33,15 +34,19 @@ def draw(graphs: dict[str, AndOrGraph], path: str | os.PathLike) -> None:
         raise ImportError(
             "Drawing needs matplotlib. Expected: pip install matplotlib."
         ) from error
-    places = {title: _places(graph) for title, graph in graphs.items()}
+    numbers = {}
+    for number, graph in enumerate(stages, 1):
+        numbers.setdefault(graph, []).append(str(number))
+    places = {graph: _places(graph) for graph in numbers}
     widths = [1 + max(x for x, _ in each.values()) for each in places.values()]
     height = 1 - min(y for each in places.values() for _, y in each.values())
     figure = Figure((NODE * sum(widths), NODE * height))
-    panels = figure.subplots(1, len(graphs), width_ratios=widths, squeeze=False)[0]
-    for (title, graph), panel in zip(graphs.items(), panels, strict=True):
-        panel.set_title(title)
+    panels = figure.subplots(1, len(places), width_ratios=widths, squeeze=False)[0]
+    for graph, panel in zip(places, panels, strict=True):
+        plural = "s" if len(numbers[graph]) > 1 else ""
+        panel.set_title(f"stage{plural} {', '.join(numbers[graph])}")
         panel.axis("off")
-        _panel(panel, graph, places[title])
+        _panel(panel, graph, places[graph])
         panel.set_ylim(0.5 - height, 0.5)
     figure.text(0.5, 0.05, LEGEND, ha="center", va="top", fontsize=8)
     figure.savefig(path, dpi=150, bbox_inches="tight")

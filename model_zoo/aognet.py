@@ -174,10 +174,7 @@ class Block:
         )
 
     def _bottleneck(self, main, shortcut, filters, stride, name, inside):
-        """relu(norm3(conv1x1(relu(norm2(conv3x3(relu(norm1(conv1x1)))))) + shortcut).
-
-        The convolutions and the shortcut may have different inputs.
-        """
+        """1x1, 3x3, 1x1 convolutions of `main`; adds the shortcut, of another input."""
         norm, stage = self.norm, self.stage
         width = max(4, int(filters / 4 + 0.5))
         shortcut = pooled_projection(

@@ -17,7 +17,6 @@ from keras import layers
 
 from an_keras import AttentiveNormalization, graph, keras_internals
 
-TRANSPOSED = tuple(getattr(layers, f"Conv{rank}DTranspose") for rank in (1, 2, 3))
 CONVOLUTIONS = (
     *(getattr(layers, f"Conv{rank}D") for rank in (1, 2, 3)),
     *(getattr(layers, f"DepthwiseConv{rank}D") for rank in (1, 2)),
@@ -84,7 +83,7 @@ def _layer(operation, inputs, outputs):
 
 def _weighted(operation, inputs, outputs):
     """Returns the multiply-adds of a convolution or a dense layer, 0 for others."""
-    if isinstance(operation, TRANSPOSED):
+    if isinstance(operation, graph.TRANSPOSED):
         return _positions(operation, inputs) * math.prod(operation.kernel.shape)
     if isinstance(operation, SEPARABLE):
         kernels = operation.depthwise_kernel, operation.pointwise_kernel

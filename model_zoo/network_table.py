@@ -1,11 +1,12 @@
 """The table of all networks: sizes, the cost of AN, published and own results."""
 
 import csv
+import itertools
+import math
 import os
 from collections.abc import Iterable, Iterator
 
 import keras
-import numpy as np
 
 from an_keras import AttentiveNormalization
 from model_zoo import published
@@ -29,7 +30,6 @@ def rows(pattern: str = "*") -> Iterator[dict]:
         model = info.build(weights=None, input_shape=info.input_shape)
         work = multiply_adds(model)
         parameters = _count(model.trainable_variables)
-        coco = published.COCO.get(name, ())
         yield {
             "network": name,
             "lineage": info.lineage,
@@ -46,8 +46,8 @@ def rows(pattern: str = "*") -> Iterator[dict]:
             "published_top5": info.top5,
             "paper_top1": info.paper_top1,
             "paper_top5": info.paper_top5,
-            **dict(zip(published.LONGER_COLUMNS, published.longer(name), strict=True)),
-            **dict(zip(published.COCO_COLUMNS, (*coco, *4 * [None])[:4], strict=True)),
+            **_named(published.LONGER_COLUMNS, published.LONGER.get(name, ())),
+            **_named(published.COCO_COLUMNS, published.COCO.get(name, ())),
             "our_imagenet_top1": NOT_MEASURED,
             "our_weights": " ".join(tags(name)),
         }
@@ -96,12 +96,16 @@ def markdown(table: Iterable[dict]) -> Iterator[str]:
         yield f"| {' | '.join(cells)} |"
 
 
+def _named(columns, values):
+    return dict(itertools.zip_longest(columns, values))
+
+
 def _pair(first, second):
     return "" if first is None else f"{first} / {second}"
 
 
 def _count(variables):
-    return sum(int(np.prod(variable.shape)) for variable in variables)
+    return sum(math.prod(variable.shape) for variable in variables)
 
 
 def _added(model):

@@ -79,7 +79,7 @@ COCO = {
     "aognet_40m_an": (44.1, 39.0, 44.9, 40.2),
 }
 
-# Millions, the same with BN and AN, as the paper's code prints them.
+# Millions, the same with BN and AN (not SE), as the paper's code prints them.
 MULTIPLY_ADDS = {
     "resnet50": 4090,
     "resnet101": 8120,
@@ -103,6 +103,7 @@ RECIPES = {
     "resnet101d": _200,
     "mobilenetv2": _150,
     "densenet121": _120_LARGE,
+    "resnet50_se": _120_LARGE,  # of the release, unlike that of BN and AN
     "aognet_12m": _120_LARGE,
     "aognet_40m": _120,
 }
@@ -118,15 +119,11 @@ def published(name: str) -> dict:
         "top5": release[1],
         "paper_top1": paper[0],
         "paper_top5": paper[1],
-        "recipe": RECIPES.get(network) if release[0] else None,
+        "recipe": RECIPES.get(name, RECIPES.get(network)) if release[0] else None,
     }
-
-
-def longer(name: str) -> tuple:
-    """Returns the four accuracies of the longer training; `None` if not published."""
-    return LONGER.get(name, (None,) * 4)
 
 
 def multiply_adds(name: str) -> int | None:
     """Returns published multiply-adds in millions; `None` if not published."""
-    return MULTIPLY_ADDS.get(name.rpartition("_")[0])
+    network, _, variant = name.rpartition("_")
+    return MULTIPLY_ADDS.get(network) if variant in ("bn", "an") else None

@@ -273,7 +273,7 @@ def _paths(key: str, array: np.ndarray):
     variables = next((names for rule, names in LEAVES if re.fullmatch(rule, leaf)), ())
     for rule, layer in MODULES:
         if module := re.fullmatch(rule, parts["module"]):
-            name = layer.format(**{"kind": kind, "block": 1, **_counted_from_1(module)})
+            name = layer.format(kind=kind, **_counted_from_1(module))
             for variable in variables:
                 yield f"{name}/{variable}"
 

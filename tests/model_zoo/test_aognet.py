@@ -1,7 +1,5 @@
 """AOGNet: channels, places of AN, dropout and maps of its blocks."""
 
-import itertools
-
 import keras
 import numpy as np
 import pytest
@@ -144,18 +142,11 @@ def test_maps_for_detection_end_the_stages(small):
         "5": (2, 2, 824),
     }
     images = np.random.default_rng(0).normal(size=(2, 64, 64, 3)).astype("float32")
-    ends = {
-        level: small.get_layer(name).output
-        for level, name in zip(
-            shapes,
-            ("stage1_block2", "stage2_block2", "stage3_block2", "stage4_block1"),
-            strict=True,
-        )
-        for name in [f"{name}_relu"]
-    }
+    blocks = ("stage1_block2", "stage2_block2", "stage3_block2", "stage4_block1")
+    ends = [small.get_layer(f"{block}_relu").output for block in blocks]
     received, expected = maps(images), keras.Model(small.input, ends)(images)
-    for level in shapes:
-        np.testing.assert_array_equal(received[level], expected[level])
+    for level, end in zip(shapes, expected, strict=True):
+        np.testing.assert_array_equal(received[level], end)
 
 
 def test_group_normalization_is_used_everywhere():
@@ -174,5 +165,5 @@ def test_channels_first_gives_the_same_layers(name):
         first = model_zoo.create_model(name, input_shape=(3, 64, 64))
     finally:
         keras.config.set_image_data_format(before)
-    for a, b in itertools.zip_longest(last.weights, first.weights):
+    for a, b in zip(last.weights, first.weights, strict=True):
         assert (a.path, a.shape) == (b.path, b.shape)

@@ -57,3 +57,5 @@ def test_published_results_belong_to_registered_networks():
     published = network_table.published
     assert {*published.COCO, *published.LONGER} <= names
     assert {f"{name}_an" for name in published.MULTIPLY_ADDS} <= names
+    assert published.multiply_adds("resnet50_bn") == 4090
+    assert published.multiply_adds("resnet50_se") is None

@@ -64,3 +64,12 @@ def test_litert_is_quantized(quantization, norm, tmp_path):
     received = runtimes.load("litert", tmp_path)(samples[:3])
     expected = np.asarray(model(samples[:3])["probabilities"])
     np.testing.assert_allclose(received, expected, atol=0.05)
+
+
+def test_newest_version_is_found_in_a_run_and_among_exports(tmp_path):
+    versions = tmp_path / "export"
+    for name in ("2", "10", "draft"):
+        (versions / name).mkdir(parents=True)
+        (versions / name / "saved_model.pb").touch()
+    for path, expected in ((tmp_path, "10"), (versions, "10"), (versions / "2", "2")):
+        assert runtimes.newest_export(path) == versions / expected
