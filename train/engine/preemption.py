@@ -26,13 +26,14 @@ class StopSignal:
     """
 
     def __init__(self):
-        self._workdir = self._strategy = self._child = None
+        self._workdir = self._strategy = self._child = self._listener = None
         self._received = self._is_deferred = False
 
     def listen(self) -> None:
         """Starts to listen. Call it in the main thread, before other threads start."""
         signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGTERM})
-        threading.Thread(target=self._listen, daemon=True).start()
+        self._listener = threading.Thread(target=self._listen, daemon=True)
+        self._listener.start()
 
     def belongs_to(self, workdir: pathlib.Path, strategy) -> None:
         """Sets the run, for the message and the communication between its processes."""
@@ -73,6 +74,8 @@ class StopSignal:
             self._end_child()
             raise
         self._child = None
+        if self._received:
+            self._listener.join()  # it ends this process
         return os.waitstatus_to_exitcode(status)
 
     def _listen(self):

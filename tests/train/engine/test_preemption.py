@@ -123,6 +123,8 @@ def test_deferral_has_a_time_limit(start):
 def test_called_program_ends_with_its_caller_on_the_signal(start):
     process = start(
         """
+        write = cli.fail
+        cli.fail = lambda *words: (time.sleep(1), write(*words))
         code = "import os, time; print(os.getpid(), flush=True); time.sleep(60)"
         stop_signal.call([sys.executable, "-c", code])
         """
