@@ -10,7 +10,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import ClassVar
 
-from keras import layers
+from keras import layers, ops
 
 from an_keras import arguments
 from model_zoo.aog_graph import AND, TERMINAL, AndOrGraph, and_or_graph
@@ -113,19 +113,19 @@ class Block:
         self.stage, self.name, self.norm, self.dropout = stage, name, norm, dropout
 
     def __call__(self, x, filters: int, stride: int):
-        outputs = {}
+        outputs, parts = {}, self._parts(x)
         # Terminal nodes first: they only need the input.
         for node in sorted(self.graph.order, key=lambda node: node.kind != TERMINAL):
             name = f"{self.name}_node{node.number}"
             if node.kind == TERMINAL:
-                main = shortcut = self._phrase(x, node)
+                main = shortcut = self._phrase(x, parts, node, f"{name}_in")
             else:
                 main, shortcut = self._composed(node, outputs, name)
-            start, stop = self._channels(node, filters)
+            ends = self._ends(filters)
             outputs[node] = self._bottleneck(
                 main,
                 shortcut,
-                stop - start,
+                ends[node.last + 1] - ends[node.first],
                 stride if node.kind == TERMINAL else 1,
                 name,
                 inside="" if node.width == self.units else "part_",
@@ -133,17 +133,24 @@ class Block:
         x = self.norm(outputs[self.graph.root], "root", self.stage, f"{self.name}_norm")
         return layers.ReLU(name=f"{self.name}_relu")(x)
 
-    def _channels(self, node, channels):
-        """Returns the range of a node's channels; the first units take the rest."""
+    def _ends(self, channels):
+        """Returns where the channels of each unit end; the first ones take the rest."""
         size, rest = divmod(channels, self.units)
-        return [unit * size + min(unit, rest) for unit in (node.first, node.last + 1)]
+        return [unit * size + min(unit, rest) for unit in range(self.units + 1)]
 
-    def _phrase(self, x, node):
+    def _parts(self, x):
+        """Splits the channels of the input among the units.
+
+        The gradient of one split is cheaper than those of overlapping slices.
+        """
+        ends = self._ends(x.shape[channel_axis()])
+        return ops.split(x, ends[1:-1], axis=channel_axis())
+
+    def _phrase(self, x, parts, node, name):
         """Returns the channels of the input that a terminal node reads."""
         if node.width == self.units:
             return x
-        start, stop = self._channels(node, x.shape[channel_axis()])
-        return x[..., start:stop] if channel_axis() == -1 else x[:, start:stop]
+        return _concatenate(parts[node.first : node.last + 1], name)
 
     def _composed(self, node, outputs, name):
         """Returns what the convolutions and the shortcut of a node receive.
@@ -199,6 +206,8 @@ def _add(tensors, name):
 
 
 def _concatenate(tensors, name):
+    if len(tensors) == 1:
+        return tensors[0]
     return layers.Concatenate(axis=channel_axis(), name=name)(tensors)
 
 
