@@ -17,15 +17,15 @@ AGAIN = "Delete this version and start the run again to export it again."
 WARM_UP = (1, 3)  # images in the requests that a server runs before it is available
 
 
-def endpoints(classifier: ImageClassifier, network: keras.Model) -> tuple[dict, list]:
-    """Returns the signatures of `train.export` as functions, and their models.
+def endpoints(classifier: ImageClassifier, network: keras.Model) -> dict:
+    """Returns the signatures of `train.export` as functions.
 
     Args:
         classifier: The classifier to export.
         network: Its model, or a folded copy.
 
     Returns:
-        {name: (function, specification of its argument)}, [models].
+        {name: (function, specification of its argument)}.
     """
     serving_model = classifier.serving_model(network)
     features = classifier.feature_model(network)
@@ -56,7 +56,7 @@ def endpoints(classifier: ImageClassifier, network: keras.Model) -> tuple[dict, 
     functions = {"serving_default": (classify, images), "features": (extract, images)}
     if classifier.shape[-1] in augment.DECODABLE:
         functions["image_bytes"] = classify_bytes, image_bytes
-    return functions, [serving_model, features]
+    return functions
 
 
 def write(
@@ -69,11 +69,10 @@ def write(
         network: Its model, or a folded copy.
         path: Path of the new directory.
     """
-    functions, models = endpoints(classifier, network)
+    # The archive finds the variables that the signatures use. With `track`, it would
+    # also store every layer, and trace and store the model's own functions.
     archive = keras.export.ExportArchive()
-    for model in models:
-        archive.track(model)
-    for name, (function, spec) in functions.items():
+    for name, (function, spec) in endpoints(classifier, network).items():
         archive.add_endpoint(name, function, [spec])
     archive.write_out(str(path), verbose=False)
     (path / "assets").mkdir(exist_ok=True)
