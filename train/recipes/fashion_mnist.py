@@ -1,4 +1,4 @@
-"""Small ResNets on the 70,000 images of Fashion-MNIST (Xiao et al. 2017), three epochs.
+"""Small networks on Fashion-MNIST (70,000 images, Xiao et al. 2017), three epochs.
 
 No comparable published results. For measured results, see README.md.
 python -m train --recipe=fashion_mnist_resnet20_an \\
@@ -40,8 +40,7 @@ def fashion_mnist(model: str) -> Recipe:
 
 
 RECIPES = {
-    f"fashion_mnist_{model}": functools.partial(fashion_mnist, model)
-    for model in (
-        f"resnet{depth}_{kind}" for depth in (20, 32, 44, 56) for kind in ("an", "bn")
-    )
+    f"fashion_mnist_{model}_{kind}": functools.partial(fashion_mnist, f"{model}_{kind}")
+    for model in ("resnet20", "resnet32", "resnet44", "resnet56", "aognet_cifar")
+    for kind in ("an", "bn")
 }
