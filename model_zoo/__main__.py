@@ -12,7 +12,7 @@ import sys
 import warnings
 
 import model_zoo
-from model_zoo import listing, weight_sets  # no Keras: `list` must be quick
+from model_zoo import listing, published, weight_sets  # no Keras: `list` must be quick
 
 
 class UsageError(ValueError):
@@ -143,8 +143,13 @@ def info_table(arguments):
         "ImageNet top-1 / top-5, percent": accuracy(info.top1, info.top5),
         "the same, from the paper's code": accuracy(info.paper_top1, info.paper_top5),
         "recipe of the authors": info.recipe or "not published",
-        "weights": ", ".join(info.weights) or "none",
     }
+    if longer := published.LONGER.get(info.name):
+        facts |= {
+            "200 epochs, smoothing, mixup": accuracy(*longer[:2]),
+            "200 epochs, from the paper's code": accuracy(*longer[2:]),
+        }
+    facts["weights"] = ", ".join(info.weights) or "none"
     for tag in weight_sets.tags(info.name):
         record = weight_sets.weight_set(info.name, tag)
         metrics = ", ".join(f"{name} {value}" for name, value in record.metrics.items())

@@ -105,7 +105,9 @@ RECIPES = {
     "densenet121": _120_LARGE,
     "resnet50_se": _120_LARGE,  # of the release, unlike that of BN and AN
     "aognet_12m": _120_LARGE,
+    "aognet_12m_bn": f"{_120_LARGE}, bicubic interpolation",
     "aognet_40m": _120,
+    "aognet_40m_bn": f"{_120}, Nesterov momentum",
 }
 
 

@@ -77,6 +77,10 @@ def test_info_shows_all_facts(capsys):
     out = capsys.readouterr().out
     for text in ("fashion_mnist", "test_top1 0.9338", "sha256", "Apache-2.0", "0.286"):
         assert text in out
+    assert main(["info", "aognet_40m_bn"]) == 0
+    out = capsys.readouterr().out
+    for text in ("80.2 / 95.1", "Nesterov", "81.2 / 95.6", "81.3 / 95.53"):
+        assert text in out
     for name, text in (
         ("ResNet50", "0.4076, 0.458, 0.485; .*, BGR"),
         ("EfficientNetB0", "0 to 255 as they are"),
