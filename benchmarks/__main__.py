@@ -2,8 +2,9 @@
 
 layer    one layer on four shapes of a ResNet-50: forward and backward, and inference
 network  training step and inference of networks: AN, BN, and BN with Keras' own layer;
-         their parameters, and how much a training step adds to the peak memory; with
-         --backend=jax or torch, which do not need TensorFlow, also on a GPU
+         their parameters and multiply-adds, seconds to build them and to their first
+         step, and how much training adds to the peak memory; with --backend=jax or
+         torch, which do not need TensorFlow, also on a GPU
 passes   where the time of a layer goes: each compiled pass alone, next to the simplest
          operations that read and write as much
 size     compiled and plain operations side by side, by the size of the input
@@ -37,6 +38,8 @@ NETWORKS = {  # pixels, images; --pixels and --batch override them
     "densenet121": (128, 8),
     "resnet20": (32, 128),
     "resnet8": (32, 128),
+    "aognet_12m": (128, 16),
+    "aognet_cifar": (32, 128),
 }
 IN_TABLE = ["resnet50", "mobilenetv2", "densenet121", "resnet20"]
 BATCH = re.compile(r"[1-9][0-9]{0,6}")  # images

@@ -7,6 +7,7 @@ backend in use has to be installed.
 
 import functools
 import resource
+import time
 
 import keras
 import numpy as np
@@ -15,6 +16,7 @@ from keras import ops
 import model_zoo
 from an_keras import BatchNormalization
 from benchmarks import measure
+from model_zoo import flops
 
 
 def network(settings):
@@ -31,22 +33,29 @@ def network(settings):
 
 
 def footprint(settings):
-    """Returns the parameters of a network and the memory that two steps add.
+    """Returns the size of a network, its start-up and the memory that two steps add.
 
     On a GPU this is GPU memory, otherwise memory of the process beyond the imports.
     """
     keras.config.set_dtype_policy(settings["policy"])
     name, variant = settings["network"], settings["variant"]
     size, batch = settings["networks"][name]
-    before = peak_of_memory()
+    examples = _examples(size, batch)
+    before, start = peak_of_memory(), time.perf_counter()
     model = _network(name, size, variant)
+    built = time.perf_counter()
     train, _ = functions(model)
-    for _ in range(2):
-        train(*_examples(size, batch))
+    train(*examples)
+    stepped = time.perf_counter()
+    train(*examples)
     peak = (peak_of_memory() - before) / 2**20
+    work = flops.multiply_adds(model).network / 1e6
     common = {"case": _case(name, size, batch), "variant": variant}
     return [
         {**common, "phase": "parameters", "unit": "", "value": model.count_params()},
+        {**common, "phase": "multiply-adds", "unit": "M", "value": work},
+        {**common, "phase": "build", "unit": "s", "value": built - start},
+        {**common, "phase": "first step", "unit": "s", "value": stepped - built},
         {**common, "phase": "peak memory", "unit": "MiB", "value": peak},
     ]
 
