@@ -80,7 +80,7 @@ test-kills: $(VENV)/test.stamp  ## Kills runs and exports twenty times at random
 conversion: $(VENV)/test.stamp  ## Converts all 38 networks of Keras Applications; writes a table.
 	PYTHONPATH=. $(VENV)/bin/python tests/model_zoo/conversion.py $(RUNS)/conversion.csv
 
-serving: $(VENV)/test.stamp  ## Exports of five networks in every runtime; writes two tables and a plot.
+serving: $(VENV)/test.stamp  ## Exports of six networks in every runtime; writes two tables and a plot.
 	PYTHONPATH=. $(VENV)/bin/python tests/consumers.py $(RUNS)/serving $(RUNS)/consumers.csv
 	$(VENV)/bin/python -m train.benchmark serve $(RUNS)/serving/*/float32/1 --rounds=100 \
 	    --csv=$(RUNS)/serve.csv --plot=$(RUNS)/serve.png

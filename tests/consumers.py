@@ -1,4 +1,4 @@
-"""Runs exports of five networks with third-party programs.
+"""Runs exports of six networks with third-party programs.
 
 python tests/consumers.py DIR FILE.csv [NAME...] exports the networks to DIR. Without
 names, it also exports their BN twins for `python -m train.benchmark serve`. It writes a
@@ -33,6 +33,7 @@ NETWORKS = {  # pixels
     "densenet121_an": 64,
     "mobilenetv2_an": 64,
     "applications.ANEfficientNetB0": conversion.SIZE,
+    "aognet_cifar_an": 32,
 }
 PRECISIONS = ("float32", "mixed_bfloat16")
 CLASSES = 10
