@@ -15,6 +15,8 @@ from train.cli import UsageError
 
 PREFIXES = ("idx:", "folder:")  # prefixes of data sets in a directory
 _LOCAL = ", ".join(["digits", *(f"{prefix}DIR" for prefix in PREFIXES)])
+INTERPOLATIONS = ("bilinear", "bicubic")
+LARGEST = 2**14  # pixels
 DATA_SETS = f"{_LOCAL} or a name of tensorflow-datasets"  # what `data.name` may be
 
 
@@ -51,6 +53,9 @@ class Data:
         name: `digits`, `idx:DIR`, `folder:DIR`, or a tensorflow-datasets name.
         image_size: Height and width in pixels after resizing the shorter side and
             cropping the centre. `None` keeps the images, which must be of one size.
+        shorter_side: Pixels to which the shorter side is resized before the centre crop
+            of evaluation and exports. `None`: `image_size`.
+        interpolation: `"bilinear"` or `"bicubic"`, wherever images are resized.
         mean, std: Statistics of the pixels on a scale of 0 to 1, one for each channel
             or one for all. The network's input is (image / 255 - mean) / std. `None`
             selects those of the weights or the network (`train.engine.pixels`).
@@ -58,7 +63,9 @@ class Data:
             order. If they are `None`, this follows from the network.
         class_names: Class names for data whose labels are only numbers (idx files).
         validation_fraction: Part of each class of the training images that is set
-            aside for validation if the data set has no such split.
+            aside for validation if the data set has no such split. 0: nothing is set
+            aside, and the test images are used for validation, too, as published for
+            ImageNet; the accuracy of the best checkpoint is then slightly optimistic.
         min_crop_area: Smallest fraction of the image that a random crop keeps. 1: no
             random crops.
         antialias: Whether to antialias random crops. Without it, the pipeline is about
@@ -70,6 +77,9 @@ class Data:
         mixup: Parameter a of lambda ~ Beta(a, a), drawn for each batch of a replica. An
             image becomes lambda * image + (1 - lambda) * another image of the batch.
             Losses are mixed in the same way. 0: no mixup.
+        mixup_reversed: Whether image i of a batch is mixed with the i-th from its end,
+            and pixels are rounded, as in the authors' release. If not, the partners are
+            a random permutation, as in the paper's code.
         memory_limit: Limit for the encoded images of a split in GiB. Below it they are
             held in memory and shuffled over the whole split. Above it they are read
             from their files (`train.input.order.ShardedSplit`).
@@ -77,6 +87,8 @@ class Data:
 
     name: str
     image_size: int | None = None
+    shorter_side: int | None = None
+    interpolation: str = "bilinear"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     reverse_channels: bool = False
@@ -88,6 +100,7 @@ class Data:
     shift: int = 0
     flip: bool = False
     mixup: float = 0.0
+    mixup_reversed: bool = False
     memory_limit: float = 4.0
 
     def __post_init__(self):
@@ -96,6 +109,11 @@ class Data:
             directory = paths.expand(directory, f"in --data={kind}:DIR")
             directory = os.path.abspath(directory)
             object.__setattr__(self, "name", f"{kind}:{directory}")
+        if self.interpolation not in INTERPOLATIONS:
+            raise UsageError(
+                "Recipe field data.interpolation must be one of "
+                f"{', '.join(INTERPOLATIONS)}. Received: {self.interpolation!r}."
+            )
 
 
 @dataclasses.dataclass(frozen=True)
@@ -105,10 +123,13 @@ class Optimizer:
     Attributes:
         learning_rate: Learning rate for 256 images, scaled with the global batch.
         momentum: Momentum m in v = m * v + g, w = w - learning_rate * v.
+        nesterov: Whether the step is g + m * v instead of v (Nesterov momentum).
         weight_decay: L2 coefficient.
         decay_norms_and_biases: Whether all trainable weights are decayed, as published.
             If not, gamma, beta and bias are excluded.
-        warmup_epochs: Epochs of linear warm-up from 0.
+        warmup_epochs: Epochs of linear warm-up.
+        warmup_from: The rate at which the warm-up starts, in parts of the highest one.
+        final_learning_rate: The rate at the end of the cosine; not scaled.
         clip_norm: Global norm to which gradients are clipped, over all weights and
             replicas. `None`: no clipping.
         average: Decay d in average = d * average + (1 - d) * weights, after every step.
@@ -119,9 +140,12 @@ class Optimizer:
 
     learning_rate: float = 0.1
     momentum: float = 0.9
+    nesterov: bool = False
     weight_decay: float = 1e-4
     decay_norms_and_biases: bool = True
     warmup_epochs: float = 5.0
+    warmup_from: float = 0.0
+    final_learning_rate: float = 0.0
     clip_norm: float | None = None
     average: float = 0.0
 
@@ -134,17 +158,20 @@ LIMITS = (
     ("evaluate_every", LEAST, 1e6),
     ("steps_per_loop", 1, 2**24),
     ("seed", 0, 2**31 - 1),
-    ("data.image_size", 1, 2**14),
+    ("data.image_size", 1, LARGEST),
+    ("data.shorter_side", 1, LARGEST),
     ("data.mean", -1e6, 1e6),
     ("data.std", LEAST, 1e6),
-    ("data.validation_fraction", LEAST, 0.9),
+    ("data.validation_fraction", 0, 0.9),
     ("data.min_crop_area", LEAST, 1),
     ("data.rand_augment", 0, 10),
-    ("data.shift", 0, 2**14),
+    ("data.shift", 0, LARGEST),
     ("optimizer.learning_rate", 0, 1e6),
     ("optimizer.momentum", 0, 1),
     ("optimizer.weight_decay", 0, 1e6),
     ("optimizer.warmup_epochs", 0, 1e6),
+    ("optimizer.warmup_from", 0, 1),
+    ("optimizer.final_learning_rate", 0, 1e6),
     ("optimizer.clip_norm", LEAST, 1e12),
     ("optimizer.average", 0, 1 - 1e-9),
     ("data.mixup", 0, 1e3),

@@ -60,6 +60,8 @@ def test_overrides_take_the_types_of_the_fields():
         ("seed=-1", "seed must be from 0 to"),
         ("data.std=0.0", "data.std must be from"),
         ("data.min_crop_area=2", "data.min_crop_area must be from"),
+        ("data.interpolation=cubic", "data.interpolation must be one of bilinear, b"),
+        ("data.shorter_side=0", "data.shorter_side must be from 1"),
         ("data.validation_fraction=1.0", "data.validation_fraction must be from"),
         ("data.mean=()", "data.mean must contain at least one number"),
         ("model.options={'a': {1, 2}}", "model.options must be plain values"),

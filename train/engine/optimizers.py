@@ -18,6 +18,8 @@ class PublishedSGD(keras.optimizers.SGD):
 
     g = gradient + l2 * w;  v = momentum * v + g;  w = w - learning_rate * v
 
+    and with Nesterov momentum w = w - learning_rate * (g + momentum * v).
+
     Keras' own SGD includes the learning rate in the velocity, which differs while the
     rate changes, and decouples its `weight_decay` from the gradient. Gradients arrive
     summed over the replicas and equal on each, so the clipped norm and the finiteness
@@ -26,6 +28,7 @@ class PublishedSGD(keras.optimizers.SGD):
     Args:
         learning_rate: A number or a schedule.
         momentum: Momentum, in [0, 1].
+        nesterov: Whether to use Nesterov momentum.
         l2: L2 coefficient. `exclude_from_weight_decay` excludes variables.
         clip_norm: Largest norm of the gradient over all variables. `None` disables
             clipping.
@@ -41,9 +44,10 @@ class PublishedSGD(keras.optimizers.SGD):
         l2=0.0,
         clip_norm=None,
         average=0.0,
+        nesterov=False,
         **kwargs,
     ):
-        super().__init__(learning_rate, momentum=momentum, **kwargs)
+        super().__init__(learning_rate, momentum, nesterov, **kwargs)
         self.l2, self.clip_norm, self.average = l2, clip_norm, average
         self.averages = []
 
@@ -71,9 +75,11 @@ class PublishedSGD(keras.optimizers.SGD):
         if self.l2 and self._use_weight_decay(variable):
             update = update + self.l2 * variable
         if self.momentum:
-            velocity = self.momentums[index]
-            update = self.momentum * velocity + update
+            velocity, gradient = self.momentums[index], update
+            update = self.momentum * velocity + gradient
             self.assign(velocity, update)
+            if self.nesterov:
+                update = gradient + self.momentum * update
         self.assign_sub(variable, rate * update)
         if self.average:
             average = self.averages[index]
@@ -99,6 +105,7 @@ def create_optimizer(recipe: config.Recipe, schedule, model: keras.Model):
         settings.weight_decay,
         settings.clip_norm,
         settings.average,
+        settings.nesterov,
     )
     optimizer.exclude_from_weight_decay(
         [v.value for v in model.trainable_variables if not _decays(settings, v)]
@@ -161,14 +168,14 @@ def averaged(optimizer, variables: list):
 
 @keras.saving.register_keras_serializable(package="train")
 class WarmupCosine(keras.optimizers.schedules.CosineDecay):
-    """Linear warm-up from 0, then half a cosine to 0, as published.
+    """Linear warm-up from A, then half a cosine to Z, as published with A = Z = 0.
 
-    rate(i) = L * p / w                               for p = i + 1 < w
-            = L / 2 * (1 + cos(pi * (p - w) / (T - w)))    otherwise
+    rate(i) = A + (L - A) * p / w                              for p = i + 1 < w
+            = Z + (L - Z) / 2 * (1 + cos(pi * (p - w) / (T - w)))    otherwise
 
-    where i is the step (from 0), w the number of warm-up steps and T the number of
-    steps of the run. Keras' schedule is the same function of i instead of i + 1: its
-    first step has the rate 0 and is lost.
+    where i is the step (from 0), L the highest rate, w the number of warm-up steps and
+    T the number of steps of the run. Keras' schedule is the same function of i instead
+    of i + 1: its first step has the rate 0 and is lost.
     """
 
     def __call__(self, step):
@@ -180,7 +187,14 @@ def create_schedule(
 ) -> WarmupCosine:
     """Creates the schedule of a run of `steps` steps with the given global batch."""
     peak = settings.learning_rate * batch_size / 256
+    last = settings.final_learning_rate / peak if peak else 0.0
     warmup = min(round(settings.warmup_epochs * steps_per_epoch), steps - 1)
     if not warmup:
-        return WarmupCosine(peak, steps)
-    return WarmupCosine(0.0, steps - warmup, warmup_target=peak, warmup_steps=warmup)
+        return WarmupCosine(peak, steps, last)
+    return WarmupCosine(
+        settings.warmup_from * peak,
+        steps - warmup,
+        last,
+        warmup_target=peak,
+        warmup_steps=warmup,
+    )

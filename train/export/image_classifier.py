@@ -49,6 +49,7 @@ class ImageClassifier:
         shorter_side: Length in pixels to which the shorter side of other images is
             resized before the centre crop. `None` selects the smallest that covers
             `shape`.
+        interpolation: `"bilinear"` or `"bicubic"`, for this resizing.
         mean, std: Statistics of the pixels on a scale of 0 to 1. The network receives
             (image / 255 - mean) / std.
         reverse_channels: Whether the network takes BGR; `mean` and `std` are in that
@@ -66,6 +67,7 @@ class ImageClassifier:
     reverse_channels: bool
     class_names: tuple[str, ...]
     card: dict
+    interpolation: str = "bilinear"
 
     @property
     def precision(self) -> str:
@@ -80,7 +82,8 @@ class ImageClassifier:
 
     def description(self) -> dict:
         """Returns `model.json`: what the export is, its origin and its accuracy."""
-        seen = ("shape", "shorter_side", "mean", "std", "reverse_channels")
+        seen = ("shape", "shorter_side", "interpolation")
+        seen += ("mean", "std", "reverse_channels")
         versions = {"an_keras": an_keras.__version__, "keras": keras.__version__}
         return self.card | {
             "version": self.version,
@@ -99,7 +102,9 @@ class ImageClassifier:
     def decode_and_resize(self, encoded):
         """Converts JPEG or PNG of any size to uint8 `shape`, as in evaluation."""
         image = augment.decode(encoded, self.shape[-1])
-        return augment.to_input_size(image, self.shape, self.shorter_side)
+        return augment.to_input_size(
+            image, self.shape, self.shorter_side, self.interpolation
+        )
 
     def network(self, fold: bool, precision: str | None = None) -> keras.Model:
         """Returns the model, or a copy if it is folded or its precision changes."""
@@ -233,7 +238,8 @@ def of_run(workdir: pathlib.Path, which: str = "best") -> ImageClassifier:
         model,
         version=step,
         shape=spec.shape,
-        shorter_side=None,
+        shorter_side=settings.shorter_side,
+        interpolation=settings.interpolation,
         mean=settings.mean,
         std=settings.std,
         reverse_channels=settings.reverse_channels,

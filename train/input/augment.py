@@ -6,21 +6,29 @@ they keep their scale of 0 to 255 and become float32 where they are interpolated
 
 import tensorflow as tf
 
+KERNELS = {"bilinear": "triangle", "bicubic": "keyscubic"}
 DECODABLE = (1, 3)  # channels; with 4, the alpha of palettes is decoded differently
 
 
-def resize_and_crop(image, size: tuple[int, int], shorter_side: int | None = None):
-    """Resizes (bilinear with antialias) and crops the centre, in one interpolation.
+def resize_and_crop(
+    image,
+    size: tuple[int, int],
+    shorter_side: int | None = None,
+    interpolation: str = "bilinear",
+):
+    """Resizes with antialias and crops the centre, in one interpolation.
 
     Only the pixels that are kept are computed, whatever the sides of the image. Lengths
     and offsets are rounded as in torchvision. This package does not import Keras;
-    `model_zoo.preprocessing.resize_and_crop` is the same for squares, on any backend.
+    `model_zoo.preprocessing.resize_and_crop` is the same for bilinear squares, on any
+    backend.
 
     Args:
         image: Image (H, W, C).
         size: Height and width of the result.
         shorter_side: Length of the shorter side before the crop, at least that of
             `size`. `None` selects the smallest length that covers `size`.
+        interpolation: `"bilinear"` or `"bicubic"`.
     """
     shape = tf.cast(tf.shape(image)[:2], tf.int64)
     height, width = (tf.constant(length, tf.int64) for length in size)
@@ -37,15 +45,20 @@ def resize_and_crop(image, size: tuple[int, int], shorter_side: int | None = Non
         size=size,
         scale=tf.cast(resized, tf.float32) / tf.cast(shape, tf.float32),
         translation=-offset,
-        kernel_type="triangle",
+        kernel_type=KERNELS[interpolation],
         antialias=True,
     )
     return cropped[0]
 
 
-def to_input_size(image, shape: tuple[int, int, int], shorter_side: int | None = None):
+def to_input_size(
+    image,
+    shape: tuple[int, int, int],
+    shorter_side: int | None = None,
+    interpolation: str = "bilinear",
+):
     """Resizes and crops a uint8 image of any size to the input size of a network."""
-    image = resize_and_crop(image, shape[:2], shorter_side)
+    image = resize_and_crop(image, shape[:2], shorter_side, interpolation)
     return tf.saturate_cast(tf.round(tf.ensure_shape(image, shape)), tf.uint8)
 
 
@@ -99,26 +112,33 @@ def random_flip(image, seed):
     return tf.image.stateless_random_flip_left_right(image, seed)
 
 
-def mixup(images, labels, alpha: float, seed):
+def mixup(images, labels, alpha: float, seed, from_end: bool = False):
     """Mixes every image of a batch with another one (Zhang et al. 2018), as published.
 
     lambda * x + (1 - lambda) * x[permutation], with one lambda ~ Beta(alpha, alpha) and
     one permutation for the batch.
 
     Args:
-        images: Images (N, H, W, C).
+        images: Images (N, H, W, C) with values of 0 to 255.
         labels: Labels (N,).
         alpha: Parameter of the Beta distribution, > 0.
         seed: Two integers.
+        from_end: Whether the permutation is the reversed order, and the mixed values
+            are rounded.
 
     Returns:
-        Mixed images, labels, labels of the other images, and lambda, (N,). The loss is
-        lambda * loss(labels) + (1 - lambda) * loss(others).
+        Mixed images in float32, labels, labels of the other images, and lambda, (N,).
+        The loss is lambda * loss(labels) + (1 - lambda) * loss(others).
     """
     seeds = tf.random.experimental.stateless_split(seed, 2)
     gammas = tf.random.stateless_gamma((2,), seeds[0], alpha, dtype=tf.float64)
-    lam = tf.cast(gammas[0] / tf.reduce_sum(gammas), images.dtype)
+    lam = tf.cast(gammas[0] / tf.reduce_sum(gammas), tf.float32)
     count = tf.shape(labels)[0]
     order = tf.argsort(tf.random.stateless_uniform((count,), seeds[1]))
+    if from_end:
+        order = tf.range(count)[::-1]
+    images = tf.cast(images, tf.float32)
     images = lam * images + (1.0 - lam) * tf.gather(images, order)
+    if from_end:
+        images = tf.round(images)
     return images, labels, tf.gather(labels, order), tf.fill((count,), lam)

@@ -161,6 +161,12 @@ def _image_shape(settings, shape):
             "the training size in the recipe field data.image_size, such as 64. "
             "Received: none."
         )
+    least, shorter_side = settings.image_size, settings.shorter_side
+    if shorter_side is not None and (least is None or shorter_side < least):
+        raise RunError(
+            "Recipe field data.shorter_side needs data.image_size, and must not be "
+            f"smaller. Received: {shorter_side} and {least}."
+        )
     channels = channels or 3
     for name in ("mean", "std"):
         values = getattr(settings, name)
@@ -180,8 +186,8 @@ def _image_shape(settings, shape):
 def _splits(builder, settings):
     """Returns train, validation and test; missing splits are carved from train.
 
-    If there is a validation split but no test split, the former is used for the test,
-    as for ImageNet.
+    If there is a validation split but no test split with labels, the former is used for
+    the test, as for ImageNet.
     """
     open_split = functools.partial(_open_split, builder, limit=settings.memory_limit)
     given = builder.info.splits
@@ -192,11 +198,10 @@ def _splits(builder, settings):
         )
     train = open_split("train")
     validation = next((name for name in VALIDATION_NAMES if name in given), None)
-    if "test" in given:
-        test = open_split("test")
-    elif validation:
+    test = open_split("test") if "test" in given else None
+    if validation and (test is None or not test.is_labelled()):
         test, validation = open_split(validation), None
-    else:
+    if test is None:
         train, test = train.carve(0.2)
     if not test.is_labelled():
         raise RunError(
@@ -205,8 +210,10 @@ def _splits(builder, settings):
         )
     if validation:
         validation = open_split(validation)
-    else:
+    elif settings.validation_fraction:
         train, validation = train.carve(settings.validation_fraction)
+    else:
+        validation = test
     return {"train": train, "validation": validation, "test": test}
 
 

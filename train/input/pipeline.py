@@ -59,7 +59,7 @@ def training_batches(
         )
         image = _decode(encoded, data, seeds[0])
         image = _augment(image, data, seeds[1:])
-        return standardize(image, settings), label
+        return (image if settings.mixup else standardize(image, settings)), label
 
     def batches(share):
         examples = split.training(share, seed, start, stop)
@@ -68,16 +68,16 @@ def training_batches(
         )
         if not settings.mixup:
             return batched
-        return batched.enumerate(start).map(
-            lambda step, batch: augment.mixup(
-                *batch,
-                settings.mixup,
-                tf.random.experimental.stateless_fold_in(
-                    [seed, 2], step * share.replicas + share.replica
-                ),
-            ),
-            tf.data.AUTOTUNE,
-        )
+
+        def mixed(step, batch):
+            turn = step * share.replicas + share.replica
+            own = tf.random.experimental.stateless_fold_in([seed, 2], turn)
+            images, *labels = augment.mixup(
+                *batch, settings.mixup, own, settings.mixup_reversed
+            )
+            return standardize(images, settings), *labels
+
+        return batched.enumerate(start).map(mixed, tf.data.AUTOTUNE)
 
     return _pipeline(context, batch_size, batches)
 
@@ -96,9 +96,15 @@ def _augment(image, data, seeds):
     if settings.flip:  # here, while pixels are bytes
         image = augment.random_flip(image, seeds[1])
     if settings.min_crop_area < 1:
-        image = tf.image.resize(image, size, antialias=settings.antialias)
+        image = tf.image.resize(
+            image, size, settings.interpolation, antialias=settings.antialias
+        )
     elif settings.image_size:
-        image = augment.resize_and_crop(image, size)
+        image = augment.resize_and_crop(
+            image, size, settings.shorter_side, settings.interpolation
+        )
+    if settings.interpolation == "bicubic":  # may exceed the range
+        image = tf.clip_by_value(tf.cast(image, tf.float32), 0.0, 255.0)
     if settings.rand_augment:
         image = rand_augment.rand_augment(
             tf.saturate_cast(tf.round(tf.cast(image, tf.float32)), tf.uint8),
@@ -144,7 +150,9 @@ def evaluation_image(data: ImageData, encoded):
     """Decodes an image to uint8 (H, W, C), without any randomness."""
     image = augment.decode(encoded, data.shape[-1])
     if data.settings.image_size:
-        image = augment.to_input_size(image, data.shape)
+        image = augment.to_input_size(
+            image, data.shape, data.settings.shorter_side, data.settings.interpolation
+        )
     return tf.ensure_shape(image, data.shape)
 
 

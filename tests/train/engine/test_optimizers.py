@@ -13,27 +13,31 @@ from train.cli import RunError
 from train.engine import optimizers
 
 
-def test_sgd_matches_the_equations_while_the_rate_changes():
+@pytest.mark.parametrize("nesterov", [False, True])
+def test_sgd_matches_the_equations_while_the_rate_changes(nesterov):
     rates = [0.1, 0.5, 0.02, 0.3]
     schedule = keras.optimizers.schedules.PiecewiseConstantDecay([0, 1, 2], rates)
-    optimizer = optimizers.PublishedSGD(schedule, momentum=0.9, l2=0.01)
+    optimizer = optimizers.PublishedSGD(
+        schedule, momentum=0.9, l2=0.01, nesterov=nesterov
+    )
     variable = keras.Variable(np.array([1.0, -2.0], "float32"))
     w, v = np.array([1.0, -2.0]), np.zeros(2)
     for step, rate in enumerate(rates):
         gradient = np.array([0.3, 0.1]) * (step + 1)
         optimizer.apply([ops.convert_to_tensor(gradient, "float32")], [variable])
-        v = 0.9 * v + gradient + 0.01 * w
-        w = w - rate * v
+        gradient = gradient + 0.01 * w
+        v = 0.9 * v + gradient
+        w = w - rate * (gradient + 0.9 * v if nesterov else v)
     np.testing.assert_allclose(ops.convert_to_numpy(variable), w, rtol=1e-6)
 
 
 def test_optimizer_is_restored_from_its_config():
     optimizer = optimizers.PublishedSGD(
-        0.3, momentum=0.8, l2=0.02, clip_norm=2.0, average=0.9
+        0.3, momentum=0.8, l2=0.02, clip_norm=2.0, average=0.9, nesterov=True
     )
     again = optimizers.PublishedSGD.from_config(optimizer.get_config())
     assert again.get_config() == optimizer.get_config()
-    assert (again.momentum, again.l2) == (0.8, 0.02)
+    assert (again.momentum, again.l2, again.nesterov) == (0.8, 0.02, True)
     assert (again.clip_norm, again.average) == (2.0, 0.9)
 
 

@@ -4,6 +4,8 @@ import numpy as np
 import pytest
 import scipy.stats
 import tensorflow as tf
+from PIL import Image
+from PIL.Image import Resampling
 
 from model_zoo import preprocessing
 from train.input import augment
@@ -62,6 +64,20 @@ def test_resizing_equals_that_of_the_zoo(shape):
     np.testing.assert_allclose(received, expected, atol=1e-2)
 
 
+@pytest.mark.parametrize(
+    ("interpolation", "filter_of_pillow"),
+    [("bilinear", Resampling.BILINEAR), ("bicubic", Resampling.BICUBIC)],
+)
+def test_resizing_equals_that_of_pillow(interpolation, filter_of_pillow):
+    pixels = np.random.default_rng(0).integers(0, 256, (60, 90, 3), dtype=np.uint8)
+    resized = Image.fromarray(pixels).resize((48, 32), filter_of_pillow)
+    expected = np.asarray(resized, int)[4:28, 12:36]
+    received = augment.to_input_size(
+        tf.constant(pixels), (24, 24, 3), 32, interpolation
+    )
+    assert np.abs(expected - received.numpy()).max() <= 1
+
+
 def test_shift_is_limited_and_filled_with_black():
     image = tf.ones((8, 8, 1), tf.uint8)
     sums = {
@@ -88,6 +104,14 @@ def test_mixup_mixes_pairs_of_images_with_one_share():
     assert len(set(share.numpy())) == 1
     expected = share[0] * images + (1 - share[0]) * tf.gather(images, others)
     np.testing.assert_allclose(mixed, expected, rtol=1e-6)
+
+
+def test_mixup_of_the_release_pairs_images_from_both_ends_and_rounds():
+    images = tf.constant(np.arange(4)[:, None, None, None] * 50, tf.uint8)
+    mixed, _, others, share = augment.mixup(images, tf.range(4), 1.0, SEED, True)
+    np.testing.assert_array_equal(others, [3, 2, 1, 0])
+    exact = share * [0, 50, 100, 150] + (1 - share) * [150, 100, 50, 0]
+    np.testing.assert_array_equal(mixed[:, 0, 0, 0], np.round(exact))
 
 
 @pytest.mark.parametrize("alpha", [0.2, 1.0, 3.0])

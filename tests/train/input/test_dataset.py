@@ -6,11 +6,13 @@ import shutil
 
 import numpy as np
 import pytest
+import tensorflow as tf
+import tensorflow_datasets as tfds
 from image_files import write_idx, write_images
 
 from train import config, recipes
 from train.cli import RunError, UsageError
-from train.input import dataset, pipeline
+from train.input import augment, dataset, pipeline
 
 
 def test_digits_are_the_scans_of_scikit_learn(digits):
@@ -141,6 +143,55 @@ def test_prepared_data_set_is_opened_by_name_from_its_files(tmp_path, data_dir, 
     loaded = dataset.load(config.Data("scans"), str(tmp_path))
     for name, split in digits.splits.items():
         np.testing.assert_array_equal(loaded.splits[name].labels, split.labels)
+
+
+def test_withheld_labels_make_the_validation_images_the_test_images(tmp_path):
+    """As prepared with the test images of ImageNet, whose labels are -1."""
+    features = tfds.features.FeaturesDict(
+        {
+            "image": tfds.features.Image(shape=(8, 8, 3)),
+            "label": tfds.features.ClassLabel(num_classes=2),
+        }
+    )
+    splits = {}
+    for name, labels in (("train", [0, 1] * 20), ("validation", [1]), ("test", [-1])):
+        arrays = {"image": np.zeros((len(labels), 8, 8, 3), "uint8"), "label": labels}
+        splits[name] = tf.data.Dataset.from_tensor_slices(arrays)
+    tfds.dataset_builders.store_as_tfds_dataset(
+        "withheld", "1.0.0", features, splits, data_dir=tmp_path
+    )
+    loaded = dataset.load(config.Data("withheld"), str(tmp_path))
+    np.testing.assert_array_equal(loaded.splits["test"].labels, [1])
+    assert len(loaded.splits["train"]) + len(loaded.splits["validation"]) == 40
+
+
+def test_without_a_validation_fraction_the_test_images_are_used(tmp_path, data_dir):
+    settings = config.Data("digits", validation_fraction=0.0)
+    loaded = dataset.load(settings, str(data_dir))
+    assert loaded.splits["validation"] is loaded.splits["test"]
+    sizes = {name: len(split) for name, split in loaded.splits.items()}
+    assert sizes == {"train": 1442, "validation": 355, "test": 355}
+
+
+@pytest.mark.parametrize("size", [None, 32])
+def test_shorter_side_must_cover_the_crop(size, data_dir):
+    settings = config.Data("digits", image_size=size, shorter_side=16)
+    words = f"shorter_side needs data.image_size, .* Received: 16 and {size}"
+    with pytest.raises(RunError, match=words):
+        dataset.load(settings, str(data_dir))
+
+
+def test_centre_of_a_resized_image_is_evaluated(digits):
+    settings = dataclasses.replace(
+        digits.settings, image_size=12, shorter_side=16, interpolation="bicubic"
+    )
+    larger = dataclasses.replace(digits, settings=settings, shape=(12, 12, 1))
+    entry = digits.splits["test"].images[0]
+    image = pipeline.evaluation_image(digits, entry)
+    expected = augment.to_input_size(image, (12, 12, 1), 16, "bicubic")
+    np.testing.assert_array_equal(pipeline.evaluation_image(larger, entry), expected)
+    whole = augment.to_input_size(image, (16, 16, 1), None, "bicubic")
+    np.testing.assert_array_equal(expected, whole[2:14, 2:14])
 
 
 def damaged_folder(tmp_path):
