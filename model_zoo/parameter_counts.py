@@ -34,6 +34,35 @@ COUNTS = {
     "aognet_cifar": (32, 1_248_282, 1_273_962),
 }
 
+# Multiply-adds in millions with the default input, which BN and AN share.
+MULTIPLY_ADDS = {
+    "resnet8": 12,
+    "resnet20": 41,
+    "resnet32": 69,
+    "resnet44": 97,
+    "resnet56": 125,
+    "resnet18": 1_814,
+    "resnet34": 3_664,
+    "resnet50": 4_089,
+    "resnet50d": 4_329,
+    "resnet101": 7_801,
+    "resnet101d": 8_041,
+    "resnet152": 11_514,
+    "resnet152d": 11_753,
+    "resnext50_32x4d": 4_230,
+    "resnext101_32x8d": 16_414,
+    "resnext101_64x4d": 15_460,
+    "wide_resnet50_2": 11_398,
+    "mobilenetv2": 301,
+    "densenet121": 2_834,
+    "densenet161": 7_728,
+    "densenet169": 3_360,
+    "densenet201": 4_291,
+    "aognet_12m": 2_108,
+    "aognet_40m": 7_351,
+    "aognet_cifar": 185,
+}
+
 
 def parameter_count(name: str) -> int | None:
     """Returns the count of `NETWORK_VARIANT`; `None` if it is not in the table."""

@@ -2,8 +2,8 @@
 
     python -m train --recipe=digits --workdir=runs/digits
     python -m train --recipe=photos --data=folder:DIR --workdir=runs/photos
-    python -m train --recipe=list
-    python -m train --recipe=photos         (prints the values of the recipe)
+    python -m train --recipes                          (lists all recipes)
+    python -m train --recipe=photos --print_recipe     (prints its values)
 
 Started again with the same flags, it resumes where it stopped. `--set=FIELD=VALUE` sets
 any field of the recipe; `--help` lists them.
@@ -27,7 +27,11 @@ from train.engine import strategies
 
 
 def define_flags():
-    flags.DEFINE_string("recipe", None, "Name of the recipe; list prints all.")
+    flags.DEFINE_string("recipe", None, "Name of the recipe.")
+    flags.DEFINE_boolean("recipes", False, "Prints all recipes, and ends.")
+    flags.DEFINE_boolean(
+        "print_recipe", False, "Prints source, command and values of the recipe."
+    )
     paths.DEFINE_path("workdir", "Directory of the run.", paths.literal)
     flags.DEFINE_string("data", None, f"{config.DATA_SETS}.")
     paths.DEFINE_data_dir()
@@ -54,20 +58,20 @@ def define_flags():
 def main(arguments):
     cli.no_arguments(arguments)
     values = flags.FLAGS
-    cli.require("recipe")
-    if values.recipe not in recipes.RECIPES:
-        tables.show(recipes.COLUMNS, recipes.rows())
-    if values.recipe == "list":
+    if values.recipes:
+        tables.show(recipes.COLUMNS, recipes.rows(), width=recipes.WIDTH)
         return
+    cli.require("recipe")
     recipe = recipes.create_recipe(values.recipe)
-    if not values.workdir:
-        print(*fields.values(recipe), sep="\n", flush=True)
-    cli.require("workdir")
     assignments = list(values.set)
     for flag, field in (("data", "data.name"), ("seed", "seed"), ("steps", "steps")):
         if values[flag].value is not None:
             assignments.append(f"{field}={values[flag].value}")
     recipe = config.override(recipe, assignments)
+    if values.print_recipe:
+        print(recipes.about(values.recipe), *fields.values(recipe), sep="\n")
+        return
+    cli.require("workdir")
 
     with cli.imports():  # of TensorFlow: errors above are reported at once
         from train.engine import loop

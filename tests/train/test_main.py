@@ -81,27 +81,39 @@ def test_restarting_a_finished_run_repeats_nothing(short_run, short_flags, call)
 
 
 def test_recipes_are_listed_with_network_and_data(call):
-    lines = call(train.__main__, "--recipe=list").stdout.splitlines()
+    lines = call(train.__main__, "--recipes").stdout.splitlines()
     for name in recipes.RECIPES:
         recipe = recipes.create_recipe(name)
         (line,) = (line for line in lines if line.split()[1:2] == [name])
         assert recipe.model.name in line and f"{recipe.epochs:g}" in line.split()
+    (line,) = (line for line in lines if " aognet_40m_an_200e " in line)
+    assert " 81.87 " in line and " 5.7e+18 " in line
 
 
 def test_commands_run_in_every_directory(command, tmp_path):
-    done = command("-m", "train", "--recipe=list", cwd=tmp_path)
+    done = command("-m", "train", "--recipes", cwd=tmp_path)
     assert "photos_imagenet" in done.stdout
 
 
-def test_unknown_recipe_lists_all(call):
+def test_unknown_recipe_suggests_similar_ones(call):
     done = call(train.__main__, "--recipe=digit", expected=2)
-    assert "photos_imagenet" in done.stdout
     assert "Unknown recipe. Expected one like digits" in done.stderr
 
 
-def test_recipe_without_a_directory_shows_its_values(call):
+def test_recipe_is_printed_with_its_source_command_and_values(call):
+    flags = ("--print_recipe", "--set=epochs=3")
+    shown = call(train.__main__, "--recipe=resnet50_an_120e", *flags).stdout
+    for text in (
+        "Li, Sun and Wu, ECCV 2020, on 8 GPUs",
+        "python -m train --recipe=resnet50_an_120e --strategy=mirrored",
+        "optimizer.learning_rate=0.1\n",
+        "epochs=3.0\n",
+    ):
+        assert text in shown
+
+
+def test_recipe_needs_a_directory(call):
     done = call(train.__main__, "--recipe=photos", expected=2)
-    assert "optimizer.learning_rate=0.2\n" in done.stdout
     assert "Expected --workdir=VALUE" in done.stderr
 
 
