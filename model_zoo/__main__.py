@@ -118,7 +118,7 @@ def info_table(arguments):
     from model_zoo.preprocessing import preprocessing
 
     info = _info(arguments.name)
-    if arguments.draw:
+    if arguments.draw is not None:
         from model_zoo.aog_plot import draw
 
         spec = model_zoo.aognet.SPECS.get(info.name.rpartition("_")[0])
@@ -149,6 +149,10 @@ def info_table(arguments):
             "200 epochs, smoothing, mixup": accuracy(*longer[:2]),
             "200 epochs, from the paper's code": accuracy(*longer[2:]),
         }
+    if average_precision := published.COCO.get(info.name):
+        facts["COCO box / mask AP"] = accuracy(*average_precision[:2])
+        if average_precision[2:]:
+            facts["the same with AN in the heads"] = accuracy(*average_precision[2:])
     facts["weights"] = ", ".join(info.weights) or "none"
     for tag in weight_sets.tags(info.name):
         record = weight_sets.weight_set(info.name, tag)
@@ -170,8 +174,16 @@ def network_table(arguments):
 
     if not model_zoo.list_models(arguments.pattern):
         raise UsageError(f"No network matches {arguments.pattern!r}.")
+    if arguments.csv is not None:  # now, because the networks take minutes
+        parent, name = os.path.split(arguments.csv)
+        is_directory = not name or os.path.isdir(arguments.csv)
+        if is_directory or not os.path.isdir(parent or "."):
+            raise UsageError(
+                "Expected --csv to be a file in an existing directory. "
+                f"Received: {arguments.csv!r}."
+            )
     table = list(rows(arguments.pattern))
-    if arguments.csv:
+    if arguments.csv is not None:
         write_csv(table, arguments.csv)
     yield from markdown(table)
 

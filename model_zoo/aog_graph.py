@@ -49,7 +49,8 @@ class AndOrGraph:
 
     Attributes:
         nodes: Nodes in the order of creation.
-        edges: For each node, the numbers of its children, lateral ones last.
+        edges: For each node, the numbers of the nodes whose outputs it receives: its
+            children, then lateral ones.
     """
 
     nodes: tuple[Node, ...]
@@ -71,7 +72,7 @@ class AndOrGraph:
         return [child for child in nodes if child.kind == node.kind]
 
     def parents(self, node: Node) -> list[Node]:
-        """Returns all nodes that have this one as a child, lateral ones too."""
+        """Returns all nodes that receive the output of this one, laterally or not."""
         return [
             parent for parent in self.nodes if node.number in self.edges[parent.number]
         ]
@@ -126,9 +127,18 @@ def and_or_graph(
             others, which no published network uses.
 
     Raises:
+        TypeError: If an argument is not an int.
         ValueError: If an argument is out of range.
     """
-    if not isinstance(units, int) or units < 1:
+    given = {
+        "units": units,
+        "symmetry_removal": symmetry_removal,
+        "hierarchy": hierarchy,
+    }
+    for name, value in given.items():
+        if isinstance(value, bool) or not hasattr(value, "__index__"):
+            raise TypeError(f"`{name}` must be an int. Received: {name}={value!r}.")
+    if units < 1:
         raise ValueError(f"`units` must be an int >= 1. Received: units={units!r}.")
     if symmetry_removal not in (0, 1, 2):
         raise ValueError(

@@ -10,7 +10,8 @@ COLORS = {OR: "#d9e6f5", AND: "#fbe3c6", TERMINAL: "#e3efda"}
 LATERAL = "#b03a2e"
 NODE = 0.75  # inches between nodes
 LEGEND = (
-    "circle: OR node, rounded: AND node, square: terminal node, with its units\n"
+    "circle: OR node, rounded: AND node, square: terminal node\n"
+    "12: 0-1 is node 12, which spans the units 0 and 1\n"
     "thick: spans all units, has AN in AN networks; red: lateral connection"
 )
 
@@ -26,8 +27,13 @@ def draw(stages: Iterable[AndOrGraph], path: str | os.PathLike) -> None:
 
     Raises:
         ImportError: If matplotlib is missing.
-        ValueError: If matplotlib does not know the suffix.
+        ValueError: If there is no suffix, or matplotlib does not know it.
     """
+    if not os.path.splitext(path)[1]:
+        raise ValueError(
+            "Expected an image file with a suffix, such as graph.png. "
+            f"Received: {os.fspath(path)!r}."
+        )
     try:
         from matplotlib.figure import Figure
     except ImportError as error:
@@ -73,10 +79,11 @@ def _panel(panel, graph, places):
         panel.text(
             x,
             y,
-            f"{node.first}" if node.width == 1 else f"{node.first}-{node.last}",
+            f"{node.number}: {node.first}"
+            + (f"-{node.last}" if node.width > 1 else ""),
             ha="center",
             va="center",
-            fontsize=8,
+            fontsize=7,
             bbox={
                 "boxstyle": SHAPES[node.kind],
                 "facecolor": COLORS[node.kind],

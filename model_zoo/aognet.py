@@ -113,7 +113,7 @@ class Block:
         self.stage, self.name, self.norm, self.dropout = stage, name, norm, dropout
 
     def __call__(self, x, filters: int, stride: int):
-        outputs, parts = {}, self._parts(x)
+        outputs, parts, ends = {}, self._parts(x), self._ends(filters)
         # Terminal nodes first: they only need the input.
         for node in sorted(self.graph.order, key=lambda node: node.kind != TERMINAL):
             name = f"{self.name}_node{node.number}"
@@ -121,14 +121,13 @@ class Block:
                 main = shortcut = self._phrase(x, parts, node, f"{name}_in")
             else:
                 main, shortcut = self._composed(node, outputs, name)
-            ends = self._ends(filters)
             outputs[node] = self._bottleneck(
                 main,
                 shortcut,
                 ends[node.last + 1] - ends[node.first],
                 stride if node.kind == TERMINAL else 1,
                 name,
-                inside="" if node.width == self.units else "part_",
+                part="" if node.width == self.units else "part_",
             )
         x = self.norm(outputs[self.graph.root], "root", self.stage, f"{self.name}_norm")
         return layers.ReLU(name=f"{self.name}_relu")(x)
@@ -180,23 +179,26 @@ class Block:
             _add([shortcut, *shared], f"{name}_shortcut_lateral"),
         )
 
-    def _bottleneck(self, main, shortcut, filters, stride, name, inside):
-        """1x1, 3x3, 1x1 convolutions of `main`; adds the shortcut, of another input."""
+    def _bottleneck(self, main, shortcut, filters, stride, name, part):
+        """Adds 1x1, 3x3 and 1x1 convolutions of `main` to a projection of `shortcut`.
+
+        `part` is "part_" in a node that does not span all units, which keeps BN.
+        """
         norm, stage = self.norm, self.stage
         width = max(4, int(filters / 4 + 0.5))
         shortcut = pooled_projection(
             shortcut, filters, stride, norm, stage, f"{name}_shortcut"
         )
         x = conv(main, width, 1, name=f"{name}_conv1")
-        x = norm(x, f"{inside}norm1", stage, f"{name}_norm1")
+        x = norm(x, f"{part}norm1", stage, f"{name}_norm1")
         x = layers.ReLU(name=f"{name}_relu1")(x)
         x = conv(x, width, 3, stride, name=f"{name}_conv2")
-        x = norm(x, f"{inside}norm2", stage, f"{name}_norm2")
+        x = norm(x, f"{part}norm2", stage, f"{name}_norm2")
         x = layers.ReLU(name=f"{name}_relu2")(x)
         x = conv(x, filters, 1, name=f"{name}_conv3")
-        x = norm(x, f"{inside}norm3", stage, f"{name}_norm3")
-        if self.dropout:
-            x = layers.SpatialDropout2D(self.dropout, name=f"{name}_dropout")(x)
+        x = norm(x, f"{part}norm3", stage, f"{name}_norm3")
+        # Always, as files of weights depend on the order of the layers.
+        x = layers.SpatialDropout2D(self.dropout, name=f"{name}_dropout")(x)
         x = layers.Add(name=f"{name}_add")([x, shortcut])
         return layers.ReLU(name=f"{name}_relu3")(x)
 

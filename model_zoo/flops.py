@@ -3,8 +3,8 @@
 Published figures ("GFLOPs") count the multiply-adds of convolutions and dense layers
 for one image, biases excluded. The work of norms is counted apart, as in inference:
 
-* batch normalization multiplies and adds once for each number, layer and group
-  normalization compute two sums, too;
+* batch normalization multiplies and adds once for each number; layer and group
+  normalization compute two sums, too, RMS and unit normalization one;
 * AN computes mean and variance of each channel, with a gate of kernel (C, K) and tables
   (K, C) for each image, and multiplies and adds once for each number.
 """
@@ -22,12 +22,17 @@ CONVOLUTIONS = (
     *(getattr(layers, f"DepthwiseConv{rank}D") for rank in (1, 2)),
 )
 SEPARABLE = tuple(getattr(layers, f"SeparableConv{rank}D") for rank in (1, 2))
+SUMS = {  # that a norm computes for each of its inputs
+    layers.LayerNormalization: 2,
+    layers.GroupNormalization: 2,
+    layers.RMSNormalization: 1,
+    layers.UnitNormalization: 1,
+}
 NORMS = (
     AttentiveNormalization,
     layers.BatchNormalization,
-    layers.LayerNormalization,
-    layers.GroupNormalization,
     layers.Normalization,
+    *SUMS,
 )
 
 
@@ -74,11 +79,10 @@ def _layer(operation, inputs, outputs):
     attention = 0
     if isinstance(operation, AttentiveNormalization):
         attention = 2 * size + _gate_and_tables(operation)
-    has_sums = (
-        isinstance(operation, (layers.LayerNormalization, layers.GroupNormalization))
-        or getattr(operation, "normalization", "batch") != "batch"
-    )
-    return MultiplyAdds(0, size * (3 if has_sums else 1) + attention, attention)
+        sums = 0 if operation.normalization == "batch" else 2
+    else:
+        sums = next((SUMS[kind] for kind in SUMS if isinstance(operation, kind)), 0)
+    return MultiplyAdds(0, size * (1 + sums) + attention, attention)
 
 
 def _weighted(operation, inputs, outputs):
@@ -93,6 +97,8 @@ def _weighted(operation, inputs, outputs):
     if isinstance(operation, layers.Dense):
         units = operation.kernel.shape[-1]
         return _size(operation, outputs) // units * math.prod(operation.kernel.shape)
+    if isinstance(operation, layers.PReLU):
+        return 0
     weights = getattr(operation, "weights", ())
     if any(len(weight.shape) > 1 for weight in weights):
         raise ValueError(

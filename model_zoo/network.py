@@ -2,6 +2,7 @@
 
 import abc
 import dataclasses
+import inspect
 from typing import ClassVar
 
 import keras
@@ -100,12 +101,20 @@ def build_network(
     return model
 
 
+ARGUMENTS = {*inspect.signature(build_network).parameters} - {"spec", "variant"}
+
+
 def register_network(network: str, variant: str, family: str, spec: NetworkSpec):
     """Registers `build_network` for a row and a variant, as `NETWORK_VARIANT`."""
     name = f"{network}_{variant}"
     lineage = f"{spec.lineage}. Closest in Keras Applications: {spec.counterpart}."
 
     def build(weights=None, **kwargs):
+        if unknown := {*kwargs} - ARGUMENTS - {*spec.options}:
+            raise TypeError(
+                f"{name} does not have the arguments {', '.join(sorted(unknown))}. "
+                f"Expected some of {', '.join(sorted(ARGUMENTS | {*spec.options}))}."
+            )
         if isinstance(weights, str) and weights in tags(name):
             record = TAGS[name, weights]
             if kwargs.get("classes") is None:

@@ -79,7 +79,7 @@ COCO = {
     "aognet_40m_an": (44.1, 39.0, 44.9, 40.2),
 }
 
-# Millions, the same with BN and AN (not SE), as the paper's code prints them.
+# Millions, the same with BN and AN (not SE), in the README of the paper's code.
 MULTIPLY_ADDS = {
     "resnet50": 4090,
     "resnet101": 8120,

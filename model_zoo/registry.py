@@ -147,7 +147,8 @@ def create_model(name: str, /, **kwargs) -> keras.Model:
             AOGNet takes `channel_dropout`, one rate or one for each stage.
             `name=` is the name of the Keras model, by default that of the network.
             `position`, `num_components` and `norm_options` have no effect on networks
-            without AN.
+            with BN. In `_se` networks, `position` is the place of
+            squeeze-and-excitation.
 
     Raises:
         TypeError: If an argument has the wrong type or is unknown.

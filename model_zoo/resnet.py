@@ -226,8 +226,8 @@ for _name, _spec in SPECS.items():
     for _variant in ("bn", "an"):
         register_network(_name, _variant, "resnet", _spec)
 
-# The authors' comparison. They published the numbers of parameters; the order of the
-# operations is that of Hu et al., Squeeze-and-Excitation Networks, CVPR 2018.
+# The authors' comparison. The numbers of parameters are those of their code, the order
+# of the operations is that of Hu et al., Squeeze-and-Excitation Networks, CVPR 2018.
 for _name in ("resnet34", "resnet50"):
     _spec = dataclasses.replace(
         SPECS[_name],

@@ -69,11 +69,16 @@ def test_large_graphs_have_a_leaf_for_each_unit():
     ("arguments", "message"),
     [
         ((0,), "`units` must be an int >= 1. Received: units=0"),
-        ((2.0,), "units=2.0"),
         ((4, 3), "`symmetry_removal` must be 0, 1 or 2"),
         ((4, 0, 5), "`hierarchy` must be 0 or 4. Received: hierarchy=5"),
     ],
 )
 def test_bad_arguments_raise(arguments, message):
     with pytest.raises(ValueError, match=message):
+        and_or_graph(*arguments)
+
+
+@pytest.mark.parametrize("arguments", [(2.0,), (True,), (2, "1"), (2, 0, 4.0)])
+def test_arguments_of_other_types_raise(arguments):
+    with pytest.raises(TypeError, match="must be an int. Received: "):
         and_or_graph(*arguments)

@@ -76,7 +76,7 @@ def test_every_node_of_the_last_two_stages_drops_channels(small):
     rates = {
         layer.name: layer.rate
         for layer in small.layers
-        if isinstance(layer, keras.layers.SpatialDropout2D)
+        if isinstance(layer, keras.layers.SpatialDropout2D) and layer.rate
     }
     assert set(rates.values()) == {0.1}
     nodes = {
@@ -90,13 +90,25 @@ def test_every_node_of_the_last_two_stages_drops_channels(small):
 
 
 @pytest.mark.parametrize(
-    ("rates", "expected"), [(0.2, {0.2}), ((0, 0.3, 0), {0.3}), (0, set())]
+    ("rates", "expected"), [(0.2, {0.2}), ((0, 0.3, 0), {0, 0.3}), (0, {0})]
 )
 def test_channel_dropout_is_an_argument(rates, expected):
     model = model_zoo.create_model("aognet_cifar_an", channel_dropout=rates)
     dropouts = (keras.layers.SpatialDropout2D,)
     found = {layer.rate for layer in model.layers if isinstance(layer, dropouts)}
     assert found == expected
+
+
+def test_weights_fit_networks_with_any_channel_dropout(tmp_path):
+    options = {"input_shape": (8, 8, 3)}
+    images = np.random.default_rng(0).normal(size=(2, 8, 8, 3)).astype("float32")
+    file = tmp_path / "aognet.weights.h5"
+    saved = model_zoo.create_model("aognet_cifar_an", channel_dropout=0.1, **options)
+    saved.save_weights(file)
+    for rates in (0, (0, 0.1, 0.2)):
+        options["channel_dropout"] = rates
+        model = model_zoo.create_model("aognet_cifar_an", weights=file, **options)
+        np.testing.assert_array_equal(model(images), saved(images))
 
 
 @pytest.mark.parametrize(

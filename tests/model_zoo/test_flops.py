@@ -29,6 +29,7 @@ def count(shape, *sequence):
         ((5, 7, 4), layers.Dense(6), 35 * 24),
         ((8, 8, 4), layers.MaxPooling2D(), 0),
         ((8, 8, 4), layers.ReLU(), 0),
+        ((8, 8, 4), layers.PReLU(), 0),
     ],
 )
 def test_layers_are_counted(shape, layer, expected):
@@ -42,6 +43,7 @@ def test_layers_are_counted(shape, layer, expected):
         (BatchNormalization(), 256, 0),
         (layers.GroupNormalization(2), 3 * 256, 0),
         (layers.LayerNormalization(), 3 * 256, 0),
+        (layers.RMSNormalization(), 2 * 256, 0),
         (layers.Normalization(mean=0.5, variance=0.2), 256, 0),
         # two sums for each number, gate (4, 5), two tables (5, 4)
         (AttentiveNormalization(5), 3 * 256 + 60, 2 * 256 + 60),

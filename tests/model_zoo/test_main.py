@@ -68,6 +68,8 @@ def test_info_shows_all_facts(capsys):
         "25,755,420",
         "78.4 / 94.1",
         "78.41 / 94.12",
+        "40.8 / 36.4",
+        "41.6 / 37.4",
         "He et al. 2016",
         "120",
         "0.485",
@@ -79,7 +81,7 @@ def test_info_shows_all_facts(capsys):
         assert text in out
     assert main(["info", "aognet_40m_bn"]) == 0
     out = capsys.readouterr().out
-    for text in ("80.2 / 95.1", "Nesterov", "81.2 / 95.6", "81.3 / 95.53"):
+    for text in ("Nesterov", "81.2 / 95.6", "81.3 / 95.53", "43.4 / 38.5"):
         assert text in out
     for name, text in (
         ("ResNet50", "0.4076, 0.458, 0.485; .*, BGR"),
@@ -126,6 +128,12 @@ def test_tilde_is_the_home_directory(tmp_path, monkeypatch, capsys):
     assert f"Received: '{tmp_path}/x.pth'" in capsys.readouterr().err
 
 
+@pytest.mark.parametrize("file", ["missing/table.csv", "", "."])
+def test_table_finds_a_wrong_file_before_it_builds_networks(file, tmp_path, capsys):
+    assert main(["table", "--csv", file and str(tmp_path / file)]) == 2
+    assert "Expected --csv to be a file in an existing" in capsys.readouterr().err
+
+
 @pytest.mark.slow
 def test_closed_pipe_is_not_an_error():
     command = f"{sys.executable} -m model_zoo list | head -1; echo ${{PIPESTATUS[0]}}"
@@ -159,6 +167,7 @@ def test_info_draws_the_graphs_of_an_aognet(suffix, start, capsys, tmp_path):
     ("name", "file", "code", "words"),
     [
         ("resnet50_an", "graph.png", 2, "an AOGNet. Received: resnet50_an."),
+        ("aognet_12m_an", "graph", 1, "Expected an image file with a suffix, such as"),
         ("aognet_12m_an", "graph.doc", 1, "Format 'doc' is not supported"),
         ("aognet_12m_an", "missing/graph.png", 1, "No such file or directory"),
     ],

@@ -260,7 +260,11 @@ def test_images_may_have_any_size_and_number_of_channels():
             ValueError,
             "a tag of `model_info.name..weights`. Received",
         ),
-        ({"depth": 3}, TypeError, "unexpected keyword argument 'depth'"),
+        (
+            {"depth": 3},
+            TypeError,
+            "does not have the arguments depth. Expected some of cl",
+        ),
     ],
 )
 def test_invalid_arguments_are_reported(arguments, error, words):
