@@ -141,7 +141,8 @@ def test_networks_for_small_images_have_strides_in_terminal_nodes():
         if isinstance(layer, keras.layers.Conv2D) and layer.strides == (2, 2)
     ]
     assert len(strided) == 2 * 10  # intervals of 4 units
-    assert not any("dropout" in layer.name for layer in model.layers)
+    dropouts = (keras.layers.SpatialDropout2D,)
+    assert {layer.rate for layer in model.layers if isinstance(layer, dropouts)} == {0}
 
 
 def test_maps_for_detection_end_the_stages(small):
