@@ -353,3 +353,29 @@ def test_conversion_numbers_match_the_file():
     assert f"ResNet152 took {seconds['ResNet152']:.1f} s" in text
     shown = f"{max(differences):.1e}".replace("e-0", "e-")
     assert f"up to {shown} of the standard" in text
+
+
+def test_comparison_of_aognet_and_resnet_matches_its_file():
+    table, text = rows("benchmark/aognet.csv"), PAGES["docs/performance.md"]
+    columns = [
+        (network, variant)
+        for network in ("resnet50", "aognet_12m")
+        for variant in ("BN", "AN")
+    ]
+    values = {}
+    for row in table:
+        network = row["case"].partition(",")[0]
+        key = row["phase"], row["unit"]
+        values.setdefault(key, {})[network, row["variant"]] = float(row["value"])
+    for (phase, unit), of_phase in values.items():
+        if phase != "parameters":
+            cells = [f"{of_phase[column]:,.4g}" for column in columns]
+            assert f"| {phase}, {unit} | {' | '.join(cells)} |" in text
+    for phase in ("training", "inference"):
+        (times,) = (each for key, each in values.items() if key[0] == phase)
+        work = values["multiply-adds", "M"]
+        ours, other = (
+            times[network, "AN"] / work[network, "AN"]
+            for network in ("aognet_12m", "resnet50")
+        )
+        assert f"{ours / other:.2f} times" in text
