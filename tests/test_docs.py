@@ -237,7 +237,7 @@ def test_table_of_networks_matches_the_file():
 def test_results_match_the_files(page):
     files = sorted((ROOT / "results").glob("*.csv"))
     results = [row for file in files for row in rows(file.name)]
-    assert len(results) == 6
+    assert len(results) == 7
     for row in results:
         cells = (
             f"`{row['model']}` | {int(row['parameters']):,} | {float(row['top1']):.4f}"
