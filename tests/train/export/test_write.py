@@ -63,6 +63,7 @@ def test_card_describes_the_model_and_its_preprocessing(tag_export):
     assert described["preprocessing"] == {
         "shape": [28, 28, 1],
         "shorter_side": 28,
+        "interpolation": "bilinear",
         "mean": [0.286],
         "std": [0.353],
         "reverse_channels": False,
