@@ -87,10 +87,10 @@ class Data:
 
     name: str
     image_size: int | None = None
-    shorter_side: int | None = None
-    interpolation: str = "bilinear"
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    shorter_side: int | None = None
+    interpolation: str = "bilinear"
     reverse_channels: bool = False
     class_names: tuple[str, ...] = ()
     validation_fraction: float = 0.1

@@ -285,7 +285,7 @@ def test_report_compares_runs(short_run, data_dir, tmp_path, call):
 @pytest.mark.slow
 def test_export_too_large_for_the_disk_leaves_nothing(command, short_run, tmp_path):
     flags = [f"--workdir={short_run[0]}", f"--out={tmp_path / 'models'}"]
-    done = command("-m", "train.export", *flags, expected=1, largest_file=2**19)
+    done = command("-m", "train.export", *flags, expected=1, largest_file=2**16)
     assert done.stderr.splitlines()[-1].startswith("error: ")
     assert "Cannot export to" in done.stderr and "Traceback" not in done.stderr
     assert list((tmp_path / "models").iterdir()) == []
