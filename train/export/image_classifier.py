@@ -82,8 +82,10 @@ class ImageClassifier:
 
     def description(self) -> dict:
         """Returns `model.json`: what the export is, its origin and its accuracy."""
-        seen = ("shape", "shorter_side", "interpolation")
-        seen += ("mean", "std", "reverse_channels")
+        seen = (
+            *("shape", "shorter_side", "interpolation"),
+            *("mean", "std", "reverse_channels"),
+        )
         versions = {"an_keras": an_keras.__version__, "keras": keras.__version__}
         return self.card | {
             "version": self.version,

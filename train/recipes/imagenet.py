@@ -26,13 +26,12 @@ class Training:
     extras: bool = False  # label smoothing 0.1 and mixup 0.2
 
 
-MOBILE = Training(150, learning_rate=0.05, weight_decay=4e-5)
 PAPER = {
     "resnet50": (Training(120),),
     "resnet101": (Training(120),),
     "resnet50d": (Training(200, extras=True),),
     "resnet101d": (Training(200, extras=True),),
-    "mobilenetv2": (MOBILE,),
+    "mobilenetv2": (Training(150, learning_rate=0.05, weight_decay=4e-5),),
     "aognet_12m": (Training(120, 2048), Training(200, 2048, extras=True)),
     "aognet_40m": (Training(120), Training(200, extras=True)),
 }
@@ -40,15 +39,11 @@ PAPER = {
 # and accuracies are those of 200 epochs with the extras. The size of the batch for
 # resnet50d is that of resnet50.
 RELEASE = {
+    **PAPER,
     "resnet34": (Training(120, 2048),),
     "resnet50": (Training(120, 2048),),
-    "resnet101": (Training(120),),
     "resnet50d": (Training(200, 2048, extras=True),),
-    "resnet101d": (Training(200, extras=True),),
-    "mobilenetv2": (MOBILE,),
     "densenet121": (Training(120, 2048),),
-    "aognet_12m": (Training(120, 2048), Training(200, 2048, extras=True)),
-    "aognet_40m": (Training(120), Training(200, extras=True)),
 }
 SQUEEZE_EXCITATION = ("resnet34", "resnet50")  # in the release only
 # Differences between the paper's BN and AN networks, in 120 epochs.
