@@ -173,6 +173,23 @@ SPECS = {
     for n in (1, 3, 5, 7, 9)
 }
 SPECS |= {
+    # He et al. 2016b, section 4: 9n + 2 layers, n = 3 (our own) and 18. Bottlenecks as in
+    # the authors' ResNet-50, so that AN is where they published it.
+    f"resnet{9 * n + 2}": ResNetSpec(
+        depths=(n, n, n),
+        widths=(16, 32, 64),
+        num_components=(10, 10, 20),
+        block=bottleneck,
+        stem=small_stem,
+        shortcut=projection,
+        input_shape=(32, 32, 3),
+        smallest=8,
+        classes=10,
+        lineage="He et al. 2016, Identity Mappings, original unit (small images)",
+    )
+    for n in (3, 18)
+}
+SPECS |= {
     f"resnet{depth}": ResNetSpec(
         depths=DEPTHS[depth],
         position="norm1",

@@ -21,6 +21,11 @@ CLASS_NAMES = (  # as in `model_zoo.weight_sets`; `model_zoo` imports Keras
     "Ankle boot",
 )
 
+NETWORKS = (
+    *("resnet20", "resnet32", "resnet44", "resnet56"),
+    *("resnet29", "resnet164", "aognet_cifar"),
+)
+
 
 def fashion_mnist(model: str) -> Recipe:
     """Mirrors images; in three epochs, shifts would do more harm than good."""
@@ -41,6 +46,6 @@ def fashion_mnist(model: str) -> Recipe:
 
 RECIPES = {
     f"fashion_mnist_{model}_{kind}": functools.partial(fashion_mnist, f"{model}_{kind}")
-    for model in ("resnet20", "resnet32", "resnet44", "resnet56", "aognet_cifar")
+    for model in NETWORKS
     for kind in ("an", "bn")
 }

@@ -13,7 +13,10 @@ DATA = {  # name in tensorflow-datasets, mean and standard deviation of its pixe
     "cifar100": ("cifar100", (0.5071, 0.4865, 0.4409), (0.2673, 0.2564, 0.2762)),
     "svhn": ("svhn_cropped", (0.4377, 0.4438, 0.4728), (0.1980, 0.2010, 0.1970)),
 }
-NETWORKS = ("resnet20", "resnet32", "resnet44", "resnet56", "aognet_cifar")
+NETWORKS = (
+    *("resnet20", "resnet32", "resnet44", "resnet56"),
+    *("resnet29", "resnet164", "aognet_cifar"),
+)
 
 
 def small_images(data: str, model: str) -> Recipe:
