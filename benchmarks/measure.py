@@ -2,7 +2,6 @@
 
 import datetime
 import importlib
-import importlib.metadata
 import json
 import math
 import os
@@ -11,6 +10,7 @@ import statistics
 import subprocess
 import sys
 
+from train import versions
 from train.cli import RunError
 
 NETWORK_VARIANTS = ("BN", "AN", "Keras BN")
@@ -98,19 +98,7 @@ ONCE = {
 
 def environment(settings: dict) -> dict:
     """Returns columns with the settings, the machine and the versions."""
-    packages = {}
-    for name in ("keras", "tensorflow", "jax", "torch"):
-        try:
-            packages[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            packages[name] = ""
     (device,) = spawn({**settings, "kind": "device"})[0].values()
-    commit = subprocess.run(
-        ["git", "describe", "--always", "--dirty"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
     return {
         "processes": settings["processes"],
         "rounds": settings["rounds"],
@@ -119,7 +107,7 @@ def environment(settings: dict) -> dict:
         "backend": settings["backend"],
         "policy": settings["policy"],
         "python": platform.python_version(),
-        **packages,
-        "commit": commit.stdout.strip(),
+        **versions.packages("keras", "tensorflow", "jax", "torch"),
+        "commit": versions.commit(),
         "date": datetime.date.today().isoformat(),
     }

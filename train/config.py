@@ -17,6 +17,7 @@ PREFIXES = ("idx:", "folder:")  # prefixes of data sets in a directory
 _LOCAL = ", ".join(["digits", *(f"{prefix}DIR" for prefix in PREFIXES)])
 INTERPOLATIONS = ("bilinear", "bicubic")
 LARGEST = 2**14  # pixels
+TRAINED = ("all", "norms", "all_but_norms")
 DATA_SETS = f"{_LOCAL} or a name of tensorflow-datasets"  # what `data.name` may be
 
 
@@ -31,13 +32,21 @@ class Model:
             `.weights.h5` file or the directory of a run (its best weights). A
             classifier for other classes is recreated, and the first convolution is
             adapted to images of other channels.
+        trained: `"all"`; `"norms"` trains only the norms and the classifier;
+            `"all_but_norms"` leaves statistics and tables of the norms as they are.
     """
 
     name: str
     options: dict = dataclasses.field(default_factory=dict)
     weights: str | None = None
+    trained: str = "all"
 
     def __post_init__(self):
+        if self.trained not in TRAINED:
+            raise UsageError(
+                f"Recipe field model.trained must be one of {', '.join(TRAINED)}. "
+                f"Received: {self.trained!r}."
+            )
         if self.weights is not None:
             weights = paths.expand(self.weights, "of the recipe field model.weights")
             if os.path.isdir(weights) or weights.endswith(".h5"):  # not a tag

@@ -14,7 +14,6 @@ from train.engine import (
     checkpoint,
     checkpoint_files,
     metrics,
-    models,
     optimizers,
     progress,
     run_directory,
@@ -204,6 +203,7 @@ def _test(run):
     path = run.workdir / "results.json"
     if strategies.of_chief(run.strategy, path.exists()):
         return run_directory.read_results(run.workdir, sha256=sha256, step=step)
+    data = run.data.splits
     results = {
         "model": run.recipe.model.name,
         "data": run.recipe.data.name,
@@ -212,7 +212,8 @@ def _test(run):
         "steps": run.steps,
         "batch_size": run.recipe.batch_size,
         "images": run.spec.images["test"],
-        "parameters": models.trainable_parameters(run.model),
+        "are_validation_images": data["test"] is data["validation"],
+        "parameters": run.parameters,
         **run.evaluator("test").run(),
         "images_per_second": run.images_per_second,
         "device": f"{os.cpu_count()} x {platform.machine()}",

@@ -12,6 +12,8 @@ import keras
 import tensorflow as tf
 
 import model_zoo
+from an_keras import freeze_normalization
+from an_keras.inference import freeze_all_but_normalization
 from train.cli import RunError, UsageError
 from train.engine import checkpoint, optimizers, run_directory
 
@@ -96,6 +98,31 @@ def require_name_for_graphs(model: keras.Model) -> None:
         )
 
 
+def head(model: keras.Model) -> keras.Layer:
+    """Returns the classifier, the last layer with weights."""
+    return [layer for layer in model.layers if layer.weights][-1]
+
+
+def freeze(model: keras.Model, trained: str) -> None:
+    """Freezes what the recipe field `model.trained` leaves out.
+
+    Raises:
+        UsageError: If the network has no norm.
+    """
+    if trained == "all":
+        return
+    try:
+        if trained == "norms":
+            freeze_all_but_normalization(model)
+            head(model).trainable = True
+        else:
+            freeze_normalization(model)
+    except ValueError as error:
+        raise UsageError(
+            f"Recipe field model.trained={trained} needs a network with norms. {error}"
+        ) from error
+
+
 def load_best(workdir: pathlib.Path) -> tuple[keras.Model, run_directory.RunSpec, int]:
     """Returns a run's network with its best weights, the run's spec and their step.
 
@@ -126,6 +153,7 @@ def load_last(
             "0. Received: 0."
         )
     model, state = create_model(spec), checkpoint.new_state(spec.identity)
+    freeze(model, spec.recipe.model.trained)
     schedule = optimizers.create_schedule(settings, 1, 1.0, 1)  # not trained here
     optimizer = optimizers.create_optimizer(spec.recipe, schedule, model)
     if not checkpoint.Checkpoints(workdir, model, optimizer, state).restore_last():

@@ -38,6 +38,7 @@ class Run:
         spec: What defines the run, including its recipe.
         schedule: The learning rate as a function of the step.
         model: The network, which returns logits.
+        parameters: Number of its parameters, which exclude moving statistics.
         optimizer: The optimizer, built for the network.
         state: Variables of its progress: the step, the best accuracy so far.
         checkpoints: Saves and restores all of these.
@@ -53,6 +54,7 @@ class Run:
     spec: run_directory.RunSpec
     schedule: Callable
     model: keras.Model
+    parameters: int
     optimizer: keras.Optimizer
     state: dict[str, tf.Variable]
     checkpoints: checkpoint.Checkpoints
@@ -91,7 +93,7 @@ class Run:
         stop_signal.belongs_to(workdir, strategy)
         _require_divisible_batches(recipe, strategy.num_replicas_in_sync)
         data, spec = _load(recipe, data_dir, workdir, strategy)
-        model, optimizer, schedule = _build(spec, workdir, strategy)
+        model, parameters, optimizer, schedule = _build(spec, workdir, strategy)
         spec = run_directory.claim(workdir, spec, strategy)
         is_chief = strategies.is_chief(strategy)
         lock = cli.lock(workdir, "is training in")
@@ -107,6 +109,7 @@ class Run:
                 spec=spec,
                 schedule=schedule,
                 model=model,
+                parameters=parameters,
                 optimizer=optimizer,
                 state=state,
                 checkpoints=checkpoint.Checkpoints(
@@ -114,6 +117,8 @@ class Run:
                 ),
             )
             run._restore()
+            if is_chief and run.step < run.steps:
+                run_directory.record_start(workdir, run.step)
             yield run
 
     def _restore(self):
@@ -169,12 +174,14 @@ class Run:
         begin = f"from the weights {weights}" if weights else "from scratch"
         left_out = self.data.left_out and f"left out {self.data.left_out}\n"
         arrays = len(self.model.trainable_variables)
+        trained = models.trainable_parameters(self.model)
+        is_part = trained < self.parameters
+        trained = f", {trained:,} of them trained" if is_part else ""
         share = "all" if len(decayed) == arrays else f"{len(decayed)} of"
         if self.resumed:
             begin = f"going on from step {self.step}"
         return (
-            f"model    {recipe.model.name}, "
-            f"{models.trainable_parameters(self.model):,} parameters\n"
+            f"model    {recipe.model.name}, {self.parameters:,} parameters{trained}\n"
             f"data     {recipe.data.name}, {shape}, {len(self.data.class_names)} "
             f"classes; images: {counts}\n{left_out}"
             f"pixels   {seen}\n"
@@ -255,8 +262,10 @@ def _build(spec, workdir, strategy):
     keras.utils.set_random_seed(recipe.seed)
     with strategy.scope():
         model = models.create_model(spec, recipe.model.weights if is_new else None)
+        parameters = models.trainable_parameters(model)
+        models.freeze(model, recipe.model.trained)
         optimizer = optimizers.create_optimizer(recipe, schedule, model)
-    return model, optimizer, schedule
+    return model, parameters, optimizer, schedule
 
 
 def _require_divisible_batches(recipe, replicas):

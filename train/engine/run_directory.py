@@ -1,18 +1,22 @@
 """What defines a run, and its directory, which no other run may use.
 
 RUN/config.json        recipe, images and number of replicas, which define the run
+RUN/starts.jsonl       a line for each start: time, step, command, versions, commit
 """
 
 import dataclasses
+import datetime
 import hashlib
 import json
 import math
 import pathlib
+import platform
 import shlex
+import sys
 
 import tensorflow as tf
 
-from train import config, files, paths
+from train import config, files, paths, versions
 from train.cli import RunError, UsageError
 from train.engine import strategies
 from train.input import dataset
@@ -173,6 +177,22 @@ def _require_equal_specs(run, spec):
             f"that run: {'; '.join(differing)}.{advice}"
         )
     return old
+
+
+def record_start(run: pathlib.Path, step: int) -> None:
+    """Adds a line about this process, which starts or resumes the run, to its file."""
+    start = {
+        "time": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
+        "step": step,
+        "command": shlex.join(sys.orig_argv),
+        "python": platform.python_version(),
+        "versions": versions.packages(),
+        "commit": versions.commit(),
+    }
+    path = run / "starts.jsonl"
+    paths.require_regular(path)
+    with path.open("a", encoding="utf-8") as file:
+        file.write(f"{json.dumps(start)}\n")
 
 
 def read_results(run: pathlib.Path, **expected) -> dict:

@@ -10,12 +10,20 @@ import runpy
 
 from train.cli import UsageError
 from train.config import Recipe
-from train.recipes import digits, fashion_mnist, imagenet, photos, small_images
+from train.recipes import (
+    digits,
+    fashion_mnist,
+    fine_tuning,
+    imagenet,
+    photos,
+    small_images,
+)
 
 RECIPES = {
     **digits.RECIPES,
     **fashion_mnist.RECIPES,
     **photos.RECIPES,
+    **fine_tuning.RECIPES,
     **small_images.RECIPES,
     **imagenet.RECIPES,
 }

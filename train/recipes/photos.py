@@ -19,16 +19,4 @@ def photos() -> Recipe:
     )
 
 
-def photos_imagenet() -> Recipe:
-    """MobileNetV2 with weights of ImageNet, which Keras downloads; fewer epochs."""
-    return Recipe(
-        model=Model("applications.ANMobileNetV2", weights="imagenet"),
-        data=Data("folder:photos", image_size=224, min_crop_area=0.35, flip=True),
-        optimizer=Optimizer(learning_rate=0.05, weight_decay=1e-4, warmup_epochs=1),
-        batch_size=32,
-        epochs=15,
-        label_smoothing=0.1,
-    )
-
-
-RECIPES = {"photos": photos, "photos_imagenet": photos_imagenet}
+RECIPES = {"photos": photos}

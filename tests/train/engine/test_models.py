@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 import pytest
 
@@ -78,3 +79,33 @@ def test_network_that_does_not_fit_into_memory_is_an_error(short_run):
     recipe = dataclasses.replace(spec.recipe, model=model)
     with pytest.raises(RunError, match="Cannot build resnet8_an: "):
         models.create_model(dataclasses.replace(spec, recipe=recipe))
+
+
+def test_norms_and_classifier_are_trained_alone(short_run):
+    spec = run_directory.read_spec(short_run[0])
+    model = models.create_model(spec)
+    everything = models.trainable_parameters(model)
+    models.freeze(model, "norms")
+    layers = {variable.path.split("/")[0] for variable in model.trainable_variables}
+    assert layers == {
+        *(layer.name for layer in model.layers if "norm" in layer.name),
+        models.head(model).name,
+    }
+    assert models.trainable_parameters(model) < everything / 5
+
+
+def test_all_but_norms_leaves_norms_as_they_are(short_run):
+    model = models.create_model(run_directory.read_spec(short_run[0]))
+    models.freeze(model, "all_but_norms")
+    assert not [v.path for v in model.trainable_variables if "norm" in v.path]
+    before = [v.numpy() for v in model.variables]
+    model(np.ones((2, 8, 8, 1), "float32"), training=True)
+    for value, variable in zip(before, model.variables, strict=True):
+        np.testing.assert_array_equal(variable.numpy(), value, variable.path)
+
+
+@pytest.mark.parametrize("trained", ["norms", "all_but_norms"])
+def test_freezing_needs_norms(trained):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    with pytest.raises(UsageError, match=f"model.trained={trained} needs a network"):
+        models.freeze(model, trained)

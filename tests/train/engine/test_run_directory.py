@@ -4,9 +4,10 @@ import dataclasses
 import json
 import os
 
+import keras
 import pytest
 
-from train import files, recipes
+from train import files, recipes, versions
 from train.cli import RunError
 from train.engine import run_directory
 
@@ -146,3 +147,14 @@ def test_file_instead_of_a_directory_in_the_run_is_refused(tmp_path, name):
     (tmp_path / name).touch()
     with pytest.raises(RunError, match=f"Expected a directory.*the file .*{name}"):
         run_directory.claim(tmp_path, SPEC)
+
+
+def test_each_start_of_a_run_has_a_line_with_versions_and_commit(tmp_path):
+    for step in (0, 60):
+        run_directory.record_start(tmp_path, step)
+    lines = (tmp_path / "starts.jsonl").read_text().splitlines()
+    first, second = map(json.loads, lines)
+    assert (first["step"], second["step"]) == (0, 60)
+    assert first["commit"] == versions.commit()
+    assert first["versions"]["keras"] == keras.__version__
+    assert "python" in first["command"] and first["time"].endswith("+00:00")

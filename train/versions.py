@@ -1,0 +1,39 @@
+"""Versions of packages and of this checkout, to repeat a result."""
+
+import importlib.metadata
+import pathlib
+import shutil
+import subprocess
+
+PACKAGES = (
+    *("an-keras", "keras", "numpy"),
+    *("tensorflow", "tensorflow-datasets", "tf-models-official"),
+)
+
+
+def packages(*names: str) -> dict[str, str]:
+    """Returns the versions of packages, empty for those that are not installed."""
+    found = {}
+    for name in names or PACKAGES:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            found[name] = ""
+    return found
+
+
+def commit() -> str:
+    """Returns the commit of this checkout, with -dirty if tracked files have changed.
+
+    Empty if these files are not in the root of a git repository.
+    """
+    root = pathlib.Path(__file__).resolve().parent.parent
+    if not (root / ".git").exists() or not shutil.which("git"):
+        return ""
+    described = subprocess.run(
+        ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=40"],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    return described.stdout.strip()
