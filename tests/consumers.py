@@ -24,7 +24,7 @@ import tensorflow as tf
 import model_zoo
 from an_keras import convert_normalization
 from tests.model_zoo import conversion, reference
-from train.export import compare, image_classifier, runtimes, write
+from train.export import compare, copies, image_classifier, runtimes, write
 
 ROOT = pathlib.Path(__file__).parent.parent
 NETWORKS = {  # pixels
@@ -66,7 +66,7 @@ def make(name: str, precision: str, directory: pathlib.Path, fold=True, others=(
     labels = tuple(f"class {i}" for i in range(CLASSES))
     classifier = image_classifier.of_network(name, str(file), options, labels)
     if precision != "float32":
-        model = image_classifier.with_precision(classifier.model, precision)
+        model = copies.with_precision(classifier.model, precision)
         classifier = dataclasses.replace(classifier, model=model)
     out = directory / name / precision
     return classifier, write.export(classifier, out, fold, others)

@@ -82,12 +82,36 @@ def write_csv(
         RunError: If something other than a file is there.
     """
     columns = columns or list(dict.fromkeys(name for row in rows for name in row))
-    table = io.StringIO(newline="")
-    writer = csv.writer(table, quoting=csv.QUOTE_NONNUMERIC)
-    writer.writerow(map(_value, columns))
-    writer.writerows([_value(row.get(name, "")) for name in columns] for row in rows)
+    cells = ([_value(row.get(name, "")) for name in columns] for row in rows)
+    table = _csv([[*map(_value, columns)], *cells])
     with _replaced(path, newline="", errors="backslashreplace") as file:
-        file.write(table.getvalue())
+        file.write(table)
+
+
+def append_csv(path: pathlib.Path, row: dict, columns: Sequence[str]) -> None:
+    """Adds a row to a CSV file with these columns, which may not exist yet, atomically.
+
+    Raises:
+        RunError: If the file has other columns, or is none.
+    """
+    try:
+        old = path.read_bytes().decode() if path.is_file() else _csv([columns])
+    except UnicodeDecodeError as error:
+        raise RunError(f"{path} is not a CSV file. {error}.") from error
+    header, *_ = old.splitlines() or [""]
+    if header != _csv([columns]).strip():
+        raise RunError(
+            f"{path} has other columns. Expected {_csv([columns]).strip()}. "
+            f"Received: {header[:200]}."
+        )
+    with _replaced(path, newline="", errors="backslashreplace") as file:
+        file.write(old + _csv([[_value(row.get(name, "")) for name in columns]]))
+
+
+def _csv(rows):
+    table = io.StringIO(newline="")
+    csv.writer(table, quoting=csv.QUOTE_NONNUMERIC).writerows(rows)
+    return table.getvalue()
 
 
 def write_json(path: pathlib.Path, rows: list[dict]) -> None:

@@ -1,4 +1,4 @@
-"""evaluate, export, predict, serve_check and report on a finished run."""
+"""export, predict, serve_check and report on a finished run."""
 
 import csv
 import json
@@ -10,7 +10,7 @@ import tensorflow as tf
 from tensorflow_serving.apis import prediction_log_pb2
 
 import train.__main__
-from train import evaluate, predict, report, serve_check
+from train import predict, report, serve_check
 from train.engine import run_directory
 from train.export import __main__ as export_command
 from train.export import runtimes
@@ -27,50 +27,6 @@ def digits(short_run, data_dir):
     return dataset.load(
         run_directory.read_spec(short_run[0]).recipe.data, str(data_dir)
     )
-
-
-def test_evaluate_reproduces_the_accuracy_of_the_run(short_run, data_dir, call):
-    workdir, _ = short_run
-    results = json.loads((workdir / "results.json").read_text())
-    flags = [f"--workdir={workdir}", f"--data_dir={data_dir}"]
-    done = call(evaluate, *flags, "--batch_size=7")
-    words = done.stdout.split()
-    received = {name: float(words[words.index(name) + 1]) for name in ("loss", "top1")}
-    for name, value in received.items():
-        assert value == pytest.approx(results[name], abs=2e-4)
-    assert "(355 images, step 60)" in done.stdout
-
-
-def test_evaluate_writes_counts_that_agree_with_its_accuracy(
-    short_run, data_dir, tmp_path, call
-):
-    flags = [f"--workdir={short_run[0]}", f"--data_dir={data_dir}"]
-    out = tmp_path / "new" / "directory"
-    printed = call(evaluate, *flags, "--batch_size=7", f"--out={out}").stdout
-    assert printed.startswith("test  loss ")
-    assert "\nclasses: 10\n" in printed and "\nconfusion matrix: " in printed
-    assert printed.endswith(f"\nfiles in {out}\n")
-
-    def read(name):
-        with (out / name).open(newline="") as file:
-            return list(csv.DictReader(file))
-
-    classes, confusion, wrong = map(read, ("classes.csv", "confusion.csv", "wrong.csv"))
-    correct = sum(int(row["correct"]) for row in classes)
-    assert correct == sum(int(row[row[""]]) for row in confusion)
-    assert sum(int(row["images"]) for row in classes) == correct + len(wrong) == 355
-    assert f"  top1 {correct / 355:.4f}  " in printed
-    assert f"\nwrong: {len(wrong)} of 355 images" in printed
-    assert (out / "confusion.png").stat().st_size > 1000
-
-
-def test_evaluate_reports_a_directory_that_cannot_be_made(
-    short_run, data_dir, tmp_path, call
-):
-    (tmp_path / "file").touch()
-    flags = [f"--workdir={short_run[0]}", f"--data_dir={data_dir}"]
-    done = call(evaluate, *flags, f"--out={tmp_path / 'file'}", expected=1)
-    assert "File exists" in done.stderr and done.stdout == ""
 
 
 def test_signatures_have_the_documented_names_shapes_and_types(export):

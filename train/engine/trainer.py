@@ -3,7 +3,6 @@
 import contextlib
 import os
 
-import numpy as np
 import orbit
 import tensorflow as tf
 
@@ -141,7 +140,6 @@ class Evaluator(orbit.StandardEvaluator):
         self._means.update(
             cross_entropy(labels, logits), logits, labels, sample_weight, self._k
         )
-        return logits
 
     def eval_reduce(self, state=None, step_outputs=None):
         self._after_step()
@@ -153,40 +151,6 @@ class Evaluator(orbit.StandardEvaluator):
         """Evaluates the whole split."""
         results = self.evaluate(tf.constant(self.steps))
         return {name: float(value) for name, value in results.items()}
-
-
-class RecordingEvaluator(Evaluator):
-    """An evaluator that also keeps the answer to every image, in the same pass.
-
-    Attributes:
-        answers: After `run`: labels, first guesses and their probabilities, (N,) each,
-            in the order in which `Split.evaluation` returns the images.
-    """
-
-    def eval_begin(self):
-        super().eval_begin()
-        return []
-
-    def eval_step(self, iterator):
-        answers = self._strategy.run(self._answers, args=next(iterator))
-        return self._strategy.experimental_local_results(answers)
-
-    def _answers(self, images, labels, sample_weight):
-        logits = self._replica_step(images, labels, sample_weight)
-        _, guesses = tf.math.top_k(logits, 1)  # of the logits, as in the accuracies
-        probabilities = tf.nn.softmax(tf.cast(logits, tf.float32))
-        scores = tf.gather(probabilities, guesses, batch_dims=1)
-        return labels, guesses[:, 0], scores[:, 0], sample_weight
-
-    def eval_reduce(self, state=None, step_outputs=None):
-        super().eval_reduce()
-        state.extend(step_outputs)
-        return state
-
-    def eval_end(self, state):
-        *answers, weights = map(np.concatenate, zip(*state, strict=True))
-        self.answers = tuple(values[weights > 0] for values in answers)
-        return super().eval_end()
 
 
 @contextlib.contextmanager

@@ -24,11 +24,10 @@ import pathlib
 
 from absl import flags
 
-from train import cli, config, paths
+from train import cli, paths
 from train.cli import UsageError
 from train.engine import run_directory
-from train.export import answers, image_classifier, runtimes, write
-from train.input.builders import checks
+from train.export import answers, image_classifier, network_flags, runtimes, write
 
 
 def define_flags():
@@ -39,12 +38,7 @@ def define_flags():
     flags.DEFINE_enum(
         "checkpoint", "best", image_classifier.CHECKPOINTS, "Weights of the run."
     )
-    flags.DEFINE_string("model", None, "Network of the zoo, instead of a run.")
-    paths.DEFINE_path("weights", "Weights of --model: a .weights.h5 file or a tag.")
-    flags.DEFINE_string(
-        "options", "{}", "Arguments of --model: {'input_shape': (64, 64, 3)}."
-    )
-    paths.DEFINE_path("labels", "File with the class names of --model, one per line.")
+    network_flags.DEFINE_network()
     flags.DEFINE_integer("version", 1, "Version of the export of --model.", 0, 2**62)
     flags.DEFINE_bool("fold", True, "Folds attentive normalization for inference.")
     flags.DEFINE_list("format", [], f"Formats to add: {', '.join(runtimes.OTHERS)}.")
@@ -61,13 +55,7 @@ def main(arguments):
     _check_flags(values, others)
     data, out = None, pathlib.Path(values.out) if values.out else None
     if values.model:
-        classifier = image_classifier.of_network(
-            values.model,
-            values.weights,
-            _options(values.options),
-            read_labels(values.labels),
-            values.version,
-        )
+        classifier = network_flags.classifier(values.version)
     else:
         workdir = pathlib.Path(values.workdir)
         classifier = image_classifier.of_run(workdir, values.checkpoint)
@@ -130,41 +118,6 @@ def _check_flags(values, others):
             f"Expected --quantize={values.quantize} with --workdir, whose images it "
             "needs. Received: --model."
         )
-
-
-def _options(text):
-    try:
-        options = config.literal(text)
-    except ValueError as error:
-        raise UsageError(f"Expected --options={{...}}. Received: {text!r}.") from error
-    if not isinstance(options, dict) or not all(isinstance(k, str) for k in options):
-        raise UsageError(f"Expected --options={{...}}. Received: {text!r}.")
-    return options
-
-
-def read_labels(path: str | None) -> tuple[str, ...]:
-    """Reads the names in a file, one per line; without a file, there are none.
-
-    Raises:
-        UsageError: If a line cannot be a name, or the file is not UTF-8.
-        RunError: If the file is a pipe or a device.
-    """
-    if path is None:
-        return ()
-    paths.require_regular(path)
-    try:
-        text = pathlib.Path(path).read_bytes().decode("utf-8-sig")
-    except UnicodeDecodeError as error:
-        raise UsageError(
-            f"Expected UTF-8 in --labels={path}. Received: {error}."
-        ) from error
-    names = [line.removesuffix("\r") for line in text.rstrip("\r\n").split("\n")]
-    if odd := checks.unusable_names(names):
-        raise UsageError(
-            f"Expected a different name on each line of --labels={path}: "
-            f"{checks.USABLE_NAMES}. Received: {ascii(odd[0])}."
-        )
-    return tuple(names)
 
 
 if __name__ == "__main__":

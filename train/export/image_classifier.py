@@ -7,20 +7,19 @@ import os
 import pathlib
 
 import keras
-import numpy as np
 import tensorflow as tf
 from keras import ops
 
 import an_keras
 import model_zoo
-from an_keras import fold_for_inference, graph
+from an_keras import fold_for_inference
 from an_keras.inference import attentive_layers
-from an_keras.keras_internals import flatten_layers
 from model_zoo import preprocessing
 from model_zoo.weight_sets import tags, verified_file, weight_set
 from model_zoo.weights import classes_in
 from train.cli import UsageError
 from train.engine import checkpoint, models, run_directory
+from train.export import copies
 from train.input import augment
 
 CHECKPOINTS = {
@@ -101,18 +100,26 @@ class ImageClassifier:
             images, self.mean, self.std, self.reverse_channels
         )
 
+    @functools.cached_property
+    def logits(self):
+        """A function of uint8 images (N, H, W, C) that returns logits (N, classes)."""
+        images = tf.TensorSpec((None, *self.shape), tf.uint8)
+        return tf.function(
+            lambda images: self.model(self.standardize(images), training=False),
+            input_signature=[images],
+        )
+
     def decode_and_resize(self, encoded):
         """Converts JPEG or PNG of any size to uint8 `shape`, as in evaluation."""
-        image = augment.decode(encoded, self.shape[-1])
-        return augment.to_input_size(
-            image, self.shape, self.shorter_side, self.interpolation
+        return augment.decode_and_resize(
+            encoded, self.shape, self.shorter_side, self.interpolation
         )
 
     def network(self, fold: bool, precision: str | None = None) -> keras.Model:
         """Returns the model, or a copy if it is folded or its precision changes."""
-        model = with_plain_layers(self.model)
+        model = copies.with_plain_layers(self.model)
         if precision and precision != self.precision:
-            model = with_precision(model, precision)
+            model = copies.with_precision(model, precision)
         return fold_for_inference(model) if fold and self.is_attentive else model
 
     def serving_model(self, network: keras.Model) -> keras.Model:
@@ -127,94 +134,13 @@ class ImageClassifier:
 
     def feature_model(self, network: keras.Model) -> keras.Model:
         """Returns a model of the classifier's input, {"features": float32 (N, D)}."""
-        seen = head(network).input
+        seen = models.head(network).input
         if len(seen.shape) == 4:  # the classifier is a 1x1 convolution
             seen = keras.layers.GlobalAveragePooling2D()(seen)
         inner = keras.Model(network.inputs, seen)
         images = keras.Input(self.shape, dtype="uint8", name="images")
         outputs = ops.cast(inner(self.standardize(images)), "float32")
         return keras.Model(images, {"features": outputs})
-
-
-def head(model: keras.Model) -> keras.Layer:
-    """Returns the classifier, the last layer with weights."""
-    return [layer for layer in model.layers if layer.weights][-1]
-
-
-def with_plain_layers(model: keras.Model) -> keras.Model:
-    """Returns a copy of a model without layers that some runtimes cannot run.
-
-    - `Normalization`, as in EfficientNets, becomes `Rescaling`: its moments are tensors
-      outside the graph, which ONNX would require as inputs.
-    - `Conv2D` with one group per channel, as in ConvNeXts, becomes `DepthwiseConv2D`:
-      Keras compiles grouped convolutions with XLA, and TensorFlow Serving refuses
-      compiled functions on a CPU.
-
-    A model without such layers is returned unchanged.
-    """
-    depthwise = {}
-
-    def replace(layer):
-        if isinstance(layer, keras.layers.Normalization):
-            mean, std = (np.ravel(v) for v in (layer.mean, ops.sqrt(layer.variance)))
-            scale, offset = (1 / std).tolist(), (-mean / std).tolist()
-            return keras.layers.Rescaling(
-                scale, offset, dtype=layer.dtype_policy, name=layer.name
-            )
-        if _is_depthwise(layer):
-            depthwise[layer] = keras.layers.DepthwiseConv2D(
-                layer.kernel_size,
-                layer.strides,
-                depth_multiplier=layer.filters // layer.groups,
-                padding=layer.padding,
-                data_format=layer.data_format,
-                dilation_rate=layer.dilation_rate,
-                activation=layer.activation,
-                use_bias=layer.use_bias,
-                dtype=layer.dtype_policy,
-                name=layer.name,
-            )
-            return depthwise[layer]
-        return None
-
-    if not any(
-        isinstance(layer, keras.layers.Normalization) or _is_depthwise(layer)
-        for layer in flatten_layers(model)
-    ):
-        return model
-    copy = graph.rebuild(model, replace)
-    for old, new in depthwise.items():
-        new.kernel.assign(ops.reshape(old.kernel, new.kernel.shape))
-        if old.use_bias:
-            new.bias.assign(old.bias)
-    return copy
-
-
-def _is_depthwise(layer):
-    """Whether a layer is a depthwise convolution written as a grouped one."""
-    return (
-        isinstance(layer, keras.layers.Conv2D)
-        and layer.groups > 1
-        and layer.kernel.shape[2] == 1
-        and len(set(layer.strides)) == 1
-    )
-
-
-def with_precision(model: keras.Model, precision: str) -> keras.Model:
-    """Returns a copy with equal weights that computes in another precision."""
-    made = {}
-
-    def replace(layer):
-        if not isinstance(layer, keras.Layer):
-            return None
-        config = {**layer.get_config(), "dtype": precision}
-        made[layer] = type(layer).from_config(config)
-        return made[layer]
-
-    copy = graph.rebuild(model, replace)
-    for old, new in made.items():
-        graph.copy_values(old, new)
-    return copy
 
 
 def of_run(workdir: pathlib.Path, which: str = "best") -> ImageClassifier:
@@ -345,7 +271,7 @@ def of_network(
 
 def _with_weights(name, path, options):
     """Returns the network with the file's number of classes and logits as output."""
-    head_name = head(model_zoo.create_model(name, **options)).name
+    head_name = models.head(model_zoo.create_model(name, **options)).name
     classes = classes_in(path, head_name)
     if not classes:
         raise ValueError(f"an export needs a classifier. Received: none in {path}.")

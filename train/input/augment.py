@@ -62,6 +62,16 @@ def to_input_size(
     return tf.saturate_cast(tf.round(tf.ensure_shape(image, shape)), tf.uint8)
 
 
+def decode_and_resize(
+    encoded,
+    shape: tuple[int, int, int],
+    shorter_side: int | None = None,
+    interpolation: str = "bilinear",
+):
+    """Converts an encoded image of any size to the uint8 input of a network."""
+    return to_input_size(decode(encoded, shape[-1]), shape, shorter_side, interpolation)
+
+
 def decode(encoded, channels: int):
     """Decodes to uint8 (H, W, channels): JPEG, PNG and, with 3 channels, BMP or GIF."""
     return tf.io.decode_image(encoded, channels=channels, expand_animations=False)

@@ -189,18 +189,18 @@ def _splits(builder, settings):
     If there is a validation split but no test split with labels, the former is used for
     the test, as for ImageNet.
     """
-    open_split = functools.partial(_open_split, builder, limit=settings.memory_limit)
+    opened = functools.partial(open_split, builder, limit=settings.memory_limit)
     given = builder.info.splits
     if "train" not in given:
         raise RunError(
             f"{settings.name} has no split to train on. Expected: train. "
             f"Received: {', '.join(given)}."
         )
-    train = open_split("train")
+    train = opened("train")
     validation = next((name for name in VALIDATION_NAMES if name in given), None)
-    test = open_split("test") if "test" in given else None
+    test = opened("test") if "test" in given else None
     if validation and (test is None or not test.is_labelled()):
-        test, validation = open_split(validation), None
+        test, validation = opened(validation), None
     if test is None:
         train, test = train.carve(0.2)
     if not test.is_labelled():
@@ -209,7 +209,7 @@ def _splits(builder, settings):
             "0. Received: -1."
         )
     if validation:
-        validation = open_split(validation)
+        validation = opened(validation)
     elif settings.validation_fraction:
         train, validation = train.carve(settings.validation_fraction)
     else:
@@ -217,7 +217,8 @@ def _splits(builder, settings):
     return {"train": train, "validation": validation, "test": test}
 
 
-def _open_split(builder, split, limit):
+def open_split(builder: tfds.core.DatasetBuilder, split: str, limit: float) -> Split:
+    """Opens a split; its images are held in memory if they have at most `limit` GiB."""
     if isinstance(builder, folder.Folder):
         paths, labels = builder.files[split]
         digests = folder.check_images(builder.data_dir, paths)

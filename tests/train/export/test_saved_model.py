@@ -6,7 +6,7 @@ from keras import layers
 
 import an_keras
 import model_zoo
-from train.export import image_classifier, inspection, saved_model
+from train.export import copies, image_classifier, inspection, saved_model
 
 FAMILIES = {  # the smallest network of each, and its image size in pixels
     "resnet20_an": 32,
@@ -46,7 +46,7 @@ def require_allowed(path, model, fold=True, precision="float32"):
     """Writes a SavedModel and inspects it as `serve_check` does."""
     shape = model.input_shape[1:]
     if precision != "float32":
-        model = image_classifier.with_precision(model, precision)
+        model = copies.with_precision(model, precision)
     classifier = image_classifier.ImageClassifier(
         model,
         version=1,

@@ -18,7 +18,15 @@ import model_zoo
 from train import cli
 from train.cli import RunError, UsageError
 from train.export import __main__ as export_command
-from train.export import answers, compare, image_classifier, runtimes, write
+from train.export import (
+    answers,
+    compare,
+    copies,
+    image_classifier,
+    network_flags,
+    runtimes,
+    write,
+)
 
 NETWORK = "resnet20_an"
 
@@ -190,10 +198,10 @@ def test_labels_are_the_lines_of_a_file(tmp_path, content, received):
     file = tmp_path / "labels.txt"
     file.write_bytes(content)
     if isinstance(received, tuple):
-        assert export_command.read_labels(str(file)) == received
+        assert network_flags.read_labels(str(file)) == received
         return
     with pytest.raises(UsageError, match=received):
-        export_command.read_labels(str(file))
+        network_flags.read_labels(str(file))
 
 
 def test_different_answers_are_detected(of_tag):
@@ -211,7 +219,7 @@ def test_normalization_of_efficientnets_becomes_part_of_the_graph():
     images = keras.Input((4, 4, 3))
     layer = keras.layers.Normalization(mean=(1.0, 2.0, 3.0), variance=(4.0, 1.0, 9.0))
     model = keras.Model(images, layer(images))
-    scaled = image_classifier.with_plain_layers(model)
+    scaled = copies.with_plain_layers(model)
     assert not any(
         isinstance(each, keras.layers.Normalization) for each in scaled.layers
     )
@@ -227,7 +235,7 @@ def test_grouped_convolutions_of_single_channels_become_depthwise():
     x = keras.layers.Conv2D(12, 3, groups=6, name="c")(x)
     model = keras.Model(images, x)
     model.get_layer("a").bias.assign(np.arange(6) - 3.0)
-    plain = image_classifier.with_plain_layers(model)
+    plain = copies.with_plain_layers(model)
     kinds = [type(plain.get_layer(name)).__name__ for name in "abc"]
     # c combines pairs of channels.
     assert kinds == ["DepthwiseConv2D", "DepthwiseConv2D", "Conv2D"]
