@@ -1,7 +1,6 @@
 """Runs fresh processes that measure, and evaluates their rows."""
 
 import datetime
-import importlib
 import json
 import math
 import os

@@ -173,8 +173,8 @@ SPECS = {
     for n in (1, 3, 5, 7, 9)
 }
 SPECS |= {
-    # He et al. 2016b, section 4: 9n + 2 layers, n = 3 (our own) and 18. Bottlenecks as in
-    # the authors' ResNet-50, so that AN is where they published it.
+    # He et al., Identity Mappings in Deep Residual Networks, ECCV 2016: 9n + 2 layers,
+    # n = 18; n = 3 is our own. Bottlenecks and the place of AN are those of ResNet-50.
     f"resnet{9 * n + 2}": ResNetSpec(
         depths=(n, n, n),
         widths=(16, 32, 64),
