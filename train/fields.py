@@ -33,10 +33,15 @@ def fields(kind: type = config.Recipe, prefix: str = "") -> Iterator[tuple]:
         yield (prefix + field.name, expected, default, descriptions[field.name])
 
 
+def flat(recipe: config.Recipe) -> dict:
+    """Returns the values of a recipe by the names of their fields."""
+    return {name: operator.attrgetter(name)(recipe) for name, *_ in fields()}
+
+
 def values(recipe: config.Recipe) -> Iterator[str]:
     """Yields FIELD=VALUE for each field of a recipe."""
-    for name, *_ in fields():
-        yield f"{name}={operator.attrgetter(name)(recipe)!r}"
+    for name, value in flat(recipe).items():
+        yield f"{name}={value!r}"
 
 
 def listing() -> str:

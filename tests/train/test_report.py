@@ -1,13 +1,14 @@
 """The report on finished runs."""
 
 import csv
+import dataclasses
 import json
 import shutil
 import types
 
 import pytest
 
-from train import report
+from train import recipes, report
 from train.cli import RunError
 from train.engine import run_directory
 
@@ -25,7 +26,16 @@ RESULTS = {
 @pytest.fixture
 def make_run(tmp_path, monkeypatch):
     """Makes the parts of a finished run's directory that the report reads."""
-    monkeypatch.setattr(report.run_directory, "read_spec", lambda run: None)
+    recipe = recipes.create_recipe("digits")
+
+    def spec(run):
+        return types.SimpleNamespace(
+            recipe=dataclasses.replace(recipe, seed=len(run.name)),
+            fingerprint="other" if "other" in run.name else "digits",
+            replicas=1,
+        )
+
+    monkeypatch.setattr(run_directory, "read_spec", spec)
     monkeypatch.chdir(tmp_path)
 
     def make(name, **changes):
@@ -43,7 +53,9 @@ def make_run(tmp_path, monkeypatch):
 @pytest.fixture
 def show(monkeypatch):
     def run(*runs, table=None):
-        values = types.SimpleNamespace(svm=False, csv=table, data_dir=None)
+        values = types.SimpleNamespace(
+            svm=False, csv=table, data_dir=None, html=None, corruption=[]
+        )
         monkeypatch.setattr(report.flags, "FLAGS", values)
         report.main([str(run) for run in runs])
 
@@ -135,3 +147,57 @@ def test_runs_keep_their_names_in_the_table(make_run, show, tmp_path):
     show("digits", table=str(tmp_path / "a.csv"))
     with (tmp_path / "a.csv").open(newline="") as file:
         assert [row["run"] for row in csv.DictReader(file)] == ["digits"]
+
+
+def test_runs_that_differ_in_their_seeds_have_a_row_of_means(make_run, show, capsys):
+    for name, top1 in (("a", 0.5), ("bb", 0.5), ("ccc", 0.5)):
+        make_run(name, top1=top1)
+    show("a", "bb", "ccc")
+    shown = capsys.readouterr().out
+    assert "│ resnet20_an │ 1, 2, 3 │ 0.5000 ± 0.0000 " in shown
+
+
+def test_runs_on_other_images_are_refused(make_run, show, capsys):
+    make_run("digits"), make_run("other")
+    with pytest.raises(RunError, match="Runs with different images cannot be compared"):
+        show("digits", "other")
+    assert capsys.readouterr().out == ""
+
+
+def test_sweep_stands_for_its_finished_runs(make_run, show, capsys, tmp_path):
+    for name in ("sweep/a", "sweep/bb", "sweep/ccc"):
+        run = make_run(name)
+        (run / "config.json").touch()
+    (tmp_path / "sweep" / "logs").mkdir()
+    (tmp_path / "sweep" / "ccc" / "results.json").unlink()
+    show("sweep")
+    shown = capsys.readouterr().out
+    assert (
+        "│ sweep/a " in shown and "│ sweep/bb " in shown and "│ sweep/ccc" not in shown
+    )
+    assert "left out, not finished: sweep/ccc" in shown
+
+
+def test_sweep_without_a_finished_run_is_an_error(make_run, show, tmp_path):
+    (make_run("sweep/a") / "config.json").touch()
+    (tmp_path / "sweep" / "a" / "results.json").unlink()
+    with pytest.raises(RunError, match="sweep has no finished run.*Received: a."):
+        show("sweep")
+
+
+def test_page_is_written_for_a_run(short_run, data_dir, tmp_path, call):
+    page = tmp_path / "page.html"
+    given = str(short_run[0]), f"--data_dir={data_dir}", f"--html={page}"
+    corrupted = "--corruption=contrast", "--severity=2", "--images=20"
+    done = call(report, *given, *corrupted)
+    text = page.read_text()
+    assert f"page in {page}" in done.stdout and text.startswith("<!doctype html>")
+    assert "<h1>1 run on digits</h1>" in text and "resnet8_an" in text
+    for title in ("Curves", "Robustness", "Confusions", "Attention", "Runs"):
+        assert f"<h2>{title}" in text
+    assert "Paired" not in text
+
+
+def test_corruptions_need_a_page(short_run, call):
+    done = call(report, str(short_run[0]), "--corruption=fog", expected=2)
+    assert "Expected --corruption with --html" in done.stderr

@@ -15,7 +15,13 @@ DOTS = 120  # per inch
 
 
 def write(counts: np.ndarray, names: tuple[str, ...], path: pathlib.Path) -> None:
-    """Writes a confusion matrix as a PNG file, coloured by shares of the true class.
+    """Writes the figure as a PNG file."""
+    with files.replaced(path.resolve(), "wb") as file:
+        figure(counts, names).savefig(file, format="png", dpi=DOTS, bbox_inches="tight")
+
+
+def figure(counts: np.ndarray, names: tuple[str, ...]) -> Figure:
+    """Plots a confusion matrix, coloured by shares of the true class.
 
     Of more than 100 classes it shows those with the most mistakes. Names that the fonts
     of matplotlib (`font.family`) lack characters for are replaced by `#NUMBER`.
@@ -23,23 +29,19 @@ def write(counts: np.ndarray, names: tuple[str, ...], path: pathlib.Path) -> Non
     Args:
         counts: Numbers of images by true and predicted class, (classes, classes).
         names: One name for each class.
-        path: Path of the file.
     """
     mistakes = counts.sum(0) + counts.sum(1) - 2 * np.diag(counts)
     shown = np.sort(np.argsort(-mistakes, kind="stable")[:MOST])
-    drawable = _drawable()
-    lacking = [n for n in shown if not drawable.issuperset(map(ord, names[n]))]
-    labels = [
-        f"#{number}" if number in lacking else tables.shortened(names[number], NAME)
-        for number in shown
-    ]
+    labels = class_labels(names, NAME)
+    labels = [labels[number] for number in shown]
+    lacking = any(label == f"#{n}" for label, n in zip(labels, shown, strict=True))
     note = " (#: number of a class whose name the font cannot show)"
     totals = np.maximum(counts.sum(1, keepdims=True), 1)
     shares = (counts / totals)[np.ix_(shown, shown)]
 
     side = max(CELL * len(shown), SIDE)
-    figure = Figure((side, side))
-    axis = figure.add_axes((0, 0, 1, 1))
+    plot = Figure((side, side))
+    axis = plot.add_axes((0, 0, 1, 1))
     axis.imshow(shares, cmap="Blues", vmin=0, vmax=1)
     for row, column in zip(*np.nonzero(shares), strict=True):
         color = "white" if shares[row, column] > 0.5 else "black"
@@ -52,8 +54,18 @@ def write(counts: np.ndarray, names: tuple[str, ...], path: pathlib.Path) -> Non
     axis.set_ylabel("true class")
     if len(shown) < len(names):
         axis.set_title(f"{MOST} of {len(names)} classes, those with the most mistakes")
-    with files.replaced(path.resolve(), "wb") as file:
-        figure.savefig(file, format="png", dpi=DOTS, bbox_inches="tight")
+    return plot
+
+
+def class_labels(names: tuple[str, ...], width: int) -> list[str]:
+    """Returns shortened names, or `#NUMBER` where the fonts lack a character."""
+    drawable = _drawable()
+    return [
+        tables.shortened(name, width)
+        if drawable.issuperset(map(ord, name))
+        else f"#{number}"
+        for number, name in enumerate(names)
+    ]
 
 
 def _drawable():

@@ -75,7 +75,7 @@ class Progress:
             self.write(
                 f"step {step}/{self._stop}  epoch {epoch:.1f}/{epochs:.1f}  "
                 f"loss {loss:.4f}  accuracy {top1:.4f}  {rate:.0f} images/s  "
-                f"{_duration(left)} left"
+                f"{duration(left)} left"
             )
         self.step, self._clock = step, now
 
@@ -91,7 +91,7 @@ class Progress:
             self._bar.close()
 
 
-def _duration(seconds: float) -> str:
+def duration(seconds: float) -> str:
     minutes, seconds = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{seconds:02}" if hours else f"{minutes}:{seconds:02}"

@@ -28,7 +28,7 @@ RECIPES = {
     **imagenet.RECIPES,
 }
 COLUMNS = ("recipe", "network", "data", "epochs", "batch", "top-1", "multiply-adds")
-WIDTH = 120  # characters of their table, where it is not printed to a terminal
+WIDTH = 125  # characters of their table, where it is not printed to a terminal
 TRAINING_IMAGES = {  # their number and size in pixels
     "digits": (1_299, 8),
     "fashion_mnist": (54_000, 28),
