@@ -140,8 +140,8 @@ endif
 sweep: $(VENV)/train.stamp  ## AN and BN on digits with three seeds; takes five minutes; writes a page.
 	$(VENV)/bin/python -m train.sweep --recipe=digits,digits_bn --seed=0,1,2 \
 	    --workdir=$(RUNS)/sweep --processes=2
-	$(VENV)/bin/python -m train.report $(RUNS)/sweep --corruption=all --images=50 \
-	    --html=$(RUNS)/sweep/report.html
+	$(VENV)/bin/python -m train.report $(RUNS)/sweep --html=$(RUNS)/sweep/report.html \
+	    $(addprefix --corruption=,gaussian_noise defocus_blur fog contrast jpeg_compression)
 
 clean:
 	rm -rf $(VENV) $(VENV)-* build dist site *.egg-info
