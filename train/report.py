@@ -23,10 +23,10 @@ import tqdm
 from absl import flags
 
 from train import cli, files, paths, tables
-from train.engine import runs_table
 from train.export import runtimes, saved_model
 from train.input import corruptions
 from train.study import groups as study
+from train.study import runs_table
 
 
 def define_flags():

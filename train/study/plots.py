@@ -124,7 +124,7 @@ def attention(gates: Sequence[Gate], names: tuple[str, ...]) -> Figure:
         image = axis.imshow(gate.by_class, aspect="auto", cmap="viridis", vmin=0)
         axis.set_title(_label(gate.layer), fontsize=6, parse_math=False)
         axis.set_xlabel("component", fontsize=8)
-        axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+        axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
         axis.tick_params(labelsize=7)
         axis.set_yticks([])
         figure.colorbar(image, ax=axis, location="bottom").ax.tick_params(labelsize=6)
@@ -156,7 +156,7 @@ def components(groups: Sequence[Group], analyses: dict) -> Figure:
                 label=label,
             )
     axis.set(xlabel="layer", ylabel="effective components / K")
-    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
+    axis.xaxis.set_major_locator(MaxNLocator(5, integer=True))
     _legend(figure, axis)
     return figure
 
