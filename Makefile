@@ -21,7 +21,7 @@ EXTRAS_test := train,export,test
 EXTRAS_backends := train,export,test,backends
 EXTRAS_docs := docs
 
-.PHONY: train test test-slow test-long test-backends test-keras test-pythons test-part test-kills conversion serving litert lint docs fashion sweep clean python venv
+.PHONY: train test test-slow test-long test-backends test-keras test-pythons test-part test-kills conversion serving litert lint docs fashion sweep imagenet-smoke clean python venv
 
 train: $(VENV)/train.stamp  ## Train on real scans of digits, evaluate, export and check the export.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -136,6 +136,9 @@ ifeq ($(filter $(SUPPORTED),$(PYTHON_VERSION) $(if $(REBUILD),,$(VENV_VERSION)))
 	    "$(call listed,$(or $(others),no|$(CANDIDATES)|on|PATH))." \
 	    "Use make PYTHON=/path/to/python." >&2; exit 1
 endif
+
+imagenet-smoke: $(VENV)/train.stamp  ## Rehearses the training on ImageNet with made-up images.
+	PYTHONPATH=. $(VENV)/bin/python tests/imagenet_smoke.py $(RUNS)/imagenet_smoke
 
 sweep: $(VENV)/train.stamp  ## AN and BN on digits with three seeds; takes five minutes; writes a page.
 	$(VENV)/bin/python -m train.sweep --recipe=digits,digits_bn --seed=0,1,2 \

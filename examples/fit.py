@@ -61,8 +61,14 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
     if path.is_dir():
         arrays = {name: _read_idx(path, stem) for name, stem in IDX.items()}
     else:
-        with np.load(path) as file:
-            arrays = {name: file[name] for name in IDX}
+        try:
+            with np.load(path) as file:
+                arrays = {name: file[name] for name in IDX}
+        except (EOFError, LookupError, OSError, ValueError) as error:
+            raise SystemExit(
+                f"{path}: expected a directory or an .npz file with {', '.join(IDX)}. "
+                f"Received: {error}"
+            ) from error
     for name in ("x_train", "x_test"):
         images, labels = arrays[name], arrays[f"y{name[1:]}"].reshape(-1)
         if images.dtype != np.uint8 or images.ndim not in (3, 4):
@@ -70,7 +76,7 @@ def read(path: pathlib.Path) -> dict[str, np.ndarray]:
                 f"{path}: expected uint8 images (N, H, W) or (N, H, W, C) in {name}. "
                 f"Received: {images.dtype} {images.shape}."
             )
-        if len(images) != len(labels):
+        if len(images) != len(labels) or not len(images):
             raise SystemExit(
                 f"{path}: expected one label for each image of {name}. "
                 f"Received: {len(images)} images, {len(labels)} labels."
@@ -95,7 +101,8 @@ def _read_idx(directory, stem):
 def build(arguments, images: np.ndarray, classes: int) -> keras.Model:
     """Returns a model of uint8 images that augments, normalizes and classifies them."""
     shape, pixels = images.shape[1:], images / np.float32(255)
-    mean, std = (np.atleast_1d(f(pixels, axis=(0, 1, 2))) for f in (np.mean, np.std))
+    mean = pixels.mean(axis=(0, 1, 2))
+    std = np.maximum(pixels.std(axis=(0, 1, 2)), 1 / 255)
     network = model_zoo.create_model(
         arguments.model, input_shape=shape, classes=classes, classifier_activation=None
     )
@@ -120,9 +127,15 @@ def schedule(rate: float, warmup: int, steps: int):
 
 def main(argv=None):
     arguments = parse(argv)
+    for path in filter(None, (arguments.csv, arguments.out)):
+        if not path.absolute().parent.is_dir():
+            raise SystemExit(f"{path}: expected an existing directory.")
+    if arguments.out and arguments.out.suffix != ".keras":
+        raise SystemExit(f"{arguments.out}: expected a name that ends with .keras.")
     keras.utils.set_random_seed(arguments.seed)
     data = read(arguments.data)
-    aside = np.arange(len(data["x_train"])) % 10 == 9  # for validation
+    random = np.random.default_rng(arguments.seed)
+    aside = random.permutation(len(data["x_train"])) % 10 == 9  # for validation
     train = data["x_train"][~aside], data["y_train"][~aside]
     model = build(arguments, train[0], int(data["y_train"].max()) + 1)
     steps = -(-len(train[0]) // arguments.batch_size)

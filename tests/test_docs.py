@@ -8,11 +8,13 @@ import re
 import shlex
 import statistics
 
+import numpy as np
 import pytest
 from absl.flags import FLAGS
 from conftest import ROOT
 
 from train import config, fields, recipes
+from train.study import groups
 
 PAGES = {
     path.relative_to(ROOT).as_posix(): path.read_text()
@@ -379,3 +381,30 @@ def test_comparison_of_aognet_and_resnet_matches_its_file():
             for network in ("aognet_12m", "resnet50")
         )
         assert f"{ours / other:.2f} times" in text
+
+
+def test_epoch_of_fit_matches_the_files():
+    (trained,) = rows("fit/train.csv")
+    shown = [f"| `python -m train` | {float(trained['top1']):.4f} |"]
+    names = {"tensorflow": "TensorFlow", "jax": "JAX", "torch": "PyTorch"}
+    fitted = rows("fit/fit.csv")
+    assert [row["backend"] for row in fitted] == [*names]
+    for row in fitted:
+        label = f"| `examples/fit.py` on {names[row['backend']]}"
+        shown.append(f"{label} | {float(row['top1']):.4f} | {float(row['loss']):.4f} |")
+        assert abs(float(row["top1"]) - float(trained["top1"])) < 0.02
+    for line in shown:
+        assert line in PAGES["docs/training.md"]
+
+
+def test_sweep_in_the_docs_is_that_of_its_file():
+    table = rows("sweep/digits.csv")
+    top1 = {(row["recipe"], row["seed"]): float(row["top1"]) for row in table}
+    assert len(top1) == 6 and {row["status"] for row in table} == {"done"}
+    page = PAGES["docs/sweeps.md"]
+    for name in ("digits-seed0", "digits-seed2"):
+        (value,) = {float(row["top1"]) for row in table if row["run"] == name}
+        assert f"done     {name}  top-1 {value:.4f}  " in page
+    points = np.array([100 * (top1["digits", s] - top1["digits_bn", s]) for s in "012"])
+    mean, half = groups.interval(points)
+    assert f"{mean - half:+.2f} to {mean + half:+.2f} points" in page

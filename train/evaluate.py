@@ -43,8 +43,19 @@ NEEDED = (  # flags, each with the one that it needs
     ("data", "workdir"),
 )
 COLUMNS = (
-    *("source", "model", "version", "data", "split", "corruption", "severity"),
-    *("images", "left_out", "classes", "loss", "top1", "top5", "ece"),
+    *("source", "model", "version", "data", "split"),
+    *(
+        "corruption",
+        "severity",
+        "seed",
+        "images",
+        "left_out",
+        "classes",
+        "loss",
+        "top1",
+        "top5",
+        "ece",
+    ),
 )
 
 
@@ -91,8 +102,11 @@ def main(arguments):
     cli.no_arguments(arguments)
     values = flags.FLAGS
     names = corruptions.NAMES if "all" in values.corruption else values.corruption
-    corrupted = [*itertools.product(dict.fromkeys(names), values.severity)] or [None]
-    _check_flags(values, len(values.on or [""]) * len(corrupted))
+    severities = sorted({*values.severity})
+    corrupted = [*itertools.product(dict.fromkeys(names), severities)] or [None]
+    _check_flags(values, len({*values.on} or [""]) * len(corrupted))
+    if values.csv:
+        tables.require_columns(pathlib.Path(values.csv), COLUMNS)
     mapping = values.label_map and evaluation_sets.read_map(values.label_map)
     classifier, source = _classifier(values)
     out = values.out and pathlib.Path(values.out)
@@ -114,6 +128,7 @@ def main(arguments):
                 **source,
                 **{"data": images.name, "split": images.split},
                 **{"corruption": name, "severity": severity},
+                "seed": values.seed if corruption else "",
                 **{"images": len(done.losses), "classes": done.classes},
                 "left_out": images.count - len(done.losses),
                 **done.metrics,
@@ -142,7 +157,9 @@ def _check_flags(values, evaluations):
         )
     for name, other in NEEDED:
         if values[name].present and not values[other].value:
-            raise UsageError(f"Expected --{name} with --{other} only. Received: none.")
+            raise UsageError(
+                f"Expected --{name} with --{other} only. Received: no --{other}."
+            )
     if values.model and not values.weights:
         raise UsageError("Expected --weights=FILE or a tag with --model.")
     if not values.on and not values.workdir:
@@ -181,7 +198,7 @@ def _classifier(values):
 
 def _image_sets(values, class_names):
     """Yields the data sets to evaluate on."""
-    for name in values.on:
+    for name in dict.fromkeys(values.on):
         yield evaluation_sets.open_set(name, values.split, values.data_dir, class_names)
     if not values.on:
         spec = run_directory.read_spec(pathlib.Path(values.workdir))

@@ -67,7 +67,8 @@ def output(text: str, name: str) -> str:
             path.
     """
     path = expand(text, name)
-    if os.path.isdir(path) or not os.path.isdir(os.path.dirname(path) or "."):
+    is_other = os.path.exists(path) and not os.path.isfile(path)
+    if is_other or not os.path.isdir(os.path.dirname(path) or "."):
         raise _error(name, "be a file in an existing directory", text)
     return path
 

@@ -49,8 +49,15 @@ def main(arguments):
     values = flags.FLAGS
     if not arguments:
         raise cli.UsageError("Expected at least one run. Received: none.")
-    if values.corruption and not values.html:
-        raise cli.UsageError("Expected --corruption with --html only.")
+    for name, other in (
+        ("corruption", "html"),
+        ("severity", "corruption"),
+        ("images", "corruption"),
+    ):
+        if values[name].present and not values[other].value:
+            raise cli.UsageError(
+                f"Expected --{name} with --{other} only. Received: no --{other}."
+            )
     places = [pathlib.Path(paths.expand(argument, "RUN")) for argument in arguments]
     directories, unfinished = study.find(places)
     runs = study.read(directories)
@@ -64,13 +71,17 @@ def main(arguments):
         rows.append(runs_table.svm_row(directories[0], values.data_dir, values.data))
     tables.show(runs_table.COLUMNS, rows)
     groups = study.group(runs) if len(runs) > 1 else []
-    if any(len(group.runs) > 1 for group in groups):
+    if not all(map(study.is_distinct, groups)):
+        print("no means: some runs have equal recipes and seeds")
+    elif any(len(group.runs) > 1 for group in groups):
         tables.show(study.COLUMNS, [*map(study.row, groups)])
     for name in unfinished:
         print(tables.printable(f"left out, not finished: {name}"))
     if values.csv:
         named = [
-            {"run": "", **run.results} | {"run": str(run.directory)} for run in runs
+            {"run": "", "seed": "", **run.results}
+            | {"run": str(run.directory), "seed": run.seed}
+            for run in runs
         ]
         tables.write_csv(pathlib.Path(values.csv), named)
     if values.html:
@@ -83,8 +94,11 @@ def _write_page(path, runs, unfinished):
 
     values, groups = flags.FLAGS, study.group(runs)
     study.require_distinct(groups)
+    for run in runs:
+        _ = run.curves  # damaged ones are reported before the work
     names = corruptions.NAMES if "all" in values.corruption else values.corruption
-    corrupted = [*itertools.product(dict.fromkeys(names), values.severity)]
+    severities = sorted({*values.severity})
+    corrupted = [*itertools.product(dict.fromkeys(names), severities)]
     data = runs[0].spec.load_data(values.data_dir, values.data)
     analyses = {}
     for number, run in enumerate(runs, 1):

@@ -13,6 +13,7 @@ the others go on; the exit code is 1, and `sweep.csv` has the error.
 """
 
 import contextlib
+import functools
 import pathlib
 import time
 
@@ -23,6 +24,7 @@ from train.engine.progress import duration
 from train.study import plan, schedule
 
 COLUMNS = ("run", "recipe", "variation", "seed", "status", "error")
+PASSED = ("strategy", "logical_cpus", "tpu", "join_timeout")  # flags for the runs
 DONE, FAILED, WAITING = "done", "failed", "not finished"
 
 
@@ -43,6 +45,7 @@ def main(arguments):
     cli.require("workdir")
     if not values.recipe:
         raise cli.UsageError("Expected at least one --recipe=NAME. Received: none.")
+    _check_passed(arguments)
     directory = pathlib.Path(values.workdir)
     assignments = [*([f"data.name={values.data}"] if values.data else []), *values.set]
     passed = [f"--data_dir={values.data_dir}"] if values.data_dir else []
@@ -69,11 +72,24 @@ def main(arguments):
 
 
 def _seeds(texts):
-    if not all(text.isdecimal() for text in texts):
+    if not texts or not all(text.isdecimal() for text in texts):
         raise cli.UsageError(
-            f"Expected --seed=0,1,2 or other integers. Received: {','.join(texts)}."
+            "Expected --seed=0,1,2 or other integers. Received: "
+            f"{','.join(texts) or 'none'}."
         )
     return [int(text) for text in texts]
+
+
+def _check_passed(arguments):
+    """Checks flags for the runs: what defines a run, the sweep itself must know."""
+    for argument in arguments:
+        name = argument.lstrip("-").partition("=")[0]
+        if not argument.startswith("--") or name not in PASSED:
+            raise cli.UsageError(
+                f"Expected {', '.join(f'--{each}' for each in PASSED)} after --; "
+                "other settings of the runs are given with --set=FIELD=VALUE. "
+                f"Received: {argument}."
+            )
 
 
 def _sweep(directory, runs, rows):
@@ -82,15 +98,17 @@ def _sweep(directory, runs, rows):
     left = [run for run in runs if not _is_done(run, rows)]
     print(f"{len(runs)} runs, {len(runs) - len(left)} of them are done", flush=True)
     processes = min(flags.FLAGS.processes, len(left) or 1)
-    trained = schedule.Schedule(
-        logs, processes, lambda run: print(f"started  {run.name}", flush=True)
-    )
+    trained = schedule.Schedule(logs, processes, functools.partial(print, flush=True))
     ended, begin = 0, time.monotonic()
     _write(table, rows)
     with contextlib.closing(trained.execute(left)) as ending:
         for run, code, seconds in ending:
-            results = run.results() if code == cli.DONE else None
-            error = "" if results else f"exit code {code}: {trained.error(run)}"
+            results, error = None, f"exit code {code}: {trained.error(run)}"
+            if code == cli.DONE:
+                try:
+                    results, error = run.results(), ""
+                except cli.RunError as damaged:
+                    error = str(damaged)
             status = DONE if results else WAITING if code == cli.PREEMPTED else FAILED
             rows[run.name] = _row(run, results, status, error)
             _write(table, rows)

@@ -5,6 +5,7 @@ or as formulas by a spreadsheet.
 """
 
 import csv
+import fcntl
 import io
 import json
 import pathlib
@@ -83,29 +84,51 @@ def write_csv(
     """
     columns = columns or list(dict.fromkeys(name for row in rows for name in row))
     cells = ([_value(row.get(name, "")) for name in columns] for row in rows)
-    table = _csv([[*map(_value, columns)], *cells])
+    _write(path, _csv([[*map(_value, columns)], *cells]))
+
+
+def _write(path, text):
     with _replaced(path, newline="", errors="backslashreplace") as file:
-        file.write(table)
+        file.write(text)
 
 
 def append_csv(path: pathlib.Path, row: dict, columns: Sequence[str]) -> None:
-    """Adds a row to a CSV file with these columns, which may not exist yet, atomically.
+    """Adds a row to a CSV file with these columns, which may not exist yet.
+
+    Several processes may add rows to one file.
 
     Raises:
         RunError: If the file has other columns, or is none.
     """
-    try:
-        old = path.read_bytes().decode() if path.is_file() else _csv([columns])
-    except UnicodeDecodeError as error:
-        raise RunError(f"{path} is not a CSV file. {error}.") from error
-    header, *_ = old.splitlines() or [""]
-    if header != _csv([columns]).strip():
+    require_columns(path, columns)
+    with path.open("a+b") as file:
+        fcntl.flock(file, fcntl.LOCK_EX)
+        file.seek(0)
+        old = file.read()
+        rows = [[_value(row.get(name, "")) for name in columns]]
+        text = _csv(rows if old else [columns, *rows])
+        if old and not old.endswith(b"\n"):  # as some editors leave it
+            file.write(b"\n")
+        file.write(text.encode(errors="backslashreplace"))
+
+
+def require_columns(path: pathlib.Path, columns: Sequence[str]) -> None:
+    """Checks that `append_csv` can add rows to a file, if it exists.
+
+    Raises:
+        RunError: If it has other columns, or is no CSV file.
+    """
+    if not path.exists():
+        return
+    if not path.is_file():
+        raise _no_table(path)
+    with path.open("rb") as file:
+        header = file.readline().decode(errors="backslashreplace").strip()
+    expected = _csv([columns]).strip()
+    if header not in ("", expected):
         raise RunError(
-            f"{path} has other columns. Expected {_csv([columns]).strip()}. "
-            f"Received: {header[:200]}."
+            f"{path} has other columns. Expected {expected}. Received: {header[:200]}."
         )
-    with _replaced(path, newline="", errors="backslashreplace") as file:
-        file.write(old + _csv([[_value(row.get(name, "")) for name in columns]]))
 
 
 def _csv(rows):
@@ -126,12 +149,15 @@ def write_json(path: pathlib.Path, rows: list[dict]) -> None:
 
 def _replaced(path, **options):
     if path.exists() and not path.is_file():
-        raise RunError(
-            f"{path} cannot hold a table. Expected a file. Received: a directory or "
-            "device."
-        )
+        raise _no_table(path)
     path = path.resolve()  # writes to the target of a link
     return files.replaced(path, encoding="utf-8", **options)
+
+
+def _no_table(path):
+    return RunError(
+        f"{path} cannot hold a table. Expected a file. Received: a directory or device."
+    )
 
 
 def _value(value):

@@ -111,6 +111,20 @@ def test_wrong_arrays_are_an_error(arrays, tmp_path, change, expected):
         fit.read(tmp_path / "a.npz")
 
 
+@pytest.mark.parametrize("content", [b"", b"PK", b"text"])
+def test_damaged_file_is_an_error(tmp_path, content):
+    (tmp_path / "a.npz").write_bytes(content)
+    with pytest.raises(SystemExit, match="expected a directory or an .npz file with"):
+        fit.read(tmp_path / "a.npz")
+
+
+def test_places_of_results_are_checked_before_training(file, tmp_path):
+    given = ["resnet8_an", f"--data={file}"]
+    for place, expected in (("no/a.keras", "existing directory"), ("a.h6", ".keras")):
+        with pytest.raises(SystemExit, match=expected):
+            fit.main([*given, f"--out={tmp_path / place}"])
+
+
 def test_missing_idx_file_is_an_error(tmp_path):
     with pytest.raises(SystemExit, match="expected the file train-images-idx3-ubyte"):
         fit.read(tmp_path)

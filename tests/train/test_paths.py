@@ -187,3 +187,9 @@ def test_patterns_are_allowed_where_tensorflow_does_not_read_them(
     checkpoint.Checkpoints("run", model, optimizer, state).save(best=True)
     assert checkpoint.best_checkpoint(pathlib.Path("run"))[1] == 7
     assert sorted(os.listdir("run")) == ["best", "config.json"]
+
+
+def test_output_is_not_a_pipe(tmp_path):
+    os.mkfifo(tmp_path / "pipe")
+    with pytest.raises(UsageError, match="--html must be a file in an existing"):
+        paths.output(str(tmp_path / "pipe"), "--html")

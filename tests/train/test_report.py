@@ -50,12 +50,21 @@ def make_run(tmp_path, monkeypatch):
     return make
 
 
+class _Flags(dict):
+    """Flags that were not given, by name and as attributes."""
+
+    def __getattr__(self, name):
+        return self.get(name)
+
+    def __getitem__(self, name):
+        return types.SimpleNamespace(present=False, value=dict.get(self, name))
+
+
 @pytest.fixture
 def show(monkeypatch):
     def run(*runs, table=None):
-        values = types.SimpleNamespace(
-            svm=False, csv=table, data_dir=None, html=None, corruption=[]
-        )
+        given = {"svm": False, "csv": table, "data_dir": None, "html": None}
+        values = _Flags(given | {"corruption": [], "severity": [1], "images": None})
         monkeypatch.setattr(report.flags, "FLAGS", values)
         report.main([str(run) for run in runs])
 
@@ -200,4 +209,15 @@ def test_page_is_written_for_a_run(short_run, data_dir, tmp_path, call):
 
 def test_corruptions_need_a_page(short_run, call):
     done = call(report, str(short_run[0]), "--corruption=fog", expected=2)
-    assert "Expected --corruption with --html" in done.stderr
+    assert "Expected --corruption with --html only" in done.stderr
+    done = call(report, str(short_run[0]), "--images=3", expected=2)
+    assert "Expected --images with --corruption only" in done.stderr
+
+
+def test_equal_runs_have_no_means(make_run, show, capsys):
+    for name in ("a", "b"):  # equal seeds
+        make_run(name)
+    show("a", "b", "./a")
+    shown = capsys.readouterr().out
+    assert "no means: some runs have equal recipes and seeds" in shown
+    assert shown.count("│ a ") == 1 and "±" not in shown

@@ -144,3 +144,30 @@ def test_link_to_a_table_stays_a_link(tmp_path):
     link.symlink_to(tmp_path / "a.csv")
     tables.write_csv(link, [{"a": 1}])
     assert link.is_symlink() and read(tmp_path / "a.csv") == [{"a": "1"}]
+
+
+def test_rows_are_added_to_a_table_with_the_same_columns(tmp_path):
+    file = tmp_path / "a.csv"
+    for number in (1, 2):
+        tables.append_csv(file, {"b": "=x", "a": number}, ("a", "b"))
+    assert file.read_bytes() == b'"a","b"\r\n1,"\'=x"\r\n2,"\'=x"\r\n'
+    (tmp_path / "b.csv").touch()
+    tables.append_csv(tmp_path / "b.csv", {"a": 1}, ("a", "b"))
+    assert (tmp_path / "b.csv").read_bytes() == b'"a","b"\r\n1,""\r\n'
+    file.write_bytes(file.read_bytes()[:-2])  # as some editors leave it
+    tables.append_csv(file, {"a": 3}, ("a", "b"))
+    assert file.read_text().splitlines()[-2:] == ['2,"\'=x"', '3,""']
+
+
+@pytest.mark.parametrize("content", [b"a,b\n", b'"a"\n', b"\xff\xfe"])
+def test_tables_with_other_columns_are_refused(tmp_path, content):
+    (tmp_path / "a.csv").write_bytes(content)
+    for add in (
+        lambda path: tables.require_columns(path, ("a", "b")),
+        lambda path: tables.append_csv(path, {}, ("a", "b")),
+    ):
+        with pytest.raises(RunError, match="has other columns"):
+            add(tmp_path / "a.csv")
+    assert (tmp_path / "a.csv").read_bytes() == content
+    with pytest.raises(RunError, match="cannot hold a table"):
+        tables.require_columns(tmp_path, ("a", "b"))

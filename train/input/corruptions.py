@@ -13,6 +13,8 @@ import numpy as np
 import tensorflow as tf
 from tensorflow_datasets.image_classification import corruptions
 
+from train.cli import RunError
+
 SEVERITIES = (1, 2, 3, 4, 5)
 NAMES = (
     *("gaussian_noise", "shot_noise", "impulse_noise", "speckle_noise"),
@@ -20,6 +22,7 @@ NAMES = (
     *("fog", "brightness", "contrast", "saturate"),
     *("elastic_transform", "pixelate", "jpeg_compression", "spatter"),
 )
+LEAST = 4  # pixels of a side
 SIDE = 224  # pixels of the images that the severities were chosen for
 # Those with lengths in pixels: smaller images are enlarged to `SIDE` for them.
 WITH_LENGTHS = (
@@ -43,8 +46,16 @@ def corrupt(image: np.ndarray, name: str, severity: int, seed) -> np.ndarray:
         uint8, of the same shape. Images whose shorter side is below 224 are enlarged to
         it and reduced again where a corruption has lengths in pixels, so that they are
         relative to the image as on ImageNet.
+
+    Raises:
+        RunError: If a side has fewer than 4 pixels.
     """
     shape = image.shape
+    if min(shape[:2]) < LEAST:
+        raise RunError(
+            f"Corruptions are for images with sides of at least {LEAST} pixels. "
+            f"Received: {shape[0]}x{shape[1]}."
+        )
     seen = np.repeat(image, 3, axis=-1) if shape[-1] == 1 else image
     enlarges = name in WITH_LENGTHS and min(shape[:2]) < SIDE
     if enlarges:

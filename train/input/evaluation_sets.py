@@ -4,6 +4,7 @@ have other names, and may be several for an image.
 
 import dataclasses
 import json
+import os
 import pathlib
 from collections.abc import Callable, Iterator, Mapping, Sequence
 
@@ -58,7 +59,8 @@ def of_split(
     name: str, split_name: str, class_names: tuple[str, ...], split: Split
 ) -> EvaluationSet:
     """Returns the images of a split that has one label for each."""
-    names = tf.data.Dataset.from_tensor_slices([*split.names()])
+    names = [os.fsencode(n) if isinstance(n, str) else n for n in split.names()]
+    names = tf.data.Dataset.from_tensor_slices(names)
     images = split.evaluation(Share(0, 1, 1)).take(len(split))
     examples = tf.data.Dataset.zip(images, names).enumerate()
     examples = examples.map(

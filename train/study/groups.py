@@ -50,6 +50,11 @@ class FinishedRun:
                 f"{path} is damaged. Expected epoch, split, loss and top1. "
                 f"Received: {error!r}."
             ) from error
+        if not points["validation"]:
+            raise RunError(
+                f"{path} is damaged. Expected rows of the validation images. "
+                "Received: none."
+            )
         return {name: np.reshape(rows, (-1, 3)) for name, rows in points.items()}
 
 
@@ -86,6 +91,8 @@ def find(places: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], list[str]]
             runs.append(place)
             continue
         finished = [run for run in inside if (run / "results.json").exists()]
+        logs = place.glob("logs/*.log")  # of runs that may have failed at once
+        inside += sorted({place / log.stem for log in logs} - {*inside})
         if not finished:
             raise RunError(
                 f"{place} has no finished run. Expected at least one. Received: "
@@ -93,7 +100,8 @@ def find(places: Sequence[pathlib.Path]) -> tuple[list[pathlib.Path], list[str]]
             )
         runs += finished
         unfinished += [str(run) for run in inside if run not in finished]
-    return runs, unfinished
+    distinct = {run.resolve(): run for run in reversed(runs)}  # the first name counts
+    return [run for run in runs if distinct[run.resolve()] is run], unfinished
 
 
 def read(directories: Sequence[pathlib.Path]) -> list[FinishedRun]:
@@ -128,14 +136,19 @@ def require_equal_data(runs: Sequence[FinishedRun]) -> None:
             )
 
 
+def is_distinct(group: Group) -> bool:
+    """Whether the runs of a group have different seeds."""
+    return len({run.seed for run in group.runs}) == len(group.runs)
+
+
 def require_distinct(groups: Sequence[Group]) -> None:
-    """Checks that the runs of a group have different seeds, to be paired by them.
+    """Checks that the runs of each group have different seeds, to be paired by them.
 
     Raises:
         RunError: If two have the same recipe and seed.
     """
     for each in groups:
-        if len({run.seed for run in each.runs}) < len(each.runs):
+        if not is_distinct(each):
             raise RunError(
                 "Expected runs that differ in seed or recipe. Received: several with "
                 "equal ones among "

@@ -29,6 +29,7 @@ details { margin: 1rem 0; } pre { overflow-x: auto; font-size: 0.8rem; }
 p.note { color: #555; font-size: 0.9rem; }
 """
 MOST_PAIRS = 15
+SAME = ", which are the test images: the accuracies are optimistic"
 
 
 def page(groups: Sequence[Group], analyses: dict, unfinished: Sequence[str]) -> str:
@@ -49,7 +50,7 @@ def page(groups: Sequence[Group], analyses: dict, unfinished: Sequence[str]) -> 
         _note(
             "Means over seeds ± half of the 95 % confidence interval (Student's t); "
             "one seed has none. Weights are those that are best on the validation "
-            "images."
+            f"images{SAME if first.results.get('are_validation_images') else ''}."
         ),
         *_pairs(groups),
         "<h2>Curves</h2>",
@@ -127,8 +128,8 @@ def _results(groups, analyses):
 
 
 def _pairs(groups):
-    rows = []
-    for one, other in itertools.islice(itertools.combinations(groups, 2), MOST_PAIRS):
+    rows, pairs = [], [*itertools.combinations(groups, 2)]
+    for one, other in pairs[:MOST_PAIRS]:
         values = differences(one, other)
         if not len(values):
             continue
@@ -140,10 +141,12 @@ def _pairs(groups):
         rows.append((names, str(len(values)), f"{mean:+.2f}", between))
     if not rows:
         return []
+    more = len(pairs) - MOST_PAIRS
     header = ("", "seeds in both", "points of top-1", "95 % interval")
     return [
         "<h2>Paired differences</h2>",
         _table(header, rows),
+        *([_note(f"{more} more pairs are not shown.")] if more > 0 else []),
         _note(
             "Differences of runs with the same seed, in percentage points. An interval "
             "that contains 0 does not show a difference; of many intervals, one in "

@@ -1,6 +1,5 @@
 """The runs of a sweep: every recipe with every variation and every seed."""
 
-import collections
 import dataclasses
 import itertools
 import json
@@ -92,7 +91,8 @@ def _difference(stored, wanted):
     return "; ".join(
         f"{name}={value!r}"
         for name, value in fields.flat(stored).items()
-        if value != given[name] and name.removeprefix("data.") not in SETTLED
+        if value != given[name]
+        and not (name.removeprefix("data.") in SETTLED and given[name] in (None, False))
     )
 
 
@@ -119,6 +119,11 @@ def plan(
         UsageError: If there is no such recipe or field, a value does not fit it, or two
             runs would have the same directory.
     """
+    for assignment in (*assignments, *variations):
+        if assignment.partition("=")[0] == "seed":
+            raise UsageError(
+                f"Expected --seed=0,1,2 for seeds. Received: the field {assignment}."
+            )
     values = {}
     for variation in dict.fromkeys(variations):
         values.setdefault(variation.partition("=")[0], []).append(variation)
@@ -145,13 +150,14 @@ def plan(
                 ),
             )
         )
-    counts = collections.Counter(run.workdir for run in runs)
-    (workdir, count), *_ = counts.most_common(1) or [(None, 0)]
-    if count > 1:
-        raise UsageError(
-            "Expected values of --vary that differ in letters and digits. Received: "
-            f"{count} runs for {workdir}."
-        )
+    for number, run in enumerate(runs):
+        for other in runs[:number]:
+            if run.workdir == other.workdir or run.settings == other.settings:
+                raise UsageError(
+                    "Expected recipes and values of --vary that differ, the latter in "
+                    "letters or digits. Received: the same run twice, "
+                    f"{other.name} and {run.name}."
+                )
     return runs
 
 

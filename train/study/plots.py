@@ -8,7 +8,6 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from train import tables
 from train.engine import confusion_plot
 from train.study.analysis import Analysis, Gate
 from train.study.groups import Group, interval
@@ -16,7 +15,8 @@ from train.study.groups import Group, interval
 WIDTH, NARROW, HEIGHT = 9.0, 5.0, 3.4  # inches
 MOST_LAYERS = 6  # whose attention is plotted
 LABEL = 40  # characters
-COLORS = matplotlib.color_sequences["tab10"]
+PAIRS = matplotlib.color_sequences["tab20"]
+COLORS = (*PAIRS[::2], *PAIRS[1::2])
 
 
 def svg(figure: Figure) -> bytes:
@@ -37,7 +37,10 @@ def _figure(columns, height=HEIGHT, width=WIDTH):
 def _label(text):
     """Returns a short text of characters that every font has."""
     ascii_only = text.encode("ascii", "backslashreplace").decode()
-    return tables.shortened(ascii_only, LABEL)
+    if len(ascii_only) <= LABEL:
+        return ascii_only
+    half = LABEL // 2
+    return f"{ascii_only[: half - 1]}...{ascii_only[-half:]}"  # both ends matter
 
 
 def _legend(figure, axis):

@@ -2,6 +2,7 @@
 
 import concurrent.futures
 import contextlib
+import fcntl
 import os
 import pathlib
 import signal
@@ -15,6 +16,7 @@ from train import cli
 from train.study.plan import PlannedRun
 
 TAIL = 4096  # bytes of a log that are searched for an error
+POLL = 0.5  # seconds
 
 
 class Schedule:
@@ -23,7 +25,7 @@ class Schedule:
     Args:
         logs: Directory of the logs, one file per run.
         processes: Number of runs at a time.
-        started: Called with a run before it starts.
+        report: Called with a line of text about a run.
         command: The program that trains, to which the flags of a run are added.
     """
 
@@ -31,10 +33,10 @@ class Schedule:
         self,
         logs: pathlib.Path,
         processes: int,
-        started: Callable[[PlannedRun], None],
+        report: Callable[[str], None],
         command: Sequence[str] = (sys.executable, "-m", "train"),
     ):
-        self._logs, self._processes, self._started = logs, processes, started
+        self._logs, self._processes, self._report = logs, processes, report
         self._command = command
         self._children, self._lock = set(), threading.Lock()
         self._is_stopping = False
@@ -94,9 +96,28 @@ class Schedule:
                 child.send_signal(signal.SIGTERM)  # they save, and end with 75
 
     def _train(self, run):
-        if run.workdir.is_dir():
-            with cli.lock(run.workdir):  # a killed sweep leaves runs that go on
-                pass
+        with (self._logs / f"{run.name}.lock").open("w") as lock:
+            if not self._locked(lock, run):
+                return cli.PREEMPTED, 0.0
+            return self._train_locked(run, lock)
+
+    def _locked(self, lock, run):
+        """Waits for a run that a killed sweep has left, which holds the same lock."""
+        is_waiting = False
+        while not self._is_stopping:
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                return True
+            except BlockingIOError:
+                if not is_waiting:
+                    self._report(
+                        f"waiting  {run.name}, left by a sweep that was killed"
+                    )
+                is_waiting = True
+                time.sleep(POLL)
+        return False
+
+    def _train_locked(self, run, lock):
         start = time.monotonic()
         threads = str(max((os.cpu_count() or 1) // self._processes, 1))
         limits = {
@@ -107,13 +128,14 @@ class Schedule:
             with self._lock:
                 if self._is_stopping:
                     return cli.PREEMPTED, 0.0
-                self._started(run)
+                self._report(f"started  {run.name}")
                 child = subprocess.Popen(
                     [*self._command, *run.flags],
                     env={**os.environ, **(limits if self._processes > 1 else {})},
                     stdin=subprocess.DEVNULL,
                     stdout=log,
                     stderr=subprocess.STDOUT,
+                    pass_fds=[lock.fileno()],  # it holds the lock to its end
                     start_new_session=True,  # Ctrl-C reaches it once, as SIGTERM
                 )
                 self._children.add(child)

@@ -8,6 +8,7 @@ import sklearn.datasets
 import tensorflow as tf
 from tensorflow_datasets.image_classification import corruptions as originals
 
+from train.cli import RunError
 from train.input import corruptions
 
 DETERMINISTIC = (
@@ -79,3 +80,8 @@ def test_numpys_generator_goes_on_as_if_nothing_had_been_drawn():
     np.random.seed(1)
     corruptions.corrupt(photo(32, 32), "shot_noise", 1, (0,))
     np.testing.assert_array_equal(np.random.random(3), expected)
+
+
+def test_tiny_images_are_refused():
+    with pytest.raises(RunError, match="at least 4 pixels. Received: 3x9."):
+        corruptions.corrupt(np.zeros((3, 9, 3), np.uint8), "pixelate", 1, (0,))

@@ -68,7 +68,7 @@ def a_set(labels, names=NAMES, count=None):
 
 
 def read(images, to_network=None, batch_size=2, corruption=None):
-    decode = functools.partial(augment.decode_and_resize, shape=(1, 1, 3))
+    decode = functools.partial(augment.decode_and_resize, shape=(4, 4, 3))
     labels = np.arange(len(images.class_names)) if to_network is None else to_network
     return [
         *evaluation_sets.batches(
@@ -111,7 +111,7 @@ def test_corruption_of_an_image_depends_on_seed_and_index_only():
     ]
     assert np.array_equal(whole[::2], part)
     expected = corruptions.corrupt(
-        np.full((1, 1, 3), 20, np.uint8), "gaussian_noise", 3, (7, 2)
+        np.full((4, 4, 3), 20, np.uint8), "gaussian_noise", 3, (7, 2)
     )
     assert np.array_equal(whole[2], expected)
 

@@ -61,10 +61,12 @@ def test_values_become_file_names():
         (["digit"], [], "Unknown recipe"),
         (["digits"], ["epoch=3"], "Unknown recipe field 'epoch'"),
         (["digits"], ["epochs=many"], "must be of type float"),
+        (["digits"], ["batch_size=32", "batch_size= 32"], "the same run twice"),
+        (["digits"], ["seed=3"], "Expected --seed=0,1,2"),
         (
             ["digits"],
             ["data.mean=(0.1,)", "data.mean=[0.1]"],
-            "2 runs for sweep/digits",
+            "the same run twice",
         ),
     ],
 )

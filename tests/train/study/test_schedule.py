@@ -4,12 +4,11 @@ import signal
 import subprocess
 import sys
 import textwrap
-import threading
 import time
 
 import pytest
 
-from train import cli, config
+from train import config
 from train.study import plan, schedule
 
 
@@ -22,11 +21,11 @@ def execute(directory, program, flags, processes=1):
     runs = [
         a_run(directory, f"run{n}", *map(str, each)) for n, each in enumerate(flags)
     ]
-    started = []
+    lines = []
     command = sys.executable, "-c", textwrap.dedent(program)
-    trained = schedule.Schedule(directory, processes, started.append, command)
+    trained = schedule.Schedule(directory, processes, lines.append, command)
     ended = {run.name: code for run, code, _ in trained.execute(runs)}
-    return trained, runs, started, ended
+    return trained, runs, lines, ended
 
 
 def test_runs_have_their_flags_logs_and_exit_codes(tmp_path):
@@ -38,8 +37,9 @@ def test_runs_have_their_flags_logs_and_exit_codes(tmp_path):
             print("more", file=sys.stderr)
         sys.exit(int(sys.argv[1]))
     """
-    trained, runs, started, ended = execute(tmp_path, program, [[0], [1], [75]])
-    assert ended == {"run0": 0, "run1": 1, "run2": 75} and started == runs
+    trained, runs, lines, ended = execute(tmp_path, program, [[0], [1], [75]])
+    assert ended == {"run0": 0, "run1": 1, "run2": 75}
+    assert lines == [f"started  {run.name}" for run in runs]
     assert trained.log(runs[0]).read_text() == "some output\n"
     assert trained.error(runs[0]) == "some output"
     assert trained.error(runs[1]) == "error: it broke. Received: a problem."
@@ -60,21 +60,36 @@ def test_as_many_runs_go_on_as_there_are_processes(tmp_path):
     assert max(together) == 2
 
 
-def test_run_that_another_process_trains_is_waited_for(tmp_path):
-    (tmp_path / "run0").mkdir()
-    released = []
-
-    def release(lock):
-        time.sleep(0.5)
-        released.append(time.monotonic())
-        lock.__exit__(None, None, None)
-
-    lock = cli.lock(tmp_path / "run0", "is training in")
-    lock.__enter__()
-    threading.Thread(target=release, args=(lock,)).start()
-    program = "import time; print(time.monotonic())"
-    trained, (run,), *_ = execute(tmp_path, program, [[]])
-    assert float(trained.log(run).read_text()) > released[0]
+def test_run_that_a_killed_sweep_has_left_is_waited_for(tmp_path):
+    program = """
+        import pathlib, sys
+        sys.path.insert(0, ".")
+        from train import config
+        from train.study import plan, schedule
+        here = pathlib.Path(sys.argv[1])
+        settings = config.Recipe(config.Model("a"), config.Data("digits"))
+        run = plan.PlannedRun(here / "run0", "digits", 0, (), settings, (str(here),))
+        child = "import pathlib, sys, time; time.sleep(2);"
+        child += "pathlib.Path(sys.argv[1], 'ended').touch()"
+        command = sys.executable, "-c", child
+        for _ in schedule.Schedule(here, 1, print, command).execute([run]):
+            pass
+    """
+    killed = subprocess.Popen(
+        [sys.executable, "-c", textwrap.dedent(program), tmp_path]
+    )
+    while not (tmp_path / "run0.log").exists():
+        time.sleep(0.05)
+    time.sleep(0.3)
+    killed.kill()
+    killed.wait()
+    seen = "import pathlib, sys; print(pathlib.Path(sys.argv[1], 'ended').exists())"
+    trained, (run,), lines, ended = execute(tmp_path, seen, [[tmp_path]])
+    assert trained.log(run).read_text() == "True\n" and ended == {"run0": 0}
+    assert lines == [
+        "waiting  run0, left by a sweep that was killed",
+        "started  run0",
+    ]
 
 
 STOPPED = """
@@ -128,4 +143,4 @@ def test_stopped_sweep_lets_its_runs_save(tmp_path, number, expected):
     out, err = process.communicate(timeout=30)
     assert process.returncode == expected, err
     assert (tmp_path / "saved").exists()
-    assert out.count("PlannedRun") == 1 and "ended two" not in out
+    assert out.count("started") == 1 and "ended two" not in out
