@@ -93,7 +93,7 @@ def test_run_that_a_killed_sweep_has_left_is_waited_for(tmp_path):
 
 
 STOPPED = """
-import pathlib, sys
+import pathlib, signal, sys
 from train import cli, config
 from train.study import plan, schedule
 
@@ -114,6 +114,8 @@ runs = [
     for name in ("one", "two")
 ]
 trained = schedule.Schedule(here, 1, print, (sys.executable, "-c", child))
+
+signal.signal(signal.SIGINT, signal.default_int_handler)  # background jobs ignore it
 
 def main(arguments):
     for run, code, _ in trained.execute(runs):
