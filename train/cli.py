@@ -7,7 +7,7 @@ import pathlib
 import signal
 import sys
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from absl import app, flags, logging
 
@@ -129,6 +129,22 @@ def no_arguments(arguments: list[str]) -> None:
     if arguments:
         received = " ".join(arguments)
         raise UsageError(f"Expected flags (--name=value) only. Received: {received}.")
+
+
+def require_together(pairs: Iterable[tuple[str, str]]) -> None:
+    """Checks flags that have a meaning only with another one.
+
+    Args:
+        pairs: Names of flags, each with that of the flag it needs.
+
+    Raises:
+        UsageError: If a flag was given without the one it needs.
+    """
+    for name, other in pairs:
+        if flags.FLAGS[name].present and not flags.FLAGS[other].value:
+            raise UsageError(
+                f"Expected --{name} with --{other} only. Received: no --{other}."
+            )
 
 
 def require(name: str) -> None:

@@ -44,18 +44,8 @@ NEEDED = (  # flags, each with the one that it needs
 )
 COLUMNS = (
     *("source", "model", "version", "data", "split"),
-    *(
-        "corruption",
-        "severity",
-        "seed",
-        "images",
-        "left_out",
-        "classes",
-        "loss",
-        "top1",
-        "top5",
-        "ece",
-    ),
+    *("corruption", "severity", "seed", "images", "left_out", "classes"),
+    *("loss", "top1", "top5", "ece"),
 )
 
 
@@ -155,11 +145,7 @@ def _check_flags(values, evaluations):
             f"Expected one of {', '.join(f'--{name}' for name in SOURCES)}. "
             f"Received: {', '.join(f'--{name}' for name in given)}."
         )
-    for name, other in NEEDED:
-        if values[name].present and not values[other].value:
-            raise UsageError(
-                f"Expected --{name} with --{other} only. Received: no --{other}."
-            )
+    cli.require_together(NEEDED)
     if values.model and not values.weights:
         raise UsageError("Expected --weights=FILE or a tag with --model.")
     if not values.on and not values.workdir:

@@ -28,6 +28,11 @@ from train.input import corruptions
 from train.study import groups as study
 from train.study import runs_table
 
+NEEDED = (  # flags, each with the one that it needs
+    ("corruption", "html"),
+    *((name, "corruption") for name in ("severity", "images")),
+)
+
 
 def define_flags():
     flags.DEFINE_bool("svm", False, "Adds a support vector machine to the table.")
@@ -49,15 +54,7 @@ def main(arguments):
     values = flags.FLAGS
     if not arguments:
         raise cli.UsageError("Expected at least one run. Received: none.")
-    for name, other in (
-        ("corruption", "html"),
-        ("severity", "corruption"),
-        ("images", "corruption"),
-    ):
-        if values[name].present and not values[other].value:
-            raise cli.UsageError(
-                f"Expected --{name} with --{other} only. Received: no --{other}."
-            )
+    cli.require_together(NEEDED)
     places = [pathlib.Path(paths.expand(argument, "RUN")) for argument in arguments]
     directories, unfinished = study.find(places)
     runs = study.read(directories)
