@@ -4,8 +4,8 @@
 
 `--data` is a directory with the four idx files of MNIST or one of its successors,
 gzipped or not, or an .npz file with x_train, y_train, x_test and y_test, as those of
-`keras.datasets`. Optimizer and schedule are the published ones; images are mirrored and
-shifted.
+`keras.datasets`. Optimizer and schedule are the published ones; images are mirrored,
+cropped at random from their padded selves (`--shift`), and mixed in pairs (`--mixup`).
 
 `python -m train` needs TensorFlow, and does more: it resumes exactly where it stopped,
 keeps the weights that are best on validation images, trains on several devices and
@@ -98,15 +98,40 @@ def _read_idx(directory, stem):
     return np.frombuffer(content, np.uint8, offset=4 + 4 * len(shape)).reshape(shape)
 
 
+class Mixed(keras.utils.PyDataset):
+    """Shuffled batches of mixed images and of the labels' mixed probabilities.
+
+    Keras draws lambda ~ Beta(a, a) for each image, `python -m train` for each batch.
+    """
+
+    def __init__(self, images, labels, batch_size, alpha):
+        super().__init__()
+        self.images, self.labels, self.batch_size = images, labels, batch_size
+        self.mix = layers.MixUp(alpha)
+        self.on_epoch_end()
+
+    def __len__(self):
+        return -(-len(self.images) // self.batch_size)
+
+    def __getitem__(self, index):
+        chosen = self.order[self.batch_size * index :][: self.batch_size]
+        batch = {"images": self.images[chosen], "labels": self.labels[chosen]}
+        mixed = self.mix(batch, training=True)
+        return tuple(map(ops.convert_to_numpy, mixed.values()))
+
+    def on_epoch_end(self):
+        self.order = np.random.permutation(len(self.images))
+
+
 def build(arguments, images: np.ndarray, classes: int) -> keras.Model:
-    """Returns a model of uint8 images that augments, normalizes and classifies them."""
+    """Returns a model of pixels 0 to 255 that augments, normalizes and classifies."""
     shape, pixels = images.shape[1:], images / np.float32(255)
     mean = pixels.mean(axis=(0, 1, 2))
     std = np.maximum(pixels.std(axis=(0, 1, 2)), 1 / 255)
     network = model_zoo.create_model(
         arguments.model, input_shape=shape, classes=classes, classifier_activation=None
     )
-    inputs = x = keras.Input(shape, dtype="uint8")
+    inputs = x = keras.Input(shape)
     x = layers.Rescaling((1 / (255 * std)).tolist(), (-mean / std).tolist())(x)
     if arguments.flip:
         x = layers.RandomFlip("horizontal")(x)
@@ -136,8 +161,11 @@ def main(argv=None):
     data = read(arguments.data)
     random = np.random.default_rng(arguments.seed)
     aside = random.permutation(len(data["x_train"])) % 10 == 9  # for validation
-    train = data["x_train"][~aside], data["y_train"][~aside]
-    model = build(arguments, train[0], int(data["y_train"].max()) + 1)
+    labels = data["y_train"], data["y_test"]
+    classes = int(np.concatenate(labels).max()) + 1
+    y_train, y_test = (keras.utils.to_categorical(y, classes) for y in labels)
+    train = data["x_train"][~aside], y_train[~aside]
+    model = build(arguments, train[0], classes)
     steps = -(-len(train[0]) // arguments.batch_size)
     rate = arguments.learning_rate * arguments.batch_size / 256
     model.compile(
@@ -149,19 +177,25 @@ def main(argv=None):
             ),
             l2=arguments.weight_decay,
         ),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
-        metrics=["accuracy"],
+        keras.losses.CategoricalCrossentropy(
+            from_logits=True, label_smoothing=arguments.label_smoothing
+        ),
+        metrics=["accuracy", keras.metrics.CategoricalCrossentropy(from_logits=True)],
     )
+    if arguments.mixup:
+        mixed = Mixed(*train, arguments.batch_size, arguments.mixup)
+        given = {"x": mixed}
+    else:
+        given = dict(zip("xy", train, strict=True), batch_size=arguments.batch_size)
     start = time.perf_counter()
     model.fit(
-        *train,
-        arguments.batch_size,
-        arguments.epochs,
-        validation_data=(data["x_train"][aside], data["y_train"][aside]),
+        **given,
+        epochs=arguments.epochs,
+        validation_data=(data["x_train"][aside], y_train[aside]),
         verbose=2,
     )
     seconds = time.perf_counter() - start
-    loss, accuracy = model.evaluate(data["x_test"], data["y_test"], 256, verbose=0)
+    _, accuracy, loss = model.evaluate(data["x_test"], y_test, 256, verbose=0)
     results = {
         **{"model": arguments.model, "backend": keras.backend.backend()},
         **{"epochs": arguments.epochs, "seed": arguments.seed, "top1": accuracy},
@@ -196,7 +230,9 @@ def parse(argv) -> argparse.Namespace:
     add("--learning_rate", type=float, default=0.2, help="for 256 images")
     add("--weight_decay", type=float, default=1e-4, help="L2 on all weights")
     add("--warmup_epochs", type=float, default=0.3)
-    add("--shift", type=int, default=0, help="largest shift in pixels")
+    add("--shift", type=int, default=0, help="padding of the crops, pixels")
+    add("--mixup", type=float, default=0.0, help="a of Beta(a, a), at most 1")
+    add("--label_smoothing", type=float, default=0.0)
     add("--flip", action=argparse.BooleanOptionalAction, default=True)
     add("--seed", type=int, default=0)
     add("--csv", type=pathlib.Path, help="adds a line with the results to this file")

@@ -18,7 +18,8 @@ def test_network_learns_and_its_model_is_read_on_tensorflow(backend, tmp_path, c
         **{"x_train": images[:1000], "y_train": digits.target[:1000]},
         **{"x_test": images[1000:], "y_test": digits.target[1000:]},
     )
-    given = "resnet8_an", f"--data={file}", "--epochs=5", "--no-flip", "--shift=1"
+    given = "resnet8_an", f"--data={file}", "--epochs=8", "--no-flip", "--shift=1"
+    given = *given, "--mixup=0.2", "--label_smoothing=0.1"
     environment = {"KERAS_BACKEND": backend, "PYTHONPATH": "."}
     done = command("examples/fit.py", *given, f"--out={model}", env=environment)
     results = json.loads(done.stdout.splitlines()[-1])

@@ -45,6 +45,24 @@ def test_network_learns_is_saved_and_logged(arrays, file, tmp_path, capsys):
     assert correct == pytest.approx(results["top1"])
 
 
+def test_network_learns_from_mixed_images_and_smoothed_labels(file, capsys):
+    given = ["resnet8_an", f"--data={file}", "--epochs=8", "--no-flip"]
+    fit.main([*given, "--mixup=0.2", "--label_smoothing=0.1"])
+    results = json.loads(capsys.readouterr().out.splitlines()[-1])
+    assert results["top1"] > 0.5  # 0.1 is chance
+
+
+def test_mixed_batches_hold_every_image_once_and_the_probabilities_of_its_pair():
+    images = np.arange(10, dtype=np.float32).reshape(10, 1, 1, 1)
+    batches = fit.Mixed(images, np.eye(10, dtype=np.float32), 4, alpha=0.2)
+    assert [len(batches[index][0]) for index in range(len(batches))] == [4, 4, 2]
+    pairs = [batches[index] for index in range(len(batches))]
+    mixed, labels = map(np.concatenate, zip(*pairs, strict=True))
+    np.testing.assert_allclose(labels.sum(axis=1), 1, rtol=1e-6)
+    np.testing.assert_allclose(labels @ np.arange(10), mixed.ravel(), rtol=1e-5)
+    assert sorted(batches.order) == [*range(10)] and (labels < 0.999).any()
+
+
 def test_optimizer_takes_the_steps_of_train():
     start = np.random.default_rng(0).normal(size=(3, 4)).astype("float32")
     pairs = []
