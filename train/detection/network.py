@@ -1,0 +1,94 @@
+"""Mask R-CNN of Model Garden with networks of the zoo and the norms of the paper."""
+
+import contextlib
+
+import keras
+import tf_keras
+from official.vision.modeling import factory
+from official.vision.modeling.backbones import factory as backbone_factory
+
+import model_zoo
+from train.detection import configs, heads
+from train.detection.facade import Backbone
+
+
+@backbone_factory.register_backbone_builder("zoo")
+def build_backbone(
+    input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
+) -> Backbone:
+    """Returns a network of the zoo as a backbone.
+
+    Epsilon and momentum are those of the zoo, not of `norm_activation_config`.
+    """
+    del norm_activation_config
+    settings = backbone_config.get()
+    with _policy_of_tf_keras():
+        network = model_zoo.create_model(
+            settings.name, include_top=False, input_shape=tuple(input_specs.shape[1:])
+        )
+        maps = model_zoo.multi_scale(network)
+    return Backbone(
+        maps,
+        frozen_level=settings.frozen_level or None,
+        regularizer=l2_regularizer,
+        training=False if settings.norms_in_inference else None,
+    )
+
+
+@contextlib.contextmanager
+def _policy_of_tf_keras():
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(tf_keras.mixed_precision.global_policy().name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
+
+
+def build_maskrcnn(
+    input_specs, model_config: configs.MaskRCNN, l2_regularizer=None
+) -> tf_keras.Model:
+    """Returns Mask R-CNN, or Cascade R-CNN where the RoI sampler has further IoUs.
+
+    The heads, the pyramid and, with `"zoo"`, the backbone have the norms of the
+    configuration and no others. Every trained variable is regularized.
+
+    Args:
+        input_specs: `tf_keras.layers.InputSpec` of the images, (N, H, W, 3).
+        model_config: The configuration.
+        l2_regularizer: `tf_keras.regularizers.Regularizer` or `None`.
+    """
+    norms = model_config.norms
+    backbone = backbone_factory.build_backbone(
+        input_specs, model_config.backbone, model_config.norm_activation, l2_regularizer
+    )
+    decoder = heads.feature_pyramid(
+        backbone.output_specs,
+        model_config.min_level,
+        model_config.max_level,
+        model_config.decoder.get().num_filters,
+        norms.pyramid,
+        l2_regularizer,
+    )
+    model = factory.build_maskrcnn(
+        input_specs, model_config, l2_regularizer, backbone, decoder
+    )
+
+    def with_norms(cls, head, **given):
+        settings = {**head.get_config(), "bias_regularizer": l2_regularizer}
+        return cls(name=head.name, **settings, **given)
+
+    in_box_heads = {"norm": norms.box_head, "num_components": norms.num_components}
+    parts = dict(model.get_config())
+    parts["rpn_head"] = with_norms(heads.RPNHead, model.rpn_head)
+    parts["detection_head"] = [
+        with_norms(heads.BoxHead, head, **in_box_heads) for head in model.detection_head
+    ]
+    if model.mask_head is not None:
+        parts["mask_head"] = with_norms(
+            heads.MaskHead, model.mask_head, norm=norms.mask_head
+        )
+    model = type(model)(**parts)
+    image = tf_keras.Input(input_specs.shape[1:])
+    model(image, image_shape=tf_keras.Input([2]), training=False)
+    return model
