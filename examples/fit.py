@@ -4,8 +4,8 @@
 
 `--data` is a directory with the four idx files of MNIST or one of its successors,
 gzipped or not, or an .npz file with x_train, y_train, x_test and y_test, as those of
-`keras.datasets`. Optimizer and schedule are the published ones; images are mirrored,
-cropped at random from their padded selves (`--shift`), and mixed in pairs (`--mixup`).
+`keras.datasets`. Optimizer and schedule are the published ones; images are mixed in
+pairs (`--mixup`), mirrored, and cropped at random from their padded selves (`--shift`).
 
 `python -m train` needs TensorFlow, and does more: it resumes exactly where it stopped,
 keeps the weights that are best on validation images, trains on several devices and

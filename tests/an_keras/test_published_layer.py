@@ -6,7 +6,7 @@ import re
 import backends
 import numpy as np
 import pytest
-from golden import GOLDEN, weights_rule
+from golden import GOLDEN, channels_last, to_keras, weights_rule
 from keras import ops
 
 from an_keras import AttentiveNormalization
@@ -65,10 +65,6 @@ def weight_of(layer, key):
     return getattr(layer.gate, prefix + names[leaf])
 
 
-def to_keras(array):
-    return array.reshape(array.shape[:2]).T if array.ndim == 4 else array
-
-
 def entries(case):
     return [
         (key, tuple(shape))
@@ -84,10 +80,6 @@ def build(case, dtype="float32"):
         values = weights_rule.tensor(f"layer.{key}", shape)
         weight_of(layer, key).assign(to_keras(values))
     return layer
-
-
-def channels_last(x):
-    return np.transpose(x, (0, 2, 3, 1))
 
 
 def inputs(case, dtype="float32"):

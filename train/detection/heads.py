@@ -153,10 +153,11 @@ def feature_pyramid(
 ) -> tf_keras.Model:
     """Returns the feature pyramid of the paper's detectors.
 
-    P_l = conv3x3(L_l + up(L_(l+1)) ...), L_l = conv1x1(C_l); levels above those of the
-    backbone subsample the one below. Each convolution has a norm or none, and no
-    activation. (Model Garden's has strided convolutions for further levels, and batch
-    normalization at the end.)
+    M_l = conv1x1(C_l) + up(M_(l+1)), P_l = conv3x3(M_l), where C_l is the backbone's
+    map of level l; further levels subsample the one below. Each convolution has a norm
+    or none, and no activation. (Model Garden's has strided convolutions for further
+    levels, and batch normalization at the end.) Lin et al., Feature Pyramid Networks
+    for Object Detection, CVPR 2017.
 
     Args:
         input_specs: Shapes of the backbone's maps by level.
@@ -183,7 +184,7 @@ def feature_pyramid(
         )(x)
         return create_norm(norm, f"{name}_norm", regularizer=regularizer)(x)
 
-    levels = [level for level in range(min_level, max_level + 1)]
+    levels = range(min_level, max_level + 1)
     given = [level for level in levels if str(level) in inputs]
     maps, above = {}, None
     for level in reversed(given):

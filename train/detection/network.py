@@ -88,6 +88,7 @@ def build_maskrcnn(
         parts["mask_head"] = with_norms(
             heads.MaskHead, model.mask_head, norm=norms.mask_head
         )
+    # A new model, since the configuration of the first keeps its heads' variables.
     model = type(model)(**parts)
     image = tf_keras.Input(input_specs.shape[1:])
     model(image, image_shape=tf_keras.Input([2]), training=False)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import tensorflow as tf
 import tf_keras
-from golden import GOLDEN, weights_rule
+from golden import GOLDEN, channels_last, to_keras, weights_rule
 
 from train.detection import heads
 
@@ -22,14 +22,6 @@ PATHS = {
 }
 
 
-def from_torch(array):
-    return array.reshape(array.shape[:2]).T if array.ndim == 4 else array
-
-
-def channels_last(x):
-    return np.transpose(x, (0, 2, 3, 1)).astype("float32")
-
-
 def test_an_gn_equals_the_published_layer_of_the_heads(monkeypatch):
     monkeypatch.setattr(heads, "GROUPS", 4)  # of the 16 channels of the reference
     layer = heads.create_norm("an_gn", "an", num_components=5)
@@ -40,10 +32,10 @@ def test_an_gn_equals_the_published_layer_of_the_heads(monkeypatch):
         shape = tuple(variable.shape)
         if key.endswith("weight"):
             shape = (*shape[::-1], 1, 1)
-        variable.assign(from_torch(weights_rule.tensor(f"layer.{key}", shape)))
+        variable.assign(to_keras(weights_rule.tensor(f"layer.{key}", shape)))
     x = weights_rule.feature("layer_x", tuple(SHAPE), scale=2.0, offset=0.3)
     dy = weights_rule.sym("layer_dy", tuple(SHAPE))
-    x, dy = tf.constant(channels_last(x)), channels_last(dy)
+    x, dy = (tf.constant(channels_last(each), "float32") for each in (x, dy))
     with tf.GradientTape() as tape:
         tape.watch(x)
         y = layer(x, training=True)
@@ -54,7 +46,7 @@ def test_an_gn_equals_the_published_layer_of_the_heads(monkeypatch):
         reference = channels_last(REFERENCE[f"det_gn_train/{what}"])
         np.testing.assert_allclose(received, reference, rtol=1e-4, atol=2e-5)
     for key, gradient in zip(PATHS, gradients[1:], strict=True):
-        reference = from_torch(REFERENCE[f"det_gn_train/d_{key}"])
+        reference = to_keras(REFERENCE[f"det_gn_train/d_{key}"])
         np.testing.assert_allclose(gradient, reference, rtol=1e-3, atol=1e-4)
 
 
@@ -127,8 +119,9 @@ def test_every_variable_of_a_head_has_a_gradient_and_a_penalty():
     assert float(sum(head.losses)) == pytest.approx(expected, rel=1e-5)
 
 
-@pytest.mark.parametrize("head", [box_head(norm="an_gn"), mask_head(norm="gn")])
-def test_head_is_restored_from_its_configuration(head):
+@pytest.mark.parametrize(("build", "norm"), [(box_head, "an_gn"), (mask_head, "gn")])
+def test_head_is_restored_from_its_configuration(build, norm):
+    head = build(norm=norm)
     again = type(head).from_config(head.get_config())
     assert again.get_config() == head.get_config()
 
