@@ -189,6 +189,18 @@ SPECS |= {
     )
     for n in (3, 18)
 }
+# Our own, for detectors of small objects that train on two cores: ResNet-50 with one
+# block in each stage and a quarter of the width.
+SPECS["resnet14_w16"] = ResNetSpec(
+    depths=(1, 1, 1, 1),
+    widths=(16, 32, 64, 128),
+    block=bottleneck,
+    input_shape=(64, 64, 3),
+    classes=10,
+    lineage="our own: ResNet-50 with one block in each stage and a quarter of the "
+    "width, for small detectors",
+    **STEM_A | {"num_components": (5, 5, 5, 5)},
+)
 SPECS |= {
     f"resnet{depth}": ResNetSpec(
         depths=DEPTHS[depth],
