@@ -1,8 +1,21 @@
 """Layers and models of Keras 3 in tf_keras, which Model Garden is written in."""
 
+import contextlib
+
 import keras
 import tensorflow as tf
 import tf_keras
+
+
+@contextlib.contextmanager
+def policy_of_tf_keras():
+    """A context in which layers of Keras 3 get the data types of tf_keras' policy."""
+    before = keras.config.dtype_policy()
+    keras.config.set_dtype_policy(tf_keras.mixed_precision.global_policy().name)
+    try:
+        yield
+    finally:
+        keras.config.set_dtype_policy(before)
 
 
 class KerasLayer(tf_keras.layers.Layer):
@@ -35,6 +48,11 @@ class KerasLayer(tf_keras.layers.Layer):
         self.weights_by_path = {
             variable.path: variable.value for variable in self.keras_layer.weights
         }
+        if len(self.weights_by_path) < len(self.keras_layer.weights):
+            raise ValueError(
+                f"Variables of {self.keras_layer.name} must have different paths. "
+                f"Received: {[v.path for v in self.keras_layer.weights]}."
+            )
         if self._regularizer is not None:
             self.add_loss(self._penalty)
         super().build(input_shape)
@@ -73,14 +91,16 @@ class Backbone(KerasLayer):
         model: What `model_zoo.multi_scale` returns.
         frozen_level: The layers that the map of this level depends on are not trained.
             2 freezes the stem and the first stage, as the paper does. `None`: none.
+        preprocess: Function of the images, called first.
         **kwargs: Arguments of `KerasLayer`.
 
     Raises:
         ValueError: If the network has no map of the frozen level.
     """
 
-    def __init__(self, model, frozen_level=None, **kwargs):
+    def __init__(self, model, frozen_level=None, preprocess=None, **kwargs):
         super().__init__(model, **kwargs)
+        self._preprocess = preprocess
         if frozen_level is None:
             return
         maps = model.output
@@ -91,6 +111,11 @@ class Backbone(KerasLayer):
             )
         for layer in keras.Model(model.inputs, maps[str(frozen_level)]).layers:
             layer.trainable = False
+
+    def call(self, inputs, training=None):
+        if self._preprocess is not None:
+            inputs = self._preprocess(inputs)
+        return super().call(inputs, training)
 
     @property
     def output_specs(self) -> dict[str, tf.TensorShape]:

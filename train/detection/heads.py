@@ -9,8 +9,8 @@ import tensorflow as tf
 import tf_keras
 from official.vision.modeling.heads import dense_prediction_heads, instance_heads
 
-from an_keras import AttentiveNormalization
-from train.detection.facade import KerasLayer
+from an_keras import AttentiveNormalization, BatchNormalization
+from train.detection.facade import KerasLayer, policy_of_tf_keras
 
 GROUPS = 32  # of group normalization
 EPSILON = 1e-5
@@ -30,8 +30,8 @@ def _an_gn(name, num_components):
 
 NORMS = {
     "none": None,
-    "bn": lambda name, _: keras.layers.BatchNormalization(
-        momentum=MOMENTUM, epsilon=EPSILON, name=name
+    "bn": lambda name, _: BatchNormalization(
+        momentum=MOMENTUM, epsilon=EPSILON, synchronized=True, name=name
     ),
     "gn": lambda name, _: keras.layers.GroupNormalization(
         GROUPS, epsilon=EPSILON, name=name
@@ -54,7 +54,7 @@ def create_norm(
         regularizer: `tf_keras.regularizers.Regularizer` of all its variables.
 
     Raises:
-        ValueError: If there is no such norm.
+        ValueError: If there is no such norm, or `"an_gn"` has no K.
     """
     if norm not in NORMS:
         raise ValueError(
@@ -62,7 +62,13 @@ def create_norm(
         )
     if norm == "none":
         return tf_keras.layers.Layer(name=name)
-    return KerasLayer(NORMS[norm](name, num_components), regularizer)
+    if norm == "an_gn" and num_components is None:
+        raise ValueError(
+            "`norm` must be none, bn or gn in the pyramid and the mask head. "
+            f"Received: norm={norm} for {name}."
+        )
+    with policy_of_tf_keras():
+        return KerasLayer(NORMS[norm](name, num_components), regularizer)
 
 
 class BoxHead(instance_heads.DetectionHead):

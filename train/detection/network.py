@@ -1,48 +1,52 @@
 """Mask R-CNN of Model Garden with networks of the zoo and the norms of the paper."""
 
-import contextlib
-
-import keras
 import tf_keras
 from official.vision.modeling import factory
 from official.vision.modeling.backbones import factory as backbone_factory
+from official.vision.ops import preprocess_ops
 
 import model_zoo
+from model_zoo.preprocessing import preprocess_input, preprocessing
 from train.detection import configs, heads
-from train.detection.facade import Backbone
+from train.detection.facade import Backbone, policy_of_tf_keras
+
+# Mean and deviation of images as Model Garden's parser prepares them.
+PARSED = preprocess_ops.MEAN_NORM, preprocess_ops.STDDEV_NORM
 
 
 @backbone_factory.register_backbone_builder("zoo")
 def build_backbone(
     input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
 ) -> Backbone:
-    """Returns a network of the zoo as a backbone.
+    """Returns a network of the zoo as a backbone, with the network as `zoo_network`.
 
-    Epsilon and momentum are those of the zoo, not of `norm_activation_config`.
+    Epsilon and momentum are those of the zoo, not of `norm_activation_config`. Where
+    the network expects other images than Model Garden's parser prepares, they are
+    converted first.
     """
     del norm_activation_config
     settings = backbone_config.get()
-    with _policy_of_tf_keras():
+    with policy_of_tf_keras():
         network = model_zoo.create_model(
             settings.name, include_top=False, input_shape=tuple(input_specs.shape[1:])
         )
         maps = model_zoo.multi_scale(network)
-    return Backbone(
+    backbone = Backbone(
         maps,
         frozen_level=settings.frozen_level or None,
+        preprocess=_preprocess(settings.name),
         regularizer=l2_regularizer,
         training=False if settings.norms_in_inference else None,
     )
+    object.__setattr__(backbone, "zoo_network", network)  # not tracked by tf_keras
+    return backbone
 
 
-@contextlib.contextmanager
-def _policy_of_tf_keras():
-    before = keras.config.dtype_policy()
-    keras.config.set_dtype_policy(tf_keras.mixed_precision.global_policy().name)
-    try:
-        yield
-    finally:
-        keras.config.set_dtype_policy(before)
+def _preprocess(name):
+    expected, (mean, std) = preprocessing(name), PARSED
+    if (expected.mean, expected.std) == PARSED and not expected.reverse_channels:
+        return None
+    return lambda images: preprocess_input((images * std + mean) * 255, name)
 
 
 def build_maskrcnn(

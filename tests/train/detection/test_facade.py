@@ -158,6 +158,17 @@ def test_checkpoint_restores_the_values_in_another_network(network, tmp_path):
         np.testing.assert_array_equal(other.weights_by_path[name], variable)
 
 
+def test_variables_with_equal_paths_are_refused():
+    class Twins(keras.layers.Layer):
+        def build(self, input_shape):
+            self.norms = [AttentiveNormalization(3, name="norm") for _ in range(2)]
+            for norm in self.norms:
+                norm.build(input_shape)
+
+    with pytest.raises(ValueError, match="twins must have different paths"):
+        KerasLayer(Twins(name="twins"))(values(2, 4, 4, 8))
+
+
 @pytest.mark.parametrize("policy", ["mixed_bfloat16", "mixed_float16"])
 def test_mixed_precision_is_that_of_the_layers_policy(policy):
     layer = AttentiveNormalization(3, dtype=policy)

@@ -136,6 +136,11 @@ def test_unknown_norm_is_an_error():
         heads.create_norm("ln", "norm")
 
 
+def test_an_gn_is_for_the_box_head_only():
+    with pytest.raises(ValueError, match="none, bn or gn in the pyramid and the mask"):
+        mask_head(norm="an_gn")
+
+
 def pyramid(**given):
     keras.utils.set_random_seed(0)
     specs = {str(i): tf.TensorShape((None, None, None, 8 * i)) for i in (2, 3, 4, 5)}

@@ -5,7 +5,8 @@ import pytest
 import tensorflow as tf
 import tf_keras
 
-from train.detection import configs, network
+import model_zoo
+from train.detection import configs, facade, network
 
 SIDE = 128  # pixels of the images
 AN_GN = {"pyramid": "gn", "box_head": "an_gn", "mask_head": "gn"}
@@ -41,7 +42,7 @@ def row(name, norms, millions, *marks):
 @pytest.mark.parametrize(
     ("name", "norms", "millions"),
     [
-        row("resnet50_bn", {}, 45.71, pytest.mark.slow),
+        row("resnet50_bn", {}, 45.71, pytest.mark.long),
         row("resnet50_an", {}, 45.91, pytest.mark.long),
         row("resnet50_an", AN_GN, 45.96, pytest.mark.slow),
         row("resnet101_bn", {}, 64.70, pytest.mark.long),
@@ -49,7 +50,7 @@ def row(name, norms, millions, *marks):
         row("resnet101_an", AN_GN, 65.20, pytest.mark.long),
         row("aognet_12m_bn", {}, 33.09, pytest.mark.long),
         row("aognet_12m_an", {}, 33.21, pytest.mark.long),
-        row("aognet_12m_an", AN_GN, 33.26, pytest.mark.slow),
+        row("aognet_12m_an", AN_GN, 33.26, pytest.mark.long),
         row("aognet_40m_bn", {}, 60.73, pytest.mark.long),
         row("aognet_40m_an", {}, 60.97, pytest.mark.long),
         row("aognet_40m_an", AN_GN, 61.02, pytest.mark.long),
@@ -75,10 +76,16 @@ def test_parameters_of_cascades_lack_two_mask_heads_of_the_published(name, milli
     assert received / 1e6 == pytest.approx(millions, abs=0.01)
 
 
+def parsed_images(side):
+    """Images as Model Garden's parser prepares them, and their pixels."""
+    pixels = np.random.default_rng(0).uniform(0, 255, (2, side, side, 3))
+    parsed = (pixels / 255 - [0.485, 0.456, 0.406]) / [0.229, 0.224, 0.225]
+    return parsed.astype("float32"), pixels.astype("float32")
+
+
 @pytest.fixture(scope="module")
 def detector():
-    """MobileNetV2, the smallest network with maps at all levels."""
-    return build("mobilenetv2_an", tf_keras.regularizers.L2(0.5), norms=AN_GN)
+    return build("resnet14_w16_an", tf_keras.regularizers.L2(0.5), norms=AN_GN)
 
 
 @pytest.mark.slow
@@ -98,13 +105,14 @@ def test_stem_and_first_stage_are_frozen_and_their_weights_not_decayed(detector)
 
 @pytest.mark.slow
 def test_norms_of_the_backbone_use_moving_statistics_in_training(detector):
-    images = np.random.default_rng(0).normal(size=(2, SIDE, SIDE, 3)).astype("float32")
+    parsed, pixels = parsed_images(SIDE)
     moving = [v for v in detector.non_trainable_weights if "moving_" in v.name]
     before = [v.numpy() for v in moving]
-    received = detector.backbone(images, training=True)
+    received = detector.backbone(parsed, training=True)
+    images = model_zoo.preprocess_input(pixels, "resnet14_w16_an")
     expected = detector.backbone.keras_layer(images, training=False)
     for level in expected:
-        np.testing.assert_allclose(received[level], expected[level], atol=1e-5)
+        np.testing.assert_allclose(received[level], expected[level], atol=1e-4)
     assert moving and all(map(np.array_equal, before, moving))
 
 
@@ -115,3 +123,36 @@ def test_maps_of_the_pyramid_reach_all_heads(detector):
     assert set(outputs["rpn_scores"]) == {"2", "3", "4", "5", "6"}
     assert outputs["detection_masks"].shape == (1, 100, 28, 28)
     assert outputs["detection_boxes"].shape == (1, 100, 4)
+
+
+@pytest.mark.slow
+def test_all_norms_compute_with_mixed_precision():
+    before = tf_keras.mixed_precision.global_policy()
+    tf_keras.mixed_precision.set_global_policy("mixed_bfloat16")
+    try:
+        detector = build("resnet14_w16_an", norms=AN_GN)
+    finally:
+        tf_keras.mixed_precision.set_global_policy(before)
+    facades = [
+        layer.keras_layer
+        for layer in detector.submodules
+        if isinstance(layer, facade.KerasLayer)
+    ]
+    assert len(facades) == 1 + 8 + 4 + 4  # backbone, pyramid, box and mask head
+    assert {layer.compute_dtype for layer in facades} == {"bfloat16"}
+    assert {v.dtype.base_dtype for v in detector.trainable_weights} == {tf.float32}
+    images = tf.zeros((1, SIDE, SIDE, 3))
+    outputs = detector(images, image_shape=tf.constant([[SIDE, SIDE]]), training=False)
+    assert np.isfinite(outputs["detection_boxes"]).all()
+
+
+@pytest.mark.slow
+def test_images_are_converted_to_what_the_network_expects():
+    zoo = configs.Zoo(name="applications.ANMobileNetV2", frozen_level=0)
+    images = tf_keras.layers.InputSpec(shape=[None, 64, 64, 3])
+    backbone = network.build_backbone(images, configs.Backbone(zoo=zoo))
+    parsed, pixels = parsed_images(64)
+    received = backbone(parsed)
+    expected = backbone.keras_layer(pixels / 127.5 - 1)
+    for level, map_ in expected.items():
+        np.testing.assert_allclose(received[level], map_, rtol=1e-3, atol=1e-4)
