@@ -86,12 +86,14 @@ def test_code_blocks_say_what_they_are():
 def test_flags_exist():
     called = [arguments[2:] for arguments in commands("python -m train")]
     assert {name for name, *_ in called} >= {
-        *("train", "train.benchmark", "train.checkpoint", "train.evaluate"),
+        *("train", "train.benchmark", "train.checkpoint", "train.detection"),
+        *("train.detection.prepare", "train.detection.scenes", "train.evaluate"),
         *("train.export", "train.predict", "train.prepare", "train.report"),
         "train.serve_check",
     }
     for name, *arguments in called:
-        module = f"{name}.__main__" if name in ("train", "train.export") else name
+        is_package = name in ("train", "train.detection", "train.export")
+        module = f"{name}.__main__" if is_package else name
         before = {*FLAGS}
         getattr(importlib.import_module(module), "define_flags", dict)()
         known = {*FLAGS} - before

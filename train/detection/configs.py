@@ -1,4 +1,4 @@
-"""What Model Garden's Mask R-CNN has further settings for, here."""
+"""Further settings of Model Garden's Mask R-CNN, for networks of the zoo."""
 
 import dataclasses
 
@@ -56,3 +56,20 @@ class MaskRCNN(maskrcnn.MaskRCNN):
 
     backbone: Backbone = _default(Backbone)
     norms: Norms = _default(Norms)
+
+
+@dataclasses.dataclass
+class MaskRCNNTask(maskrcnn.MaskRCNNTask):
+    """Mask R-CNN and its data.
+
+    Attributes:
+        weights: Initial weights of a backbone of the zoo: a tag (`imagenet` for
+            networks of Keras Applications), a `.weights.h5` file, or the directory of a
+            run of `python -m train`, whose best weights are taken. Empty: random.
+        stage_weights: Weight of each stage's losses of box and class: one, or one more
+            than there are `cascade_iou_thresholds`.
+    """
+
+    model: MaskRCNN = _default(MaskRCNN)
+    weights: str = ""
+    stage_weights: list[float] = _default(lambda: [1.0])

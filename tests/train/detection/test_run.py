@@ -1,0 +1,211 @@
+"""Runs of an experiment: training, evaluation, preemption, devices, clear errors."""
+
+import csv
+import json
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
+import pytest
+import yaml
+
+from tests.conftest import ROOT
+from train.cli import FAILED, PREEMPTED, USAGE
+from train.detection import __main__ as command_module
+from train.detection import prepare
+
+NAME = "--experiment=an_maskrcnn_scenes"
+
+
+@pytest.fixture(scope="module")
+def records(coco, tmp_path_factory):
+    """Records of the scenes of digits."""
+    from absl import flags
+
+    from train import cli
+
+    out = tmp_path_factory.mktemp("records")
+    with pytest.MonkeyPatch.context() as patch:
+        flags_given = ["command", f"--coco={coco}", f"--out={out}", "--processes=1"]
+        patch.setattr(sys, "argv", flags_given)
+        before = {*flags.FLAGS}
+        with pytest.raises(SystemExit):
+            cli.run(prepare.main, prepare.define_flags)
+        for name in {*flags.FLAGS} - before:
+            delattr(flags.FLAGS, name)
+        flags.FLAGS.unparse_flags()
+    return out
+
+
+@pytest.fixture
+def config(records, tmp_path):
+    """A file of parameters for six steps on the scenes of digits."""
+    data = {"global_batch_size": 4, "shuffle_buffer_size": 4}
+    trainer = dict.fromkeys(("steps_per_loop", "summary_interval"), 2)
+    parameters = {
+        "task": {
+            "annotation_file": str(records / "instances_val2017.json"),
+            "model": {"num_classes": 4, "input_size": [64, 64, 3]},
+            "train_data": {"input_path": f"{records}/train2017-*", **data},
+            "validation_data": {"input_path": f"{records}/val2017-*", **data},
+        },
+        "trainer": {**trainer, "train_steps": 6, "validation_interval": 6},
+    }
+    path = tmp_path / "config.yaml"
+    path.write_text(yaml.safe_dump(parameters))
+    return path
+
+
+@pytest.fixture
+def call_run(call, config, tmp_path):
+    """Runs the command in this process, with flags that it should refuse."""
+
+    def call_run(*flags, expected):
+        arguments = (NAME, f"--config_file={config}", f"--model_dir={tmp_path / 'run'}")
+        return call(command_module, *arguments, *flags, expected=expected).stderr
+
+    return call_run
+
+
+def start(config, run, *flags):
+    """Starts the command in a fresh process."""
+    return subprocess.Popen(
+        [
+            *(sys.executable, "-m", "train.detection", NAME),
+            *(f"--config_file={config}", f"--model_dir={run}", *flags),
+        ],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+        env={**os.environ, "TF_CPP_MIN_LOG_LEVEL": "3"},
+    )
+
+
+def rows(run):
+    with (run / "metrics.csv").open(newline="") as file:
+        return [
+            (int(row["step"]), row["split"])
+            for row in csv.DictReader(file)
+            if row["metric"] in ("total_loss", "AP")
+        ]
+
+
+@pytest.mark.slow
+def test_a_stopped_run_is_resumed_and_evaluated(config, tmp_path, call_run):
+    run = tmp_path / "run"
+    with start(config, run) as process:
+        for line in process.stdout:
+            if line.startswith("step 2/6"):
+                process.send_signal(signal.SIGTERM)
+        errors = process.stderr.read()
+    assert process.returncode == PREEMPTED, errors
+    saved = rows(run)
+    assert saved in ([(2, "train"), (4, "train")], [(2, "train")])
+
+    process = start(config, run)
+    output, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert f"steps    {saved[-1][0]} of 6 done" in output
+    trained = [(step, "train") for step in (2, 4, 6)]
+    assert rows(run) == [*trained, (6, "validation")]
+    results = json.loads((run / "results.json").read_text())
+    assert results["step"] == 6 and 0 <= results["mask_AP50"] <= 1
+    for name in ("train", "validation"):
+        assert [*(run / name).glob("events*")]
+
+    other = call_run("--params_override=trainer.train_steps=8", expected=USAGE)
+    assert "the directory of another run" in other
+    assert "trainer.train_steps 6 -> 8" in other
+    assert "train_data.seed 0 -> 1" in call_run("--seed=1", expected=USAGE)
+
+
+@pytest.mark.slow
+def test_two_devices_share_the_batch_and_the_evaluation(config, tmp_path):
+    run = tmp_path / "run"
+    steps = "--params_override=trainer.train_steps=2"
+    process = start(config, run, steps, "--strategy=mirrored", "--logical_cpus=2")
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == 0, errors
+    assert rows(run) == [(2, "train"), (2, "validation")]
+
+
+def test_experiments_are_suggested(call):
+    flags = ("--experiment=an_maskrcnn_coca", "--model_dir=x")
+    done = call(command_module, *flags, expected=USAGE)
+    assert "like an_maskrcnn_coco" in done.stderr
+
+
+@pytest.mark.parametrize("flags", [(), (NAME,)])
+def test_experiment_and_directory_are_required(call, flags):
+    assert "Received: none" in call(command_module, *flags, expected=USAGE).stderr
+
+
+@pytest.mark.parametrize(
+    "override",
+    ["task.none=1", "{task", "none.yaml", "task.model=3", "trainer: [1]", "5", "x=y=z"],
+)
+def test_wrong_parameters_are_usage_errors(call_run, override):
+    message = call_run(f"--params_override={override}", expected=USAGE)
+    assert "Expected parameters of the experiment" in message
+
+
+def test_missing_files_of_parameters_are_usage_errors(call_run):
+    message = call_run("--config_file=none.yaml", expected=USAGE)
+    assert "none.yaml" in message
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("task.model.backbone.zoo.name=none", "none"),
+        ("task.model.backbone.zoo.frozen_level=7", "`frozen_level` must be one of"),
+        ("task.model.norms.mask_head=an_gn", "must be none, bn or gn in the pyramid"),
+        ("task.model.norms.box_head=x", "must be one of none, bn, gn, an_gn"),
+        ("{task: {stage_weights: [1, 2]}}", "Expected 1 numbers"),
+        ("trainer.summary_interval=3", "multiple of `steps_per_loop`"),
+    ],
+)
+def test_networks_that_cannot_be_built_are_usage_errors(call_run, override, message):
+    assert message in call_run(f"--params_override={override}", expected=USAGE)
+
+
+def test_data_must_have_been_prepared(call_run, tmp_path):
+    override = f"--params_override=task.train_data.input_path={tmp_path}/none-*"
+    assert "No records at" in call_run(override, expected=FAILED)
+
+
+def test_classes_must_be_those_of_the_data(call_run):
+    message = call_run("--params_override=task.model.num_classes=6", expected=FAILED)
+    assert "Expected categories 1 to 5. Received: 3 categories" in message
+
+
+def test_evaluation_needs_a_checkpoint(call_run):
+    assert "has no checkpoint" in call_run("--mode=eval", expected=FAILED)
+
+
+@pytest.mark.slow
+def test_a_wrong_parameter_can_be_corrected_in_the_same_directory(call_run):
+    for wrong in ("x", "y"):
+        override = f"--params_override=task.model.norms.box_head={wrong}"
+        assert f"norm={wrong}" in call_run(override, expected=USAGE)
+
+
+def test_workers_train_only(call_run):
+    message = call_run("--strategy=multi_worker", expected=USAGE)
+    assert "Expected --mode=train" in message
+
+
+@pytest.mark.long
+def test_truncated_records_end_training_with_a_clear_error(config, records, tmp_path):
+    damaged = shutil.copytree(records, tmp_path / "damaged")
+    (path,) = damaged.glob("train2017-*")
+    path.write_bytes(path.read_bytes()[:-100])
+    flag = f"--params_override=task.train_data.input_path={damaged}/train2017-*"
+    process = start(config, tmp_path / "run", flag)
+    _, errors = process.communicate(timeout=600)
+    assert process.returncode == FAILED
+    assert "A file of records is damaged" in errors
