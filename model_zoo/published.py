@@ -26,6 +26,15 @@ RELEASE_ACCURACY = {
     "aognet_40m_an": (80.7, 95.3),
 }
 
+# The same with AN, or squeeze-and-excitation, at other positions of a block.
+OTHER_POSITIONS = {
+    "resnet34_an_norm12": (75.1, 92.4),
+    "resnet50_an_norm3": (78.2, 94.0),
+    "resnet50_an_all": (77.8, 93.8),
+    "resnet50_se_norm3": (77.7, 93.9),
+    "resnet50_se_norm123": (77.9, 94.0),
+}
+
 # AOGNet-v2, the paper's own code. It reports errors, 100 minus these.
 PAPER_ACCURACY = {
     "resnet50_bn": (76.99, 93.32),

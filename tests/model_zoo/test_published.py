@@ -1,5 +1,7 @@
 """The published networks match those built by their authors' code."""
 
+import math
+
 import numpy as np
 import pytest
 from keras import ops
@@ -128,6 +130,85 @@ def test_model_info_has_the_published_parameter_count(name):
 def test_accuracies_belong_to_registered_networks():
     names = {*published.RELEASE_ACCURACY, *published.PAPER_ACCURACY}
     assert names <= set(model_zoo.list_models())
+
+
+# Errors in percent, BN then AN, in the README of the paper's code.
+PAPER_ERRORS = {
+    "resnet50": ((23.01, 6.68), (21.59, 5.88)),
+    "resnet101": ((21.33, 5.85), (20.61, 5.41)),
+    "mobilenetv2": ((28.69, 9.33), (26.67, 8.56)),
+    "aognet_12m": ((22.22, 6.06), (21.28, 5.76)),
+    "aognet_40m": ((19.84, 4.94), (19.33, 4.72)),
+    "resnet50d": ((21.08, 5.56), (19.92, 5.04)),
+    "resnet101d": ((19.71, 4.89), (18.85, 4.63)),
+}
+PAPER_ERRORS_200_EPOCHS = {
+    "aognet_12m": ((21.63, 5.60), (20.57, 5.38)),
+    "aognet_40m": ((18.70, 4.47), (18.13, 4.26)),
+}
+# Accuracies in percent, BN then AN, in the documentation of the release.
+RELEASE = {
+    "resnet34": ((74.5, 91.9), (75.5, 92.6)),
+    "resnet50": ((76.9, 93.4), (78.4, 94.1)),
+    "resnet101": ((78.8, 94.2), (79.4, 94.6)),
+    "mobilenetv2": ((71.7, 90.4), (73.2, 91.2)),
+    "densenet121": (None, (77.4, 93.6)),
+    "aognet_12m": ((77.5, 93.9), (78.7, 94.2)),
+    "aognet_40m": ((80.2, 95.1), (80.7, 95.3)),
+    "resnet50d": ((79.2, 94.5), (80.0, 95.0)),
+    "resnet101d": ((80.2, 95.1), (81.0, 95.4)),
+}
+RELEASE_200_EPOCHS = {
+    "aognet_12m": ((78.2, 94.3), (79.5, 94.7)),
+    "aognet_40m": ((81.2, 95.6), (81.8, 95.7)),
+}
+
+
+def by_name(table):
+    pairs = {
+        f"{network}_{kind}": pair
+        for network, both in table.items()
+        for kind, pair in zip(("bn", "an"), both, strict=True)
+    }
+    return {name: pair for name, pair in pairs.items() if pair}
+
+
+def accuracies(table):
+    return {
+        name: tuple(round(100 - error, 2) for error in errors)
+        for name, errors in by_name(table).items()
+    }
+
+
+def test_accuracies_are_the_published_ones():
+    assert accuracies(PAPER_ERRORS) == published.PAPER_ACCURACY
+    se = {"resnet50_se": (77.9, 93.9)}
+    assert by_name(RELEASE) | se == published.RELEASE_ACCURACY
+    paper = accuracies(PAPER_ERRORS_200_EPOCHS)
+    expected = {
+        name: (*pair, *paper[name])
+        for name, pair in by_name(RELEASE_200_EPOCHS).items()
+    }
+    assert expected == published.LONGER
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("name", "thousands"),
+    [
+        ("resnet34_an_norm12", 22_194),
+        ("resnet50_an_norm3", 26_349),
+        ("resnet50_an_all", 26_947),
+        ("resnet50_se_norm3", 28_072),
+        ("resnet50_se_norm123", 29_329),
+    ],
+)
+def test_networks_with_other_positions_have_the_published_counts(name, thousands):
+    assert name in published.OTHER_POSITIONS
+    network, _, position = name.rpartition("_")
+    model = model_zoo.create_model(network, position=position)
+    count = sum(math.prod(v.shape) for v in model.trainable_variables)
+    assert round(count / 1000) == thousands
 
 
 def test_info_separates_the_two_published_tables():

@@ -7,6 +7,8 @@ import inspect
 import pathlib
 import re
 import runpy
+import shlex
+from collections.abc import Iterable
 
 from train.cli import UsageError
 from train.config import Recipe
@@ -26,6 +28,12 @@ RECIPES = {
     **fine_tuning.RECIPES,
     **small_images.RECIPES,
     **imagenet.RECIPES,
+}
+# Flags that say where the images are, by the data set.
+WHERE = {
+    "fashion_mnist": ("--data=idx:/usr/share/datasets/fashion-mnist",),
+    "folder": ("--data=folder:DIR",),
+    "imagenet2012": ("--strategy=mirrored", "--data_dir=DIR"),
 }
 COLUMNS = ("recipe", "network", "data", "epochs", "batch", "top-1", "multiply-adds")
 WIDTH = 125  # characters of their table, where it is not printed to a terminal
@@ -47,10 +55,8 @@ def create_recipe(name: str) -> Recipe:
     """
     if name not in RECIPES:
         near = difflib.get_close_matches(name, RECIPES, n=4, cutoff=0.4)
-        expected = ", ".join(near or sorted(RECIPES))
-        raise UsageError(
-            f"Unknown recipe. Expected one like {expected}. Received: {name!r}."
-        )
+        expected = f"one like {', '.join(near)}" if near else "one that --recipes lists"
+        raise UsageError(f"Unknown recipe. Expected {expected}. Received: {name!r}.")
     return RECIPES[name]()
 
 
@@ -86,7 +92,7 @@ def published_top1(name: str) -> float | None:
     tables, (model, epochs, release) = _of_zoo("published"), parts.groups()
     if epochs == "200" and model in tables["LONGER"]:
         return tables["LONGER"][model][0 if release else 2]
-    results = tables["RELEASE_ACCURACY"]
+    results = {**tables["RELEASE_ACCURACY"], **tables["OTHER_POSITIONS"]}
     if not release:
         results = {**results, **tables["PAPER_ACCURACY"]}
     return results.get(model, (None,))[0]
@@ -104,12 +110,22 @@ def multiply_adds(recipe: Recipe) -> float | None:
     return 3 * of_inference * images * recipe.epochs
 
 
-def about(name: str) -> str:
-    """Returns source, hardware and command of a recipe: the text of its module."""
+def about(name: str, flags: Iterable[str] = ()) -> str:
+    """Returns source and hardware of a recipe, the text of its module, and its command.
+
+    Args:
+        name: Name of the recipe.
+        flags: Further flags of the command, which replace those it has.
+    """
     create = RECIPES[name]
     module = inspect.getmodule(getattr(create, "func", create))
-    text = re.sub(r"--recipe=\S+", f"--recipe={name}", module.__doc__)
-    return re.sub(r"--workdir=\S+", f"--workdir=runs/{name}", text)
+    data, _, _ = create().data.name.partition(":")
+    given = [f"--recipe={name}", *WHERE.get(data, ()), f"--workdir=runs/{name}", *flags]
+    last = {
+        flag if flag.startswith("--set") else flag.partition("=")[0]: flag
+        for flag in given
+    }
+    return f"{inspect.getdoc(module)}\npython -m train {shlex.join(last.values())}"
 
 
 @functools.cache

@@ -1,7 +1,8 @@
 """ResNet-20 on the 1,797 real 8x8 scans in scikit-learn; nothing to download.
 
-No comparable published results. For measured results, see README.md.
-python -m train --recipe=digits --workdir=runs/digits"""
+No comparable published results. For measured results, see README.md. Two CPU cores
+suffice.
+"""
 
 from train.config import Data, Model, Optimizer, Recipe
 

@@ -1,8 +1,8 @@
 """Small networks on Fashion-MNIST (70,000 images, Xiao et al. 2017), three epochs.
 
-No comparable published results. For measured results, see README.md.
-python -m train --recipe=fashion_mnist_resnet20_an \\
-    --data=idx:/usr/share/datasets/fashion-mnist --workdir=runs/fashion_an"""
+No comparable published results. For measured results, see README.md. Two CPU cores
+suffice.
+"""
 
 import functools
 

@@ -2,8 +2,9 @@
 
 `*_norms` trains the norms and the classifier: a few percent of the weights, for little
 data. `*_frozen_norms` keeps statistics and tables of the norms, for tiny batches, whose
-statistics would be noise. docs/images.md says more; there are no published results.
-python -m train --recipe=photos_imagenet --data=folder:DIR --workdir=runs/photos"""
+statistics would be noise. docs/images.md says more; there are no published results. A
+few CPU cores suffice.
+"""
 
 import functools
 

@@ -3,11 +3,10 @@
 `NETWORK_{120,150,200}e` is the training of the paper's code, or of the authors' release
 where only that has the network; `*_release` is the release's training of a network that
 both have, whose published accuracies are those of checkpoints converted from the
-paper's code. All were measured on the validation images, on which the best checkpoint
-was chosen as well. Each GPU had 128 images (batch 1024) or 256 (2048), with its own
-statistics in BN and AN.
-python -m train --recipe=resnet50_an_120e --strategy=mirrored --data_dir=DIR \\
-    --workdir=runs/resnet50_an_120e"""
+paper's code. `resnet50_an_norm3_120e` and so on have AN at other positions. All were
+measured on the validation images, on which the best checkpoint was chosen as well. Each
+GPU had 128 images (batch 1024) or 256 (2048), with its own statistics in BN and AN.
+"""
 
 import dataclasses
 import functools
@@ -46,6 +45,11 @@ RELEASE = {
     "densenet121": (Training(120, 2048),),
 }
 SQUEEZE_EXCITATION = ("resnet34", "resnet50")  # in the release only
+OTHER_POSITIONS = {  # in the release only
+    "resnet34_an": ("norm12",),
+    "resnet50_an": ("norm3", "all"),
+    "resnet50_se": ("norm3", "norm123"),
+}
 # Differences between the paper's BN and AN networks, in 120 epochs.
 OF_PAPER = {
     "aognet_12m_bn_120e": {"data": {"interpolation": "bicubic"}},
@@ -57,17 +61,23 @@ OF_RELEASE = {
 }
 
 
-def imagenet(model: str, training: Training, changes: dict | None = None) -> Recipe:
+def imagenet(
+    model: str,
+    training: Training,
+    changes: dict | None = None,
+    position: str | None = None,
+) -> Recipe:
     """SGD with L2 on all weights, five epochs of warm-up, cosine; crops and flips.
 
     Args:
         model: Name of the network.
         training: The row of the table.
         changes: Further fields of `data` and `optimizer`.
+        position: Position of AN or squeeze-and-excitation, if not the usual one.
     """
     fields = {"data": {}, "optimizer": {}, **(changes or {})}
     return Recipe(
-        model=Model(model),
+        model=Model(model, {"position": position} if position else {}),
         data=Data(
             "imagenet2012",
             image_size=224,
@@ -104,6 +114,10 @@ def _recipes():
                 suffix = "" if is_first else "_release"
                 name = f"{network}_{kind}_{training.epochs}e{suffix}"
                 yield name, f"{network}_{kind}", training, OF_RELEASE
+    for model, positions in OTHER_POSITIONS.items():
+        for position in positions:
+            name, row = f"{model}_{position}_120e", Training(120, 2048)
+            yield name, model, row, OF_RELEASE, position
 
 
 RECIPES = {

@@ -1,7 +1,8 @@
 """Your own photos: a few hundred to a few thousand images, a folder per class.
 
-docs/images.md says what to change; there are no published results to compare with.
-python -m train --recipe=photos --data=folder:DIR --workdir=runs/photos"""
+docs/images.md says what to change; there are no published results to compare with. A
+few CPU cores suffice, a GPU is faster.
+"""
 
 from train.config import Data, Model, Optimizer, Recipe
 

@@ -1,8 +1,9 @@
 """Small networks on CIFAR-10, CIFAR-100 and SVHN, for one GPU or a patient CPU.
 
-Batch, rate, L2, 64,000 steps, shifts and flips are those of ResNets on CIFAR-10 (He et
-al. 2016, section 4.2), with a cosine instead of steps. Nothing was published for AN.
-python -m train --recipe=cifar10_resnet20_an --workdir=runs/cifar10_resnet20_an"""
+Batch, rate, L2, epochs, shifts and, for CIFAR, flips are those of ResNets on CIFAR-10
+(He et al. 2016, section 4.2: 64,000 steps, which are 182 epochs), with an epoch of
+warm-up and a cosine instead of steps. Nothing was published for AN. One GPU suffices.
+"""
 
 import functools
 

@@ -22,6 +22,8 @@ from train import recipes
         ("aognet_12m_an_200e", 79.43),
         ("aognet_12m_an_200e_release", 79.5),
         ("densenet121_bn_120e", None),
+        ("resnet50_se_norm123_120e", 77.9),
+        ("resnet50_an_all_120e", 77.8),
         ("digits", None),
     ],
 )
@@ -56,5 +58,19 @@ def test_cost_is_that_of_all_images_forward_and_backward():
 
 @pytest.mark.parametrize("name", recipes.RECIPES)
 def test_recipe_is_described_with_its_own_command(name):
-    text = recipes.about(name)
-    assert f"--recipe={name} " in text and f"--workdir=runs/{name}" in text
+    line = recipes.about(name).splitlines()[-1]
+    assert line.startswith(f"python -m train --recipe={name} ")
+    assert line.endswith(f" --workdir=runs/{name}")
+    data = recipes.create_recipe(name).data.name
+    assert ("--data=folder:DIR" in line) is data.startswith("folder:")
+    assert ("--data=idx:" in line) is (data == "fashion_mnist")
+    assert ("--data_dir=DIR" in line) is (data == "imagenet2012")
+
+
+def test_given_flags_replace_those_of_the_command():
+    flags = ["--data=folder:my photos", "--workdir=x", "--set=epochs=3", "--set=seed=1"]
+    line = recipes.about("photos", flags).splitlines()[-1]
+    assert line == (
+        "python -m train --recipe=photos '--data=folder:my photos' --workdir=x "
+        "--set=epochs=3 --set=seed=1"
+    )
