@@ -11,12 +11,18 @@ steps of a small batch on two replicas that read the record files:
 2. trains with a SIGTERM in the middle, resumes, and compares all variables;
 3. evaluates on the other two data sets.
 
-The accuracies mean nothing.
+It checks that the settings of the recipe are those that were trained with, but for the
+shortened ones, that both replicas and the record files are used, and that the export
+was written and checked. The accuracies mean nothing after six steps: whether labels are
+those of the images is tested in tests/train/input. Runs of an earlier start are
+deleted, data is kept.
 """
 
 import csv
+import json
 import pathlib
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -24,8 +30,10 @@ import time
 
 import fake_imagenet
 import numpy as np
+import tensorflow_datasets as tfds
 
 from model_zoo.preprocessing import imagenet_classes
+from train import fields, recipes
 
 RECIPES = ("resnet50_an_120e", "resnet50d_an_200e")
 IDS = [wordnet_id for wordnet_id, _ in imagenet_classes()]
@@ -33,6 +41,7 @@ SETTINGS = (
     *("--strategy=mirrored", "--logical_cpus=2", "--set=batch_size=8", "--steps=6"),
     *("--set=steps_per_loop=1", "--set=data.memory_limit=0", "--set=precision=float32"),
 )
+SHORTENED = ("batch_size", "steps", "steps_per_loop", "precision", "data.memory_limit")
 LINE = re.compile(r"^state +step (\d+) +sha256 (\w+)$", re.MULTILINE)
 
 
@@ -67,7 +76,8 @@ def prepare(directory):
         (v2, {"test": [*images(every[::10], lambda n, i: f"{n}/{i}.jpeg")]}, 1),
         ("imagenet_a", {"test": [*images(of_a, lambda n, i: f"{i}.jpg")]}, 1),
     ):
-        if not (directory / name).exists():
+        if not tfds.builder(name, data_dir=directory).info.splits:
+            shutil.rmtree(directory / name, ignore_errors=True)  # of a killed one
             print(f"preparing {name}", flush=True)
             fake_imagenet.prepare(name, directory, splits, shards)
 
@@ -85,25 +95,47 @@ def call(*arguments, stop_after=None, expected=0):
         if stop_after and line.startswith(stop_after):
             process.send_signal(signal.SIGTERM)
             stop_after = None
-    if (code := process.wait()) != expected:
-        raise SystemExit(f"Expected exit code {expected}. Received: {code}.")
+    require(expected, process.wait(), "exit code")
     return "".join(lines)
+
+
+def require(expected, received, what):
+    if expected != received:
+        raise SystemExit(f"{what}: expected {expected}. Received: {received}.")
+
+
+def check_settings(recipe, workdir):
+    """Compares the recipe that a run has saved with the one of its name."""
+    saved = json.loads((workdir / "config.json").read_text())["recipe"]
+    for name, value in fields.flat(recipes.create_recipe(recipe)).items():
+        received = saved
+        for part in name.split("."):
+            received = received[part]
+        if name not in SHORTENED and value is not None:  # filled in, such as the mean
+            require(json.loads(json.dumps(value)), received, f"{recipe}, {name}")
 
 
 def rehearse(recipe, directory):
     """Trains, resumes, exports and evaluates one recipe."""
     data, table = f"--data_dir={directory / 'data'}", directory / "evaluations.csv"
     train = ("train", f"--recipe={recipe}", *SETTINGS, data)
+    for workdir in (directory / recipe, directory / f"{recipe}_stopped"):
+        shutil.rmtree(workdir, ignore_errors=True)
     whole = call(*train, f"--workdir={directory / recipe}")
+    check_settings(recipe, directory / recipe)
+    for line in ("devices  2 replica(s)", "served   "):
+        require(True, line in whole, f"{line!r} in the output")
+    exports = [*(directory / recipe / "export").glob("*/saved_model.pb")]
+    require(1, len(exports), "number of exports")
     stopped = f"--workdir={directory / recipe}_stopped"
     call(*train, stopped, "--noexport", stop_after="step 3/6", expected=75)
     resumed = call(*train, stopped, "--noexport")
-    if "going on from step" not in resumed:
-        raise SystemExit("Expected a run that resumes. Received: a new one.")
-    expected, received = (LINE.findall(text)[-1] for text in (whole, resumed))
-    if expected != received:
-        raise SystemExit(f"Expected equal variables. Received: {expected}, {received}.")
-    print(f"{recipe}: resumed with equal variables, sha256 {received[1][:12]}")
+    begun = re.search(r"going on from step (\d+)", resumed)
+    require(True, begun is not None and 0 < int(begun[1]) < 6, "resumed in the middle")
+    expected, received = (LINE.findall(text)[-1:] for text in (whole, resumed))
+    require(1, len(received), "number of final states")
+    require(expected, received, "variables")
+    print(f"{recipe}: resumed with equal variables, sha256 {received[0][1][:12]}")
     on = "--on=imagenet_v2/matched-frequency", "--on=imagenet_a"
     call(
         "train.evaluate", f"--workdir={directory / recipe}", *on, data, f"--csv={table}"
@@ -122,8 +154,7 @@ def main():
         ("imagenet_v2/matched-frequency", "100", "1000"),
         ("imagenet_a", "200", "200"),
     ]
-    if counted != expected * len(RECIPES):
-        raise SystemExit(f"Expected {expected}. Received: {counted}.")
+    require(expected * len(RECIPES), counted, "evaluations")
     print(f"imagenet-smoke passed in {time.monotonic() - start:.0f} s")
 
 
