@@ -25,6 +25,9 @@ if __name__ == "__main__":
 from train import config, fields, paths, recipes, tables
 from train.engine import strategies
 
+# Flags that set a field, for which they are short.
+SHORT = {"data": "data.name", "seed": "seed", "steps": "steps"}
+
 
 def define_flags():
     flags.DEFINE_string("recipe", None, "Name of the recipe.")
@@ -59,17 +62,24 @@ def main(arguments):
     cli.no_arguments(arguments)
     values = flags.FLAGS
     if values.recipes:
-        tables.show(recipes.COLUMNS, recipes.rows(), width=recipes.WIDTH)
+        tables.show(recipes.COLUMNS, recipes.rows(), width=recipes.WIDTH, fold=False)
         return
     cli.require("recipe")
     recipe = recipes.create_recipe(values.recipe)
     assignments = list(values.set)
-    for flag, field in (("data", "data.name"), ("seed", "seed"), ("steps", "steps")):
-        if values[flag].value is not None:
-            assignments.append(f"{field}={values[flag].value}")
+    for flag, field in SHORT.items():
+        if values[flag].value is None:
+            continue
+        if any(assignment.startswith(f"{field}=") for assignment in values.set):
+            raise cli.UsageError(f"Expected --{flag} or --set={field}. Received: both.")
+        assignments.append(f"{field}={values[flag].value}")
     recipe = config.override(recipe, assignments)
     if values.print_recipe:
-        print(recipes.about(values.recipe), *fields.values(recipe), sep="\n")
+        print(
+            recipes.about(values.recipe, given_flags()),
+            *fields.values(recipe),
+            sep="\n",
+        )
         return
     cli.require("workdir")
 
@@ -93,6 +103,18 @@ def main(arguments):
         if values.export:
             export_best(run, results)
         run.wait_for_chief()
+
+
+def given_flags() -> list[str]:
+    """Returns the flags of the command line, without those that say what to print."""
+    left_out = "recipe", "recipes", "print_recipe"
+    given = (flag for flag in flags.FLAGS.get_key_flags_for_module(__name__))
+    return [
+        line
+        for flag in given
+        if flag.present and flag.name not in left_out
+        for line in flag.serialize().splitlines()
+    ]
 
 
 if __name__ == "__main__":

@@ -302,6 +302,9 @@ def _parse(path, text, expected):
     """Parses `text` as the type `expected`, an annotation of a recipe field."""
     choices = _choices(expected)
     if str in choices:
+        if text[:1] in ("'", '"'):  # as Python, and --print_recipe, writes it
+            with contextlib.suppress(ValueError):
+                text = literal(text)
         return None if types.NoneType in choices and text == "None" else text
     try:
         value = literal(text)

@@ -126,7 +126,7 @@ class _Parser(flags.ArgumentParser):
 def DEFINE_path(name, description, check=expand):
     """Defines a flag that holds a path, as returned by `check`."""
     parser = _Parser(check, name)
-    flags.DEFINE(parser, name, None, description)
+    flags.DEFINE(parser, name, None, description, serializer=flags.ArgumentSerializer())
 
 
 def DEFINE_data_place():

@@ -34,16 +34,23 @@ def printable(text: str) -> str:
     )
 
 
-def show(columns, rows, title: str | None = None, width: int = 100) -> None:
-    """Prints a table, `width` characters wide if the output is not a terminal."""
+def show(
+    columns, rows, title: str | None = None, width: int = 100, fold: bool = True
+) -> None:
+    """Prints a table, `width` characters wide if the output is not a terminal.
+
+    On a narrower terminal, cells are folded; without `fold`, the terminal breaks lines.
+    """
     table = rich.table.Table(
         *(rich.table.Column(_cell(name), overflow="fold") for name in columns),
         title=title and _cell(title),
     )
     for cells in rows:
         table.add_row(*map(_cell, cells))
-    width = None if sys.stdout.isatty() else width
-    rich.console.Console(width=width).print(table)
+    console = rich.console.Console()
+    if not sys.stdout.isatty() or (not fold and console.width < width):
+        console.width = width
+    console.print(table)
 
 
 def aligned(rows: Iterable[Sequence[str]]) -> list[str]:

@@ -1,6 +1,7 @@
 """Versions of packages and of this checkout, to repeat a result."""
 
 import importlib.metadata
+import os
 import pathlib
 import shutil
 import subprocess
@@ -30,10 +31,17 @@ def commit() -> str:
     root = pathlib.Path(__file__).resolve().parent.parent
     if not (root / ".git").exists() or not shutil.which("git"):
         return ""
+    # Git's own variables, as in its hooks, can name another repository; a tag is no
+    # commit.
+    own = {k: v for k, v in os.environ.items() if not k.startswith("GIT_")}
     described = subprocess.run(
-        ["git", "-C", root, "describe", "--always", "--dirty", "--abbrev=40"],
+        [
+            *("git", "-C", root, "describe", "--always", "--dirty", "--abbrev=40"),
+            "--exclude=*",
+        ],
         capture_output=True,
         text=True,
         check=False,
+        env=own,
     )
     return described.stdout.strip()

@@ -10,7 +10,7 @@ import pytest
 from hypothesis import strategies as st
 
 from model_zoo import weight_sets
-from train import config, recipes
+from train import config, fields, recipes
 from train.cli import UsageError
 from train.recipes import fashion_mnist
 
@@ -35,6 +35,18 @@ def test_overrides_take_the_types_of_the_fields():
     assert recipe.model == config.Model("resnet56_an", {"position": "norm12"})
     assert recipe.steps == 7
     assert config.override(recipe, ["data.image_size=None"]).data.image_size is None
+
+
+@pytest.mark.parametrize("text", ["resnet8_an", "'resnet8_an'", '"resnet8_an"'])
+def test_names_may_be_quoted_as_they_are_printed(text):
+    recipe = config.override(recipes.create_recipe("digits"), [f"model.name={text}"])
+    assert recipe.model.name == "resnet8_an"
+
+
+@pytest.mark.parametrize("name", recipes.RECIPES)
+def test_printed_values_can_be_set(name):
+    recipe = recipes.create_recipe(name)
+    assert config.override(recipe, [*fields.values(recipe)]) == recipe
 
 
 @pytest.mark.parametrize(

@@ -112,6 +112,20 @@ def test_recipe_is_printed_with_its_source_command_and_values(call):
         assert text in shown
 
 
+def test_printed_command_has_the_flags_that_were_given(call):
+    flags = ("--print_recipe", "--set=epochs=3", "--workdir=my runs", "--steps=5")
+    shown = call(train.__main__, "--recipe=digits", *flags).stdout
+    command = "python -m train --recipe=digits '--workdir=my runs' --steps=5 --set="
+    assert f"{command}epochs=3\n" in shown
+
+
+@pytest.mark.parametrize("flag", ["seed", "steps"])
+def test_a_field_is_set_once(call, flag):
+    flags = (f"--{flag}=1", f"--set={flag}=2", "--print_recipe")
+    done = call(train.__main__, "--recipe=digits", *flags, expected=2)
+    assert f"Expected --{flag} or --set={flag}. Received: both." in done.stderr
+
+
 def test_recipe_needs_a_directory(call):
     done = call(train.__main__, "--recipe=photos", expected=2)
     assert "Expected --workdir=VALUE" in done.stderr

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import sys
 
 import pytest
 
@@ -41,6 +42,15 @@ def joined_cells(text):
 def test_names_are_shown_complete_and_literally(capsys):
     tables.show(["run", "top-1"], [(name, "0.5") for name in NAMES])
     assert joined_cells(capsys.readouterr().out) == NAMES
+
+
+@pytest.mark.parametrize("fold", [True, False])
+def test_cells_are_folded_on_a_narrow_terminal_unless_asked(monkeypatch, capsys, fold):
+    monkeypatch.setenv("COLUMNS", "40")
+    monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
+    name = "a_name_of_thirty_characters___"
+    tables.show([name, name], [], fold=fold)
+    assert capsys.readouterr().out.count(name) == (0 if fold else 2)
 
 
 @pytest.mark.parametrize(

@@ -43,6 +43,13 @@ def test_commit_is_that_of_the_checkout(checkout, tmp_path):
     assert versions.commit() == f"{commit}-dirty"
 
 
+def test_tags_and_variables_of_git_do_not_change_the_commit(checkout, monkeypatch):
+    commit = checkout("rev-parse", "HEAD").stdout.strip()
+    checkout("tag", "-a", "v9", "-m", "nine")
+    monkeypatch.setenv("GIT_DIR", str(ROOT / ".git"))
+    assert versions.commit() == commit
+
+
 def test_unpacked_archive_has_no_commit(tmp_path, monkeypatch):
     place = ROOT / "runs" / "unpacked" / "train" / "versions.py"  # in a repository
     monkeypatch.setattr(versions, "__file__", str(place))

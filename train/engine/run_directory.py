@@ -9,6 +9,7 @@ import datetime
 import hashlib
 import json
 import math
+import os
 import pathlib
 import platform
 import shlex
@@ -191,8 +192,14 @@ def record_start(run: pathlib.Path, step: int) -> None:
     }
     path = run / "starts.jsonl"
     paths.require_regular(path)
-    with path.open("a", encoding="utf-8") as file:
-        file.write(f"{json.dumps(start)}\n")
+    with path.open("ab+") as file:
+        if file.tell():
+            file.seek(-1, os.SEEK_END)
+            if file.read() != b"\n":  # a crash cut the last line short
+                file.write(b"\n")
+        file.write(f"{json.dumps(start)}\n".encode())
+        file.flush()
+        os.fsync(file.fileno())
 
 
 def read_results(run: pathlib.Path, **expected) -> dict:

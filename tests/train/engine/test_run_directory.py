@@ -158,3 +158,13 @@ def test_each_start_of_a_run_has_a_line_with_versions_and_commit(tmp_path):
     assert first["commit"] == versions.commit()
     assert first["versions"]["keras"] == keras.__version__
     assert "python" in first["command"] and first["time"].endswith("+00:00")
+
+
+@pytest.mark.parametrize("torn", ['{"time": "20', '{"time": "ä'.encode()[:-1]])
+def test_a_line_that_a_crash_cut_short_does_not_spoil_the_next_one(tmp_path, torn):
+    run_directory.record_start(tmp_path, 0)
+    with (tmp_path / "starts.jsonl").open("ab") as file:
+        file.write(torn if isinstance(torn, bytes) else torn.encode())
+    run_directory.record_start(tmp_path, 60)
+    lines = (tmp_path / "starts.jsonl").read_bytes().splitlines()
+    assert [json.loads(lines[i])["step"] for i in (0, 2)] == [0, 60]
