@@ -53,7 +53,8 @@ def parse(
 def _require_kinds(expected, received, name=""):
     """Checks that parameters are of the kinds that the experiment has."""
     for key, value in expected.items():
-        other, path = received[key], f"{name}{key}"
+        # Of alternatives such as optimizers, only the chosen one is there.
+        other, path = received.get(key), f"{name}{key}"
         kinds = (int, float) if type(value) is float else type(value)
         if None in (value, other) or key in ("input_path", "tfds_name"):
             continue

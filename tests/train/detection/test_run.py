@@ -14,7 +14,7 @@ import yaml
 from tests.conftest import ROOT
 from train.cli import FAILED, PREEMPTED, USAGE
 from train.detection import __main__ as command_module
-from train.detection import prepare
+from train.detection import parameters, prepare
 
 NAME = "--experiment=an_maskrcnn_scenes"
 
@@ -150,6 +150,13 @@ def test_experiment_and_directory_are_required(call, flags):
 def test_wrong_parameters_are_usage_errors(call_run, override):
     message = call_run(f"--params_override={override}", expected=USAGE)
     assert "Expected parameters of the experiment" in message
+
+
+def test_other_optimizers_can_be_chosen(config):
+    optimizer = "{optimizer: {type: adamw}, learning_rate: {type: constant}}"
+    override = f"trainer: {{optimizer_config: {optimizer}}}"
+    chosen = parameters.parse("an_maskrcnn_scenes", [str(config)], override)
+    assert chosen.trainer.optimizer_config.optimizer.type == "adamw"
 
 
 def test_missing_files_of_parameters_are_usage_errors(call_run):
