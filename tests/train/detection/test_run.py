@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import yaml
 
@@ -84,13 +85,17 @@ def start(config, run, *flags):
     )
 
 
-def rows(run):
+def metrics(run):
     with (run / "metrics.csv").open(newline="") as file:
-        return [
-            (int(row["step"]), row["split"])
-            for row in csv.DictReader(file)
-            if row["metric"] in ("total_loss", "AP")
-        ]
+        return [*csv.DictReader(file)]
+
+
+def rows(run):
+    return [
+        (int(row["step"]), row["split"])
+        for row in metrics(run)
+        if row["metric"] in ("total_loss", "AP")
+    ]
 
 
 @pytest.mark.slow
@@ -204,6 +209,32 @@ def test_a_wrong_parameter_can_be_corrected_in_the_same_directory(call_run):
 def test_workers_train_only(call_run):
     message = call_run("--strategy=multi_worker", expected=USAGE)
     assert "Expected --mode=train" in message
+
+
+@pytest.mark.long
+@pytest.mark.parametrize(
+    "name",
+    [
+        "maskrcnn_mobilenetv2_an_an_gn_coco",
+        "maskrcnn_resnet50_an_an_gn_coco",
+        "maskrcnn_resnet101_an_an_gn_coco",
+        "maskrcnn_densenet121_an_an_gn_coco",
+        "maskrcnn_aognet_12m_an_an_gn_coco",
+        "cascadercnn_resnet101_an_coco",
+    ],
+)
+def test_detectors_of_full_size_train_and_evaluate(config, tmp_path, name):
+    run = tmp_path / "run"
+    override = "trainer.train_steps=2,task.train_data.global_batch_size=2"
+    arguments = (f"--experiment={name}", f"--params_override={override}")
+    process = start(config, run, *arguments)
+    _, status, usage = os.wait4(process.pid, 0)
+    errors = process.communicate()[1]
+    assert os.waitstatus_to_exitcode(status) == 0, errors
+    losses = [float(row["value"]) for row in metrics(run) if "loss" in row["metric"]]
+    assert losses and np.isfinite(losses).all()
+    assert rows(run) == [(2, "train"), (2, "validation")]
+    print(f"{name}: {usage.ru_maxrss / 2**20:.1f} GiB")
 
 
 @pytest.mark.long
