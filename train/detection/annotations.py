@@ -11,7 +11,7 @@ import numbers
 import pathlib
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 from pycocotools import mask as coco_mask
 
 from train import paths
@@ -19,7 +19,10 @@ from train.cli import RunError
 from train.input.image_files import USED
 
 SHOWN = 3  # wrong entries that an error shows
-LARGEST_ID = 2**53  # exact in JSON of any program
+LARGEST = 2**53  # numbers below are exact in JSON of any program
+SHORTEST = 0.01  # pixels of a box with an extent
+# Raised by Pillow for damaged images.
+UNREADABLE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 @dataclasses.dataclass
@@ -137,7 +140,7 @@ def _is_length(value):
 
 def _is_number(value):
     is_number = isinstance(value, numbers.Real) and not isinstance(value, bool)
-    return is_number and math.isfinite(value)
+    return is_number and -LARGEST < value < LARGEST
 
 
 def _unique(entries, path, kind, checks):
@@ -145,7 +148,7 @@ def _unique(entries, path, kind, checks):
     by_id = {}
     for entry in entries:
         id_ = entry.get("id")
-        if not _is_integer(id_) or not 0 <= id_ < LARGEST_ID or id_ in by_id:
+        if not _is_integer(id_) or not 0 <= id_ < LARGEST or id_ in by_id:
             raise _wrong(path, entry, f"{kind} with different integers from 0 as `id`")
         for key, is_right in checks.items():
             if not is_right(entry.get(key)):
@@ -159,24 +162,26 @@ def _wrong(path, entry, expected):
 
 
 def _check_files(images, path, directory):
-    missing, wrong = [], []
-    root = directory.resolve()
+    missing, wrong, seen = [], [], set()
     for image in images:
         name = image["file_name"]
-        if not (root / name).resolve().is_relative_to(root):
-            raise _wrong(path, image, f"files in {directory}")
-        if not (root / name).is_file():
+        parts = pathlib.PurePath(name)
+        if parts.is_absolute() or ".." in parts.parts or parts in seen:
+            raise _wrong(path, image, f"different files in {directory} or below")
+        seen.add(parts)
+        if not (directory / name).is_file():
             missing.append(name)
-        elif problem := _problem(root / name, image):
+        elif problem := _problem(directory / name, image):
             wrong.append(f"{name} {problem}")
-    for names, expected in (
-        (missing, "all files that it names"),
-        (wrong, "JPEG and PNG files of the sizes that it states"),
+    for names, expected, received in (
+        (missing, "all files that it names", "missing"),
+        (wrong, "JPEG and PNG files of the sizes that it states", "different"),
     ):
         if names:
             raise RunError(
                 f"{directory} does not match {path}. Expected {expected}. Received: "
-                f"{len(names)} of {len(images)} not so: {', '.join(names[:SHOWN])}."
+                f"{len(names)} of {len(images)} are {received}: "
+                f"{', '.join(names[:SHOWN])}."
             )
 
 
@@ -184,8 +189,8 @@ def _problem(file, image):
     try:
         with Image.open(file, formats=USED) as opened:
             received = opened.size
-    except (OSError, UnidentifiedImageError, Image.DecompressionBombError):
-        return "is no image"
+    except UNREADABLE:
+        return "is not an image"
     if received != (image["width"], image["height"]):
         return "is {}x{}, not {}x{}".format(*received, image["width"], image["height"])
     return ""
@@ -208,21 +213,24 @@ def _usable(entry, image, changes, path):
     width, height = image["width"], image["height"]
     box = _cut(entry["bbox"], width, height)
     if box is None:
-        changes["left out: boxes without extent in their image"] += 1
+        changes["left out: empty boxes"] += 1
         return None
-    segmentation, area = _mask(entry, image, path)
+    segmentation, area = _mask(entry, image, changes, path)
     if not area:
         changes["left out: objects without a mask"] += 1
         return None
     if box != entry["bbox"]:
         changes["boxes cut off at the border"] += 1
-    given = entry.get("area")
+    given = entry.get("area", area)
+    if not _is_number(given) or not 0 < given <= width * height:
+        changes["areas replaced by those of the masks"] += 1
+        given = area
     return {
         "id": 0,
         "image_id": entry["image_id"],
         "category_id": 0,
         "bbox": box,
-        "area": given if _is_number(given) and given > 0 else area,
+        "area": given,
         "iscrowd": int(entry.get("iscrowd", 0)),
         "segmentation": segmentation,
     }
@@ -236,14 +244,14 @@ def _cut(box, width, height):
         extent = length if (first, last) == (start, start + length) else last - first
         while extent > 0 and first + extent > limit:  # rounding
             extent = math.nextafter(extent, 0)
-        if not extent > 0:
+        if extent < SHORTEST:
             return None
         result.append((first, extent))
     (x, width), (y, height) = result
     return [x, y, width, height]
 
 
-def _mask(entry, image, path):
+def _mask(entry, image, changes, path):
     """Returns a mask as Model Garden reads it, and its area in pixels.
 
     Polygons stay; a run-length encoding becomes a list of one, uncompressed, and the
@@ -255,7 +263,7 @@ def _mask(entry, image, path):
         if isinstance(given, dict):
             encoded = _run_lengths(given, height, width)
         else:
-            given = _polygons(given, max(height, width))
+            given = _polygons(given, max(height, width), changes)
             if not given:
                 return None, 0
             encoded = coco_mask.merge(coco_mask.frPyObjects(given, height, width))
@@ -273,7 +281,7 @@ def _mask(entry, image, path):
     return plain if entry.get("iscrowd") else [plain], area
 
 
-def _polygons(given, side):
+def _polygons(given, side, changes):
     """Returns the polygons that have at least three corners."""
     if given is None:
         return []
@@ -284,7 +292,10 @@ def _polygons(given, side):
             raise ValueError("a polygon is not pairs of finite numbers")
         if any(not -side <= value <= 2 * side for value in polygon):
             raise ValueError("a polygon is far outside the image")
-    return [polygon for polygon in given if len(polygon) >= 6]
+    polygons = [polygon for polygon in given if len(polygon) >= 6]
+    if polygons and len(polygons) < len(given):
+        changes["left out: polygons with fewer than three corners"] += 1
+    return polygons
 
 
 def _run_lengths(given, height, width):

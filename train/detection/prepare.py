@@ -13,13 +13,17 @@ Categories are numbered from 1 without gaps; 0 is the background. A split that i
 already is checked.
 """
 
+import itertools
 import json
 import os
 import pathlib
+import re
 
 from absl import flags
 
 from train import cli, files, paths
+
+TRAINED = 100  # `max_num_instances` of Model Garden's parser
 
 
 def define_flags():
@@ -37,9 +41,11 @@ def main(arguments):
     cli.require("out")
     source, out = pathlib.Path(flags.FLAGS.coco), pathlib.Path(flags.FLAGS.out)
     splits = flags.FLAGS.splits
-    if not splits or any(not split.isidentifier() for split in splits):
+    is_valid = all(re.fullmatch(r"[\w-]+", split) for split in splits)
+    if not splits or not is_valid or len({*splits}) < len(splits):
         raise cli.UsageError(
-            f"Expected names in --splits, such as train2017. Received: {splits}."
+            "Expected different names of letters, digits, - and _ in --splits. "
+            f"Received: {','.join(splits)}."
         )
 
     from train.detection import annotations  # takes a second
@@ -49,11 +55,7 @@ def main(arguments):
         file = source / "annotations" / f"instances_{split}.json"
         read[split] = annotations.read(file, source / split)
         report(split, read[split])
-    if len({json.dumps(each.categories) for each in read.values()}) > 1:
-        raise cli.RunError(
-            "The splits have different categories. Expected the same ids and names. "
-            f"Received: {', '.join(f'{len(read[s].categories)} in {s}' for s in read)}."
-        )
+    require_same_categories(read)
 
     with cli.imports():  # of TensorFlow: errors above are reported at once
         from train.detection import records
@@ -69,16 +71,35 @@ def main(arguments):
                 )
                 with files.replaced(path) as file:
                     file.write(text)
-            elif path.read_text() == text:
+            elif path.read_bytes() == text.encode():
                 count = records.check(wanted, out, split)
             else:
                 raise cli.RunError(
-                    f"{path} has other annotations. Expected those of {source}, or a "
-                    f"directory without {split}. Received: a different file."
+                    f"{path} has other annotations. Expected those of {source}, or no "
+                    f"such file, after which {split} is prepared again. Received: a "
+                    "different or damaged file."
                 )
-            print(f"{split} is ready in {count} files of {out}", flush=True)
+            print(f"{split}  ready in {out}, files: {count}", flush=True)
     classes = len(wanted.categories) + 1
     print(f"train with: task.model.num_classes={classes}, which counts the background")
+
+
+def require_same_categories(read) -> None:
+    """Checks that all splits have the same categories.
+
+    Raises:
+        RunError: If they differ; the message names the first difference.
+    """
+    first, *others = read
+    for split in others:
+        pairs = itertools.zip_longest(read[first].categories, read[split].categories)
+        for pair in pairs:
+            if pair[0] != pair[1]:
+                raise cli.RunError(
+                    "The splits have different categories. Expected the same names in "
+                    f"the same order. Received: {pair[0]} in {first}, {pair[1]} in "
+                    f"{split}."
+                )
 
 
 def report(split, read) -> None:
@@ -91,6 +112,8 @@ def report(split, read) -> None:
         f"without objects; {len(read.objects):,} objects, {crowds:,} of them crowds, "
         f"up to {most:,} in an image; {len(read.categories):,} categories"
     )
+    if most > TRAINED:
+        print(f"{split}  of an image, only the first {TRAINED} objects are trained on")
     for change, count in sorted(read.changes.items()):
         print(f"{split}  {change}: {count:,}")
 

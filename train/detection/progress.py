@@ -37,8 +37,12 @@ class Progress:
             return
         rows = []
         if self._metrics.exists():
-            with self._metrics.open(newline="") as file:
-                rows = [row for row in csv.reader(file) if row[0].isdecimal()]
+            try:
+                with self._metrics.open(newline="") as file:
+                    rows = [row for row in csv.reader(file) if len(row) == len(COLUMNS)]
+            except (UnicodeDecodeError, csv.Error) as error:
+                raise RunError(f"{self._metrics} is damaged: {error}.") from error
+            rows = [row for row in rows if row[0].isdecimal()]
         with files.replaced(self._metrics, newline="") as file:
             writer = csv.writer(file)
             writer.writerow(COLUMNS)

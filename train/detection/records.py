@@ -7,12 +7,13 @@ import pathlib
 import shutil
 
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from official.vision.data import create_coco_tf_record, tfrecord_lib
 from PIL import Image
 
 from train import files
 from train.cli import RunError
-from train.detection.annotations import Annotations
+from train.detection.annotations import UNREADABLE, Annotations
 
 PER_FILE = 500  # images in a file of records
 FILES = 256  # at most
@@ -27,7 +28,8 @@ def write(
 ) -> int:
     """Writes `OUT/SPLIT-00000-of-00001.tfrecord` and so on.
 
-    They are complete, and checked, before they have these names. Returns their number.
+    They are complete, and checked, before they have these names, and replace others of
+    this split. Returns their number.
 
     Args:
         annotations: What to write.
@@ -37,26 +39,39 @@ def write(
         processes: Number of processes that read images and encode masks.
 
     Raises:
-        RunError: If an image is damaged, or the records are not as expected.
+        RunError: If an image is damaged, the disk is full, or the records are not as
+            expected.
     """
     aside = out / f"{split}{files.WRITING}"
     shutil.rmtree(aside, ignore_errors=True)
     aside.mkdir()
     objects = annotations.by_image()
     names = {each["id"]: each["name"] for each in annotations.categories}
-    tfrecord_lib.write_tf_record_dataset(
-        str(aside / split),
-        ((image, objects.get(image["id"])) for image in annotations.images),
-        functools.partial(_example, images, names),
-        num_shards=min(FILES, math.ceil(len(annotations.images) / PER_FILE)),
-        multiple_processes=processes if processes > 1 else 0,
-        unpack_arguments=False,  # otherwise all records are held in memory
-    )
-    count = check(annotations, aside, split)
-    for file in aside.iterdir():
-        os.replace(file, out / file.name)
-    aside.rmdir()
+    try:
+        tfrecord_lib.write_tf_record_dataset(
+            str(aside / split),
+            ((image, objects.get(image["id"])) for image in annotations.images),
+            functools.partial(_example, images, names),
+            num_shards=min(FILES, math.ceil(len(annotations.images) / PER_FILE)),
+            multiple_processes=processes if processes > 1 else 0,
+            unpack_arguments=False,  # otherwise all records are held in memory
+        )
+        count = check(annotations, aside, split)
+        for file in record_files(out, split):
+            file.unlink()
+        for file in aside.iterdir():
+            os.replace(file, out / file.name)
+    except tf.errors.OpError as error:
+        raise RunError(f"Cannot write records to {out}: {error.message}.") from error
+    finally:
+        shutil.rmtree(aside, ignore_errors=True)
     return count
+
+
+def record_files(directory: pathlib.Path, split: str) -> list[pathlib.Path]:
+    """Returns the files with records of a split."""
+    number = "[0-9]" * 5
+    return sorted(directory.glob(f"{split}-{number}-of-{number}.tfrecord"))
 
 
 def _example(images, names, entry):
@@ -65,7 +80,7 @@ def _example(images, names, entry):
     try:
         with Image.open(path) as opened:
             opened.load()
-    except (OSError, SyntaxError) as error:
+    except UNREADABLE as error:
         raise RunError(f"{path} is damaged: {error}.") from error
     return create_coco_tf_record.create_tf_example(
         image,
@@ -88,21 +103,26 @@ def check(annotations: Annotations, directory: pathlib.Path, split: str) -> int:
         str(image["id"]): len(objects.get(image["id"], ()))
         for image in annotations.images
     }
-    found, paths = set(), sorted(directory.glob(f"{split}-*.tfrecord"))
+    found, paths = set(), record_files(directory, split)
     for path in paths:
         try:
             for record in tf.data.TFRecordDataset(str(path)).as_numpy_iterator():
                 name, boxes, masks = _counts(record)
-                if name in found or boxes != expected.get(name) or masks != boxes:
+                if name in found:
+                    raise RunError(
+                        f"{path} does not match the annotations. Expected each image "
+                        f"once. Received: image {name} again."
+                    )
+                if boxes != expected.get(name) or masks != boxes:
                     raise RunError(
                         f"{path} does not match the annotations. Expected for image "
                         f"{name}: {expected.get(name, 'not to be there')}. Received: "
                         f"{boxes} boxes and {masks} masks."
                     )
                 found.add(name)
-        except tf.errors.DataLossError as error:
+        except (tf.errors.OpError, DecodeError, IndexError) as error:
             raise RunError(
-                f"{path} is damaged after image {len(found)}: {error.message}."
+                f"{path} is damaged after image {len(found)}: {error}."
             ) from error
     if len(found) != len(expected):
         raise RunError(

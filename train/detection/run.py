@@ -13,6 +13,7 @@ import pathlib
 
 import keras
 import tensorflow as tf
+from google.protobuf.message import DecodeError
 from official.core import task_factory, train_lib
 from official.modeling import performance
 
@@ -24,6 +25,7 @@ from train.engine import preemption, strategies
 from train.engine.trainer import quiet_orbit
 
 tf.get_logger().setLevel("ERROR")  # no warnings about what Model Garden calls
+EXPECTED = "Expected what `python -m train.detection.prepare` writes."
 
 
 def check_data(task, mode: str) -> None:
@@ -32,32 +34,67 @@ def check_data(task, mode: str) -> None:
     Raises:
         RunError: If they do not.
     """
+    records = {}
     for name, data in (("train", task.train_data), ("eval", task.validation_data)):
         patterns = data.input_path
         patterns = patterns.split(",") if isinstance(patterns, str) else patterns
-        if name in mode and not all(map(tf.io.gfile.glob, patterns)):
-            raise RunError(
-                f"No records at {', '.join(patterns)}. Expected those that "
-                "`python -m train.detection.prepare` writes."
-            )
+        records[name] = [*map(tf.io.gfile.glob, patterns)]
+        if name in mode and not all(records[name]):
+            raise RunError(f"No records at {', '.join(patterns)}. {EXPECTED}")
     if "eval" not in mode or not task.annotation_file:
         return
+    file, classes = pathlib.Path(task.annotation_file), task.model.num_classes
+    if not file.is_file():
+        raise RunError(f"No annotations at {file}. {EXPECTED}")
     try:
-        coco = json.loads(pathlib.Path(task.annotation_file).read_bytes())
+        coco = json.loads(file.read_bytes())
         categories = {category["id"] for category in coco["categories"]}
+        images = {str(image["id"]) for image in coco["images"]}
+        images_of_objects = {str(each["image_id"]) for each in coco["annotations"]}
     except (KeyError, TypeError, ValueError) as error:
-        raise RunError(f"{task.annotation_file} is damaged: {error!r}.") from error
-    if categories != {*range(1, task.model.num_classes)}:
+        raise RunError(f"{file} is damaged: {error!r}. {EXPECTED}") from error
+    if categories != {*range(1, classes)}:
         raise RunError(
-            f"{task.annotation_file} does not fit task.model.num_classes="
-            f"{task.model.num_classes}. Expected categories 1 to "
-            f"{task.model.num_classes - 1}. Received: {len(categories)} categories."
+            f"{file} does not fit task.model.num_classes={classes}. Expected "
+            f"{classes - 1} categories, numbered from 1. Received: {len(categories)}."
+        )
+    first = {first_image(path) for paths in records["eval"] for path in paths}
+    if not first | images_of_objects <= images:
+        raise RunError(
+            f"{file} does not fit the records for the evaluation. Expected all images "
+            f"of the records. Received: {len(images)} others. {EXPECTED}"
         )
 
 
-def checkpoint_step(path: str | None) -> int:
-    """Returns the step of a checkpoint, 0 for `None`."""
-    return int(path.rpartition("-")[2]) if path else 0
+def first_image(path: str) -> str:
+    """Returns the id of the first image in a file of records."""
+    try:
+        (record,) = tf.data.TFRecordDataset(path).take(1).as_numpy_iterator()
+        features = tf.train.Example.FromString(record).features.feature
+        return features["image/source_id"].bytes_list.value[0].decode()
+    except (tf.errors.OpError, DecodeError, IndexError, ValueError) as error:
+        raise RunError(f"{path} is damaged, or has no images. {EXPECTED}") from error
+
+
+def last_checkpoint(model_dir: pathlib.Path) -> tuple[str | None, int]:
+    """Returns the path of the last checkpoint, and its step; `None` and 0 without one.
+
+    Raises:
+        RunError: If there are checkpoints, but none can be read.
+    """
+    try:
+        path = tf.train.latest_checkpoint(model_dir)
+    except (tf.errors.OpError, UnicodeDecodeError):
+        path = None
+    if path:
+        return path, int(path.rpartition("-")[2])
+    if [*model_dir.glob("ckpt-*")] or (model_dir / "checkpoint").exists():
+        raise RunError(
+            f"The checkpoints in {model_dir} are damaged. Expected a file `checkpoint` "
+            "that names one of them, with its index and data. To start again, delete "
+            "the directory."
+        )
+    return None, 0
 
 
 def run(params, mode: str, strategy, model_dir: pathlib.Path) -> None:
@@ -76,12 +113,12 @@ def run(params, mode: str, strategy, model_dir: pathlib.Path) -> None:
         Preempted: After SIGTERM; everything is saved.
     """
     check_data(params.task, mode)
-    last = tf.train.latest_checkpoint(model_dir)
+    last, step = last_checkpoint(model_dir)
     if mode == "eval" and last is None:
         raise RunError(f"{model_dir} has no checkpoint. Expected one to evaluate.")
     if last:
         parameters.require_same(params, model_dir)
-    is_chief, step = strategies.is_chief(strategy), checkpoint_step(last)
+    is_chief = strategies.is_chief(strategy)
     performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype)
     progress = Progress(params, model_dir, step, is_chief)
     keras.utils.set_random_seed(params.task.train_data.seed)
@@ -102,6 +139,12 @@ def run(params, mode: str, strategy, model_dir: pathlib.Path) -> None:
             )
             if last and not is_chief:  # Model Garden restores only the chief's
                 runner.controller.restore_checkpoint(last)
+    except (IndexError, tf.errors.OpError) as error:  # too few bytes, or none
+        if last:
+            raise RunError(
+                f"{last} is damaged, or of another network: {error}"
+            ) from error
+        raise UsageError(f"Cannot build the experiment. {error}") from error
     except (ValueError, UsageError) as error:
         reason = str(error).split("\n  In call to configurable")[0]  # added by gin
         raise UsageError(f"Cannot build the experiment. {reason}") from error
@@ -127,6 +170,5 @@ def run(params, mode: str, strategy, model_dir: pathlib.Path) -> None:
                 raise
     except tf.errors.DataLossError as error:
         raise RunError(
-            "A file of records is damaged. Expected what `python -m "
-            f"train.detection.prepare` writes. Received: {error.message}"
+            f"A file of records is damaged. {EXPECTED} Received: {error.message}"
         ) from error

@@ -115,6 +115,7 @@ def test_no_box_exceeds_its_image_after_rounding(read):
     "changes",
     [
         {"bbox": [2, 1, 0, 6]},
+        {"bbox": [2, 1, 1e-300, 6]},
         {"bbox": [2, 1, 6, -1]},
         {"bbox": [30, 1, 6, 6]},
         {"segmentation": []},
@@ -140,6 +141,7 @@ def test_objects_without_extent_are_left_out_and_counted(read, changes):
         ({"bbox": [1, 2, 3]}, "four finite numbers"),
         ({"bbox": [1, 2, 3, float("nan")]}, "four finite numbers"),
         ({"bbox": "1 2 3 4"}, "four finite numbers"),
+        ({"bbox": [1, 2, 3, 10**400]}, "four finite numbers"),
         ({"iscrowd": 2}, "0 or 1"),
         ({"segmentation": "x"}, "neither a list of polygons nor run lengths"),
         ({"segmentation": [[1, 2, 3]]}, "pairs of finite numbers"),
@@ -167,8 +169,10 @@ def test_annotations_that_are_no_objects_are_refused(read):
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"file_name": "b.png"}, "all files that it names.*1 of 1 not so: b.png"),
-        ({"file_name": "../a.png"}, "files in"),
+        ({"file_name": "b.png"}, "all files that it names.*1 of 1 are missing: b.png"),
+        ({"file_name": "../a.png"}, "different files in"),
+        ({"file_name": "/a.png"}, "different files in"),
+        ({"file_name": "."}, "are missing"),
         ({"file_name": "a.png\0"}, "a valid `file_name`"),
         ({"file_name": "\ud800.png"}, "a valid `file_name`"),
         ({"width": 21}, "a.png is 20x10, not 21x10"),
@@ -182,6 +186,45 @@ def test_wrong_images_are_refused(read, changes, message):
     image = {"id": 7, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}
     with pytest.raises(RunError, match=message):
         read(annotation(), images=[{**image, **changes}])
+
+
+def test_images_share_no_file(read):
+    image = {"id": 7, "file_name": "a.png", "width": WIDTH, "height": HEIGHT}
+    with pytest.raises(RunError, match="different files in"):
+        read(images=[image, {**image, "id": 8, "file_name": "./a.png"}])
+
+
+def test_images_may_be_links(tmp_path, read):
+    (tmp_path / "store").mkdir()
+    Image.new("RGB", (WIDTH, HEIGHT)).save(tmp_path / "store" / "x.png")
+    (tmp_path / "link.png").symlink_to(tmp_path / "store" / "x.png")
+    image = {"id": 7, "file_name": "link.png", "width": WIDTH, "height": HEIGHT}
+    assert len(read(annotation(), images=[image]).objects) == 1
+
+
+@pytest.mark.parametrize("keep", [8, 20, 30, 40])
+def test_damaged_headers_are_refused(tmp_path, read, keep):
+    read()
+    path = tmp_path / "a.png"
+    content = bytearray(path.read_bytes()[:keep])
+    if keep > 12:
+        content[11] = 5  # length of the header
+    path.write_bytes(content)
+    with pytest.raises(RunError, match="a.png is "):
+        annotations.read(tmp_path / "instances.json", tmp_path)
+
+
+@pytest.mark.parametrize(("area", "expected"), [(30, 30), (0, 36), ("big", 36)])
+def test_wrong_areas_are_replaced_by_those_of_the_masks(read, area, expected):
+    found = read(annotation(area=area))
+    assert found.objects[0]["area"] == expected
+    assert sum(found.changes.values()) == int(area != expected)
+
+
+def test_single_lines_among_polygons_are_left_out_and_counted(read):
+    found = read(annotation(segmentation=[*SQUARE, [1, 1, 2, 2]]))
+    assert found.objects[0]["segmentation"] == SQUARE
+    assert sum(found.changes.values()) == 1
 
 
 def test_equal_ids_are_refused(read):
@@ -212,7 +255,7 @@ def test_missing_files_are_named(tmp_path):
 def test_files_that_are_no_images_are_refused(tmp_path, read):
     read()
     (tmp_path / "a.png").write_text("no image")
-    with pytest.raises(RunError, match="a.png is no image"):
+    with pytest.raises(RunError, match="a.png is not an image"):
         annotations.read(tmp_path / "instances.json", tmp_path)
 
 

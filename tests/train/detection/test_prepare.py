@@ -173,15 +173,73 @@ def test_damaged_images_leave_nothing_that_looks_complete(run, source, out):
 def test_nothing_is_written_if_an_image_is_missing(run, source, out):
     (source / "val2017" / "000003.jpg").unlink()
     message = run(expected=FAILED).stderr
-    assert "1 of 5 not so: 000003.jpg" in message
+    assert "1 of 5 are missing: 000003.jpg" in message
     assert not out.exists()
 
 
 def test_splits_must_have_the_same_categories(run, source):
     change(source, "val2017", lambda coco: coco["categories"][0].update(name="other"))
-    assert "different categories" in run(expected=FAILED).stderr
+    message = run(expected=FAILED).stderr
+    assert "{'id': 1, 'name': 'other'} in val2017" in message
 
 
-@pytest.mark.parametrize("splits", ["", "../train2017", "a b"])
+@pytest.mark.parametrize("splits", ["", "../train2017", "a b", "val2017,val2017"])
 def test_wrong_splits_are_usage_errors(run, splits):
-    assert "names in --splits" in run(f"--splits={splits}", expected=USAGE).stderr
+    message = run(f"--splits={splits}", expected=USAGE).stderr
+    assert "different names of letters, digits, - and _" in message
+
+
+def test_splits_may_begin_with_the_name_of_another(run, source, out):
+    for old, new in (("train2017", "test"), ("val2017", "test-dev")):
+        (source / old).rename(source / new)
+        names = [f"instances_{name}.json" for name in (old, new)]
+        (source / "annotations" / names[0]).rename(source / "annotations" / names[1])
+    run("--splits=test,test-dev")
+    run("--splits=test,test-dev")
+    assert len([*out.glob("*.tfrecord")]) == 2
+
+
+def test_records_of_an_earlier_preparation_are_replaced(run, out):
+    run()
+    (out / "val2017-00000-of-00001.tfrecord").rename(
+        out / "val2017-00001-of-00002.tfrecord"
+    )
+    (out / "instances_val2017.json").unlink()
+    run()
+    assert len([*out.glob("val2017-*")]) == 1
+
+
+def test_more_objects_than_model_garden_trains_on_are_reported(run, source):
+    def edit(coco):
+        coco["annotations"] += 101 * coco["annotations"][:1]
+
+    change(source, "val2017", edit)
+    assert "only the first 100 objects are trained on" in run().stdout
+
+
+@pytest.mark.parametrize("content", [b"junk", b"\xff\xfe"])
+def test_damaged_files_of_an_earlier_preparation_are_found(run, out, content):
+    run()
+    (out / "instances_val2017.json").write_bytes(content)
+    assert "a different or damaged file" in run(expected=FAILED).stderr
+
+
+@pytest.mark.parametrize("record", [b"junk", b""])
+def test_records_that_are_no_examples_are_found(run, out, record):
+    run()
+    (path,) = out.glob("val2017-*")
+    with tf.io.TFRecordWriter(str(path)) as writer:
+        writer.write(record)
+    assert "is damaged after image 0" in run(expected=FAILED).stderr
+
+
+@pytest.mark.slow
+def test_a_full_disk_is_reported_and_leaves_no_remains(coco, out, command):
+    arguments = (f"--coco={coco}", f"--out={out}", "--processes=1")
+    message = command(
+        *("-m", "train.detection.prepare", *arguments),
+        expected=FAILED,
+        largest_file=10_000,
+    ).stderr
+    assert "error: Cannot write records" in message
+    assert not [*out.iterdir()]

@@ -126,6 +126,13 @@ def test_a_stopped_run_is_resumed_and_evaluated(config, tmp_path, call_run):
     assert "trainer.train_steps 6 -> 8" in other
     assert "train_data.seed 0 -> 1" in call_run("--seed=1", expected=USAGE)
 
+    (run / "metrics.csv").write_bytes(b"\xff\xfe")
+    assert "metrics.csv is damaged" in call_run(expected=FAILED)
+    (run / "metrics.csv").write_text("step,split\n\n6\n")
+    (data,) = run.glob("ckpt-6.data*")
+    data.write_bytes(data.read_bytes()[:1000])
+    assert "ckpt-6 is damaged" in call_run(expected=FAILED)
+
 
 @pytest.mark.slow
 def test_two_devices_share_the_batch_and_the_evaluation(config, tmp_path):
@@ -150,11 +157,29 @@ def test_experiment_and_directory_are_required(call, flags):
 
 @pytest.mark.parametrize(
     "override",
-    ["task.none=1", "{task", "none.yaml", "task.model=3", "trainer: [1]", "5", "x=y=z"],
+    [
+        *("task.none=1", "{task", "none.yaml", "task.model=3", "trainer: [1]", "5"),
+        *("x=y=z", "task=null", "task.model=null", "trainer=null", "runtime=null"),
+        *(
+            "trainer.train_steps=null",
+            "trainer.train_steps=-1",
+            "trainer.train_steps=x",
+        ),
+        *("trainer.validation_interval=0", "trainer.optimizer_config=null"),
+        *("task.train_data.global_batch_size=0", "task.train_data.seed=-5"),
+        *("task.train_data.seed=99999999999", "task.train_data.dtype=foo"),
+        *("task.train_data.input_path=3", "{task: {train_data: {input_path: [1]}}}"),
+        *("task.losses.l2_weight_decay=.nan", "{task: {stage_weights: [a]}}"),
+        *("{task: {model: {input_size: [a, b, 3]}}}", "runtime.enable_xla=1"),
+        *("{task: {model: {input_size: [100, 64, 3]}}}", "task.model.num_classes=-1"),
+        *("{task: {model: {input_size: [64, 64, 1]}}}", "runtime.num_gpus=true"),
+        *("runtime.mixed_precision_dtype=foo", "runtime.distribution_strategy=tpu"),
+    ],
 )
 def test_wrong_parameters_are_usage_errors(call_run, override):
     message = call_run(f"--params_override={override}", expected=USAGE)
     assert "Expected parameters of the experiment" in message
+    assert "is_strict" not in message and "NoneType" not in message
 
 
 def test_other_optimizers_can_be_chosen(config):
@@ -192,7 +217,46 @@ def test_data_must_have_been_prepared(call_run, tmp_path):
 
 def test_classes_must_be_those_of_the_data(call_run):
     message = call_run("--params_override=task.model.num_classes=6", expected=FAILED)
-    assert "Expected categories 1 to 5. Received: 3 categories" in message
+    assert "Expected 5 categories, numbered from 1. Received: 3" in message
+
+
+@pytest.mark.parametrize(
+    ("edit", "message"),
+    [
+        (lambda coco: coco.pop("images"), "is damaged"),
+        (lambda coco: coco.update(images=[]), "Expected all images of the records"),
+        (lambda coco: coco["images"].pop(0), "Expected all images of the records"),
+    ],
+)
+def test_annotations_must_be_those_of_the_records(
+    call_run, records, tmp_path, edit, message
+):
+    coco = json.loads((records / "instances_val2017.json").read_text())
+    edit(coco)
+    path = tmp_path / "other.json"
+    path.write_text(json.dumps(coco))
+    override = f"--params_override=task.annotation_file={path}"
+    assert message in call_run(override, expected=FAILED)
+
+
+def test_missing_annotations_are_named(call_run):
+    override = "--params_override=task.annotation_file=none.json"
+    assert "No annotations at none.json" in call_run(override, expected=FAILED)
+
+
+@pytest.mark.parametrize(
+    "files",
+    [
+        {"ckpt-2.index": b""},
+        {"checkpoint": b"\xff\x00junk: {"},
+        {"checkpoint": b'model_checkpoint_path: "foo"'},
+    ],
+)
+def test_damaged_checkpoints_are_not_trained_over(call_run, tmp_path, files):
+    (tmp_path / "run").mkdir()
+    for name, content in files.items():
+        (tmp_path / "run" / name).write_bytes(content)
+    assert "are damaged" in call_run(expected=FAILED)
 
 
 def test_evaluation_needs_a_checkpoint(call_run):
