@@ -19,7 +19,6 @@ deleted, data is kept.
 """
 
 import csv
-import json
 import pathlib
 import re
 import shutil
@@ -34,6 +33,7 @@ import tensorflow_datasets as tfds
 
 from model_zoo.preprocessing import imagenet_classes
 from train import fields, recipes
+from train.engine import run_directory
 
 RECIPES = ("resnet50_an_120e", "resnet50d_an_200e")
 IDS = [wordnet_id for wordnet_id, _ in imagenet_classes()]
@@ -106,13 +106,10 @@ def require(expected, received, what):
 
 def check_settings(recipe, workdir):
     """Compares the recipe that a run has saved with the one of its name."""
-    saved = json.loads((workdir / "config.json").read_text())["recipe"]
+    saved = fields.flat(run_directory.read_spec(workdir).recipe)
     for name, value in fields.flat(recipes.create_recipe(recipe)).items():
-        received = saved
-        for part in name.split("."):
-            received = received[part]
         if name not in SHORTENED and value is not None:  # filled in, such as the mean
-            require(json.loads(json.dumps(value)), received, f"{recipe}, {name}")
+            require(value, saved[name], f"{recipe}, {name}")
 
 
 def rehearse(recipe, directory):

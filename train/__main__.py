@@ -38,14 +38,7 @@ def define_flags():
     paths.DEFINE_path("workdir", "Directory of the run.", paths.literal)
     flags.DEFINE_string("data", None, f"{config.DATA_SETS}.")
     paths.DEFINE_data_dir()
-    flags.DEFINE_enum("strategy", "one", strategies.NAMES, "Devices to train on.")
-    flags.DEFINE_float(
-        "join_timeout", 600.0, "Seconds to wait for the other workers.", lower_bound=0
-    )
-    flags.DEFINE_string("tpu", None, "Name or address of the TPU; local: this machine.")
-    flags.DEFINE_integer(
-        "logical_cpus", 1, "Splits the CPU into this many devices.", 1, 1024
-    )
+    strategies.DEFINE_devices()
     flags.DEFINE_integer(
         "seed", None, "Seed of initialization, order and augmentation.", 0, 2**31 - 1
     )
@@ -108,10 +101,9 @@ def main(arguments):
 def given_flags() -> list[str]:
     """Returns the flags of the command line, without those that say what to print."""
     left_out = "recipe", "recipes", "print_recipe"
-    given = (flag for flag in flags.FLAGS.get_key_flags_for_module(__name__))
     return [
         line
-        for flag in given
+        for flag in flags.FLAGS.get_key_flags_for_module(__name__)
         if flag.present and flag.name not in left_out
         for line in flag.serialize().splitlines()
     ]

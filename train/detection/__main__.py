@@ -39,14 +39,7 @@ def define_flags():
     paths.DEFINE_path("model_dir", "Directory of the run.", paths.literal)
     flags.DEFINE_multi_string("config_file", [], "YAML files that set parameters.")
     flags.DEFINE_string("params_override", None, "Parameters, set after the files.")
-    flags.DEFINE_enum("strategy", "one", strategies.NAMES, "Devices to train on.")
-    flags.DEFINE_float(
-        "join_timeout", 600.0, "Seconds to wait for the other workers.", lower_bound=0
-    )
-    flags.DEFINE_string("tpu", None, "Name or address of the TPU; local: this machine.")
-    flags.DEFINE_integer(
-        "logical_cpus", 1, "Splits the CPU into this many devices.", 1, 1024
-    )
+    strategies.DEFINE_devices()
     flags.DEFINE_integer("seed", 0, "Seed of initialization and data.", 0, 2**31 - 1)
 
 

@@ -41,7 +41,9 @@ class Annotations:
     images: list[dict]
     objects: list[dict]
     categories: list[dict]
-    changes: collections.Counter = dataclasses.field(default_factory=dict)
+    changes: collections.Counter = dataclasses.field(
+        default_factory=collections.Counter
+    )
 
     def by_image(self) -> dict[int, list[dict]]:
         """Returns the objects of each image that has any."""
@@ -90,9 +92,9 @@ def read(path: pathlib.Path, directory: pathlib.Path) -> Annotations:
         _check_object(entry, path, images, categories)
         found = _usable(entry, images[entry["image_id"]], changes, path)
         if found:
-            found["id"] = len(objects) + 1  # pycocotools takes id 0 for no object
-            found["category_id"] = new_ids[entry["category_id"]]
-            objects.append(found)
+            # pycocotools takes id 0 for no object.
+            ids = {"id": len(objects) + 1, "category_id": new_ids[entry["category_id"]]}
+            objects.append({**ids, **found})
     keys = ("id", "file_name", "width", "height")
     return Annotations(
         [{key: image[key] for key in keys} for image in images.values()],
@@ -209,7 +211,7 @@ def _check_object(entry, path, images, categories):
 
 
 def _usable(entry, image, changes, path):
-    """Returns what is kept of an annotation, or `None` if it cannot be learnt."""
+    """Returns what is kept of an annotation but its own ids, or `None` for nothing."""
     width, height = image["width"], image["height"]
     box = _cut(entry["bbox"], width, height)
     if box is None:
@@ -226,9 +228,7 @@ def _usable(entry, image, changes, path):
         changes["areas replaced by those of the masks"] += 1
         given = area
     return {
-        "id": 0,
         "image_id": entry["image_id"],
-        "category_id": 0,
         "bbox": box,
         "area": given,
         "iscrowd": int(entry.get("iscrowd", 0)),

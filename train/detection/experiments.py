@@ -25,6 +25,15 @@ CLASSES = 81  # 80 and the background
 RATE = 0.02
 # Epochs of the training, and those after which the learning rate is divided by ten.
 SCHEDULES = {False: (24, (16, 22)), True: (20, (16, 19))}
+HEADS = {  # of one stage, and of a cascade
+    False: {},
+    True: {
+        "num_convs": 0,
+        "num_fcs": 2,
+        "class_agnostic_bbox_pred": True,
+        "cascade_class_ensemble": True,
+    },
+}
 NORMS = {
     "none": Norms(),
     "an_gn": Norms(pyramid="gn", box_head="an_gn", mask_head="gn"),
@@ -34,16 +43,6 @@ NORMS = {
 def create_experiment(row: Row) -> cfg.ExperimentConfig:
     """Returns the experiment of a row, on records in `coco/`."""
     epochs, drops = SCHEDULES[row.is_cascade]
-    cascade = {}
-    if row.is_cascade:
-        cascade = {
-            "detection_head": maskrcnn.DetectionHead(
-                num_convs=0,
-                num_fcs=2,
-                class_agnostic_bbox_pred=True,
-                cascade_class_ensemble=True,
-            ),
-        }
     task = MaskRCNNTask(
         model=MaskRCNN(
             num_classes=CLASSES,
@@ -55,7 +54,7 @@ def create_experiment(row: Row) -> cfg.ExperimentConfig:
                 cascade_iou_thresholds=[0.6, 0.7] if row.is_cascade else None
             ),
             norm_activation=common.NormActivation(use_sync_bn=False),  # not used
-            **cascade,
+            detection_head=maskrcnn.DetectionHead(**HEADS[row.is_cascade]),
         ),
         stage_weights=[1.0, 0.5, 0.25] if row.is_cascade else [1.0],
         losses=maskrcnn.Losses(l2_weight_decay=1e-4),

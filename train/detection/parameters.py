@@ -10,11 +10,10 @@ from official.core import exp_factory, train_utils
 
 from train.cli import RunError, UsageError
 from train.detection import experiments  # noqa: F401  registers the experiments
+from train.engine import run_directory
 
 # What may be null although it is not in the experiment.
-NULLABLE = (
-    *("annotation_file", "mask_head", "mask_sampler", "mask_roi_aligner", "type"),
-)
+NULLABLE = ("annotation_file", "mask_head", "mask_sampler", "mask_roi_aligner", "type")
 POSITIVE = (
     *("train_steps", "steps_per_loop", "summary_interval", "checkpoint_interval"),
     *("validation_interval", "global_batch_size", "num_classes"),
@@ -133,11 +132,6 @@ def _require_usable(params):
             raise ValueError(f"{received}, expected {expected}")
 
 
-def write(params: cfg.ExperimentConfig, model_dir: pathlib.Path) -> None:
-    """Writes params.yaml."""
-    train_utils.serialize_config(params, str(model_dir))
-
-
 def require_same(params: cfg.ExperimentConfig, model_dir: pathlib.Path) -> None:
     """Compares parameters with those of a run in params.yaml; devices may differ.
 
@@ -147,27 +141,19 @@ def require_same(params: cfg.ExperimentConfig, model_dir: pathlib.Path) -> None:
     """
     path = model_dir / "params.yaml"
     try:
-        stored = dict(_flat(yaml.safe_load(path.read_text())))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, AttributeError) as error:
+        stored = dict(yaml.safe_load(path.read_text()))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
         raise RunError(
             f"{model_dir} has checkpoints, but no readable params.yaml: {error}."
         ) from error
-    given = dict(_flat(yaml.safe_load(yaml.safe_dump(params.as_dict()))))
+    given = yaml.safe_load(yaml.safe_dump(params.as_dict()))
     differences = [
-        f"{key} {stored.get(key)} -> {given.get(key)}"
-        for key in sorted({*stored, *given})
-        if stored.get(key) != given.get(key) and not key.startswith("runtime.")
+        f"{name} {old} -> {new}"
+        for name, old, new in run_directory.differences(stored, given)
+        if not name.startswith("runtime.")
     ]
     if differences:
         raise UsageError(
             f"{model_dir} is the directory of another run. Expected its parameters, or "
             f"another --model_dir. Received: {', '.join(differences[:4])}."
         )
-
-
-def _flat(values, prefix=""):
-    for key, value in values.items():
-        if isinstance(value, dict):
-            yield from _flat(value, f"{prefix}{key}.")
-        else:
-            yield f"{prefix}{key}", value

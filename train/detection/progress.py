@@ -2,10 +2,9 @@
 
 import csv
 import json
+import math
 import sys
 import time
-
-import tensorflow as tf
 
 from train import files
 from train.cli import RunError
@@ -20,14 +19,14 @@ class Progress:
     """Prints a line for each loop and evaluation, and writes them to files.
 
     Args:
-        params: The parameters of the experiment.
+        steps: Step at which the run ends.
         model_dir: Directory of the run.
         step: Step from which the run starts. Later rows of metrics.csv are dropped.
         is_chief: Whether this process prints and writes.
     """
 
-    def __init__(self, params, model_dir, step, is_chief):
-        self._params, self._steps = params, params.trainer.train_steps
+    def __init__(self, steps, model_dir, step, is_chief):
+        self._steps = steps
         self._results = model_dir / "results.json"
         self._metrics = model_dir / "metrics.csv"
         self._step, self._is_chief = step, is_chief
@@ -67,7 +66,7 @@ class Progress:
         """
         values = {name: float(value) for name, value in output.items()}
         step, now = int(self._trainer.global_step.numpy()), time.perf_counter()
-        if not all(map(tf.math.is_finite, values.values())):
+        if not all(map(math.isfinite, values.values())):
             raise RunError(
                 f"The loss is not finite in steps {self._step + 1} to {step}. Expected "
                 f"finite numbers; a lower learning rate may help. Received: {values}."

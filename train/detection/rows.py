@@ -54,11 +54,12 @@ TABLE = (
     Row("mobilenetv2_an"),
     Row("mobilenetv2_an", "an_gn"),
 )
-DEFAULTS = {  # also named without their network
-    "an_maskrcnn_coco": Row("resnet50_an", "an_gn", False, 41.6, 37.4),
-    "an_cascadercnn_coco": Row("resnet101_an", "none", True, 45.8, 39.6),
+_BY_NAME = {row.name: row for row in TABLE}
+COCO = {
+    "an_maskrcnn_coco": _BY_NAME["maskrcnn_resnet50_an_an_gn_coco"],
+    "an_cascadercnn_coco": _BY_NAME["cascadercnn_resnet101_an_coco"],
+    **_BY_NAME,
 }
-COCO = {**DEFAULTS, **{row.name: row for row in TABLE}}
 SCENES = "an_maskrcnn_scenes"  # for what `train.detection.scenes` makes
 EXPERIMENTS = {**COCO, SCENES: Row("resnet14_w16_an", "an_gn")}
 COLUMNS = ("experiment", "backbone", "box head", "published box AP", "mask AP")

@@ -14,7 +14,7 @@ import pathlib
 import keras
 import tensorflow as tf
 from google.protobuf.message import DecodeError
-from official.core import task_factory, train_lib
+from official.core import task_factory, train_lib, train_utils
 from official.modeling import performance
 
 from train import cli
@@ -120,7 +120,7 @@ def run(params, mode: str, strategy, model_dir: pathlib.Path) -> None:
         parameters.require_same(params, model_dir)
     is_chief = strategies.is_chief(strategy)
     performance.set_mixed_precision_policy(params.runtime.mixed_precision_dtype)
-    progress = Progress(params, model_dir, step, is_chief)
+    progress = Progress(params.trainer.train_steps, model_dir, step, is_chief)
     keras.utils.set_random_seed(params.task.train_data.seed)
     seeded = copy.deepcopy(params)
     seeded.task.train_data.seed += step  # a resumed run sees images in another order
@@ -149,7 +149,7 @@ def run(params, mode: str, strategy, model_dir: pathlib.Path) -> None:
         reason = str(error).split("\n  In call to configurable")[0]  # added by gin
         raise UsageError(f"Cannot build the experiment. {reason}") from error
     if is_chief and not last:
-        parameters.write(params, model_dir)
+        train_utils.serialize_config(params, str(model_dir))
     progress.begin(runner.trainer)
     settings, controller = params.trainer, runner.controller
     try:

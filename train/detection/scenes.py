@@ -83,15 +83,15 @@ def main(arguments):
 
     builder = builders.create_builder(settings, values.data_dir)
     names, items = read_items(builder, values.classes)
-    for number, split in enumerate(SPLITS):
-        of_items, photographs = SPLITS[split]
+    counts = dict(zip(SPLITS, (values.train, values.val), strict=True))
+    for number, (split, (of_items, photographs)) in enumerate(SPLITS.items()):
         write(
             out,
             split,
             names,
             items[of_items],
             [_photograph(name) for name in photographs],
-            count=values["train" if split.startswith("train") else "val"].value,
+            count=counts[split],
             side=values.side,
             random=np.random.default_rng((values.seed, number)),
         )
@@ -107,15 +107,20 @@ def write(out, split, names, items, photographs, count, side, random) -> None:
         name = f"{number:06d}.jpg"
         Image.fromarray(scene).save(out / split / name, quality=QUALITY)
         images.append({"id": number, "file_name": name, "width": side, "height": side})
-        annotations += [_annotation(label, mask, number) for label, mask in seen]
-    for number, annotation in enumerate(annotations, start=1):
-        annotation["id"] = number
+        for label, mask in seen:
+            annotations.append(
+                {
+                    "id": len(annotations) + 1,
+                    "image_id": number,
+                    "category_id": label + 1,
+                    **_annotation(mask),
+                }
+            )
     categories = [{"id": i, "name": name} for i, name in enumerate(names, start=1)]
     path = out / "annotations" / f"instances_{split}.json"
     with files.replaced(path) as file:
-        values = (images, annotations, categories)
-        keys = ("images", "annotations", "categories")
-        json.dump(dict(zip(keys, values, strict=True)), file)
+        coco = {"images": images, "annotations": annotations, "categories": categories}
+        json.dump(coco, file)
     print(f"{split}  {count} scenes, {len(annotations)} items of {len(names)} classes")
 
 
@@ -154,14 +159,11 @@ def _transformed(random, item, side):
     return np.array(image.rotate(angle, Image.Resampling.BILINEAR, expand=True))
 
 
-def _annotation(label, mask, image):
+def _annotation(mask):
     from pycocotools import mask as coco_mask
 
     encoded = coco_mask.encode(np.asfortranarray(mask))
     return {
-        "id": 0,
-        "image_id": image,
-        "category_id": label + 1,
         "bbox": coco_mask.toBbox(encoded).tolist(),
         "area": int(mask.sum()),
         "iscrowd": 0,

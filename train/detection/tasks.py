@@ -2,7 +2,6 @@
 
 import os
 import pathlib
-import tempfile
 
 import tf_keras
 from official.core import task_factory
@@ -103,10 +102,7 @@ def load_backbone(backbone, weights: str) -> int:
         )
     target = backbone.zoo_network
     if os.path.isdir(weights):
-        source, _, _ = models.load_best(pathlib.Path(weights))
-        with tempfile.TemporaryDirectory() as directory:
-            file = os.path.join(directory, "best.weights.h5")
-            source.save_weights(file)
+        with models.best_weights(pathlib.Path(weights)) as file:
             return _load(target, file, weights)
     return _load(target, weights, weights)
 

@@ -36,10 +36,7 @@ def create_model(
     """
     settings, classes = spec.recipe.model, len(spec.class_names)
     if weights and os.path.isdir(weights):
-        source, _, _ = load_best(pathlib.Path(weights))
-        with tempfile.TemporaryDirectory() as directory:
-            file = os.path.join(directory, "best.weights.h5")
-            source.save_weights(file)
+        with best_weights(pathlib.Path(weights)) as file:
             try:
                 return create_model(spec, file)
             except UsageError as error:
@@ -134,6 +131,20 @@ def load_best(workdir: pathlib.Path) -> tuple[keras.Model, run_directory.RunSpec
     model = create_model(spec)
     checkpoint.restore_model(path, model)
     return model, spec, step
+
+
+@contextlib.contextmanager
+def best_weights(workdir: pathlib.Path) -> Iterator[str]:
+    """Context of a temporary `.weights.h5` file with a run's best weights.
+
+    Raises:
+        RunError: As `load_best`.
+    """
+    model, _, _ = load_best(workdir)
+    with tempfile.TemporaryDirectory() as directory:
+        file = os.path.join(directory, "best.weights.h5")
+        model.save_weights(file)
+        yield file
 
 
 def load_last(

@@ -7,11 +7,26 @@ import math
 import os
 import subprocess
 
+from absl import flags
+
 from train.cli import RunError, UsageError
 from train.engine import partners
 
+flags.disclaim_key_flags()  # they belong to the command that defines them
 JOINING = 120.0  # seconds for TensorFlow, once all workers answer
 NAMES = ("one", "mirrored", "multi_worker", "tpu")
+
+
+def DEFINE_devices():
+    """Defines the flags that are the arguments of `create`."""
+    flags.DEFINE_enum("strategy", "one", NAMES, "Devices to train on.")
+    flags.DEFINE_float(
+        "join_timeout", 600.0, "Seconds to wait for the other workers.", lower_bound=0
+    )
+    flags.DEFINE_string("tpu", None, "Name or address of the TPU; local: this machine.")
+    flags.DEFINE_integer(
+        "logical_cpus", 1, "Splits the CPU into this many devices.", 1, 1024
+    )
 
 
 def create(

@@ -1,4 +1,4 @@
-"""Shared by the tests of detection: scenes of digits, and their records."""
+"""Shared by the tests of detection: scenes of digits."""
 
 import pytest
 

@@ -15,7 +15,8 @@ import yaml
 from tests.conftest import ROOT
 from train.cli import FAILED, PREEMPTED, USAGE
 from train.detection import __main__ as command_module
-from train.detection import parameters, prepare
+from train.detection import annotations, parameters
+from train.detection import records as writer
 
 NAME = "--experiment=an_maskrcnn_scenes"
 
@@ -23,20 +24,12 @@ NAME = "--experiment=an_maskrcnn_scenes"
 @pytest.fixture(scope="module")
 def records(coco, tmp_path_factory):
     """Records of the scenes of digits."""
-    from absl import flags
-
-    from train import cli
-
     out = tmp_path_factory.mktemp("records")
-    with pytest.MonkeyPatch.context() as patch:
-        flags_given = ["command", f"--coco={coco}", f"--out={out}", "--processes=1"]
-        patch.setattr(sys, "argv", flags_given)
-        before = {*flags.FLAGS}
-        with pytest.raises(SystemExit):
-            cli.run(prepare.main, prepare.define_flags)
-        for name in {*flags.FLAGS} - before:
-            delattr(flags.FLAGS, name)
-        flags.FLAGS.unparse_flags()
+    for split in ("train2017", "val2017"):
+        name = f"instances_{split}.json"
+        read = annotations.read(coco / "annotations" / name, coco / split)
+        writer.write(read, coco / split, out, split)
+        (out / name).write_text(json.dumps(read.as_coco()))
     return out
 
 

@@ -101,14 +101,8 @@ def test_the_papers_bn_twins_of_aognets_differ_as_published():
 def test_release_differs_in_warmup_end_and_mixup():
     for name in imagenet.RECIPES:
         recipe = recipes.create_recipe(name)
-        is_release = name.endswith("_release") or name.startswith(
-            (
-                "resnet34",
-                "densenet",
-                "resnet50_se",
-                "resnet50_an_norm3",
-                "resnet50_an_a",
-            )
+        is_release = name.endswith("_release") or bool(
+            re.match("resnet34|densenet|resnet50_se|resnet50_an_(norm3|all)", name)
         )
         assert recipe.data.mixup_reversed is is_release
         assert recipe.optimizer.warmup_from == (0.01 if is_release else 0)
