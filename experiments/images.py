@@ -1,6 +1,6 @@
-"""The images of the plan: training batches, changed test images, digits."""
+"""The images of the plan: augmentation, changed test images, digits."""
 
-import keras
+import jax.numpy as jnp
 import numpy as np
 import scipy.ndimage
 
@@ -8,37 +8,29 @@ PADDING = 2  # pixels by which training images are shifted
 SQUARES, SIDE, GRAY = 4, 6, 128  # of the occlusion
 
 
-class Batches(keras.utils.PyDataset):
-    """Shuffled, mirrored and shifted images; equal seeds give equal batches."""
+def epoch(seed, number, count, batch_size):
+    """Draws an epoch: the images of each step, their shifts, and which to mirror.
 
-    def __init__(self, images, labels, batch_size, seed):
-        super().__init__()
-        margin = (0, 0), (PADDING, PADDING), (PADDING, PADDING), (0, 0)
-        sides = images.shape[1:3]
-        self.windows = np.lib.stride_tricks.sliding_window_view(
-            np.pad(images, margin), sides, axis=(1, 2)
-        )  # (N, shifts, shifts, C, H, W)
-        self.labels, self.batch_size, self.seed = labels, batch_size, seed
-        self.epoch = -1
-        self.on_epoch_end()
+    Returns:
+        Indices, vertical and horizontal shifts (0 to 2 * `PADDING`), and booleans, each
+        (steps, batch_size). The images that do not fill a last batch are left out.
+    """
+    random, steps = np.random.default_rng((seed, number)), count // batch_size
+    drawn = (
+        random.permutation(count),
+        *random.integers(2 * PADDING + 1, size=(2, count)),
+        random.random(count) < 0.5,
+    )
+    return [values[: steps * batch_size].reshape(steps, batch_size) for values in drawn]
 
-    def __len__(self):
-        return -(-len(self.labels) // self.batch_size)
 
-    def __getitem__(self, index):
-        chosen = slice(index * self.batch_size, (index + 1) * self.batch_size)
-        order, (top, left) = self.order[chosen], self.shifts[:, chosen]
-        images = np.moveaxis(self.windows[order, top, left], 1, -1)
-        mirrored = self.mirrored[chosen]
-        images[mirrored] = images[mirrored, :, ::-1]
-        return images, self.labels[order]
-
-    def on_epoch_end(self):
-        self.epoch += 1
-        random, count = np.random.default_rng((self.seed, self.epoch)), len(self.labels)
-        self.order = random.permutation(count)
-        self.shifts = random.integers(2 * PADDING + 1, size=(2, count))
-        self.mirrored = random.random(count) < 0.5
+def augmented(images, order, top, left, mirrored):
+    """Returns the images of a step; `images` are padded by `PADDING`. In JAX."""
+    side = images.shape[1] - 2 * PADDING
+    rows = top[:, None] + jnp.arange(side)
+    columns = jnp.arange(side)
+    columns = jnp.where(mirrored[:, None], columns[::-1], columns) + left[:, None]
+    return images[order[:, None, None], rows[:, :, None], columns[:, None, :]]
 
 
 def _clipped(values):
@@ -93,3 +85,13 @@ def digits() -> tuple[np.ndarray, np.ndarray]:
         mode="nearest",
     )
     return _clipped(zoomed)[..., np.newaxis], data.target
+
+
+def rank_in_class(labels, random):
+    """Returns the place of each image among those of its class, in random order."""
+    order = random.permutation(len(labels))
+    rank = np.zeros(len(labels), int)
+    for label in np.unique(labels):
+        of_class = order[labels[order] == label]
+        rank[of_class] = np.arange(len(of_class))
+    return rank

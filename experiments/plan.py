@@ -72,8 +72,9 @@ def jobs(rows):
     for stage, network, variants in PLAN:
         for seed, variant in itertools.product(SEEDS[stage], variants):
             key = network, tuned_as(variant)
-            best = max(SETTINGS, key=lambda setting: np.mean(scores[key, setting]))
-            yield Job(stage, network, variant, seed, *best)
+            if all(scores[key, setting] for setting in SETTINGS):
+                best = max(SETTINGS, key=lambda setting: np.mean(scores[key, setting]))
+                yield Job(stage, network, variant, seed, *best)
 
 
 def key(row):

@@ -1,7 +1,9 @@
-"""Trains the network of a run and measures everything that the plan asks for."""
+"""Trains the networks of the plan on JAX, and measures everything that it asks for."""
 
 import functools
 
+import jax
+import jax.numpy as jnp
 import keras
 import numpy as np
 from keras import layers
@@ -29,6 +31,76 @@ class SGD(fit.PublishedSGD):
         self.l2 = decay
 
 
+class Trainer:
+    """Trains a model with `fit.PublishedSGD`, many steps in one compiled loop.
+
+    The steps are those of `keras.Model.fit`, but small networks do not wait for Python.
+    """
+
+    def __init__(self, model, not_decayed=()):
+        self.model, self.optimizer = model, SGD(0.1, l2=DECAY)
+        self.optimizer.exclude_from_weight_decay([*not_decayed])
+        self.optimizer.build(model.trainable_variables)
+        self.variables = (
+            model.trainable_variables,
+            model.non_trainable_variables,
+            self.optimizer.variables,
+        )
+        self.loop = jax.jit(self._loop)
+        self.answer = jax.jit(self._answer)
+
+    def restart(self):
+        """Zeros the state of the optimizer."""
+        for variable in self.optimizer.variables:
+            variable.assign(jnp.zeros(variable.shape, variable.dtype))
+
+    def fit(self, x, y, rates, order, *augmentation):
+        """Trains a step for each rate and each row of `order`; see `images.epoch`."""
+        state = [[v.value for v in variables] for variables in self.variables]
+        drawn = (rates.astype(np.float32), order, *augmentation)
+        state = self.loop(state, x, y, tuple(map(jnp.asarray, drawn)))
+        for variables, values in zip(self.variables, state, strict=True):
+            for variable, value in zip(variables, values, strict=True):
+                variable.assign(value)
+
+    def _loop(self, state, x, y, drawn):
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+        def value(trainable, fixed, seen, labels):
+            logits, fixed = self.model.stateless_call(
+                trainable, fixed, seen, training=True
+            )
+            return loss(labels, logits), fixed
+
+        def step(state, drawn):
+            (trainable, fixed, (iteration, _, *velocities)), (rate, *drawn) = (
+                state,
+                drawn,
+            )
+            order = drawn[0]
+            seen = images.augmented(x, *drawn) if drawn[1:] else x[order]
+            gradient = jax.grad(value, has_aux=True)
+            gradients, fixed = gradient(trainable, fixed, seen, y[order])
+            trainable, slots = self.optimizer.stateless_apply(
+                [iteration, rate, *velocities], gradients, trainable
+            )
+            return [trainable, fixed, slots], None
+
+        return jax.lax.scan(step, state, drawn)[0]
+
+    def predict(self, x, batch_size=1000):
+        """Returns the logits."""
+        weights = [[v.value for v in variables] for variables in self.variables[:2]]
+        starts = range(0, len(x), batch_size)
+        answers = [
+            self.answer(*weights, x[start : start + batch_size]) for start in starts
+        ]
+        return np.concatenate(answers)
+
+    def _answer(self, trainable, fixed, x):
+        return self.model.stateless_call(trainable, fixed, x, training=False)[0]
+
+
 @functools.cache
 def read(data, corrupted):
     """Returns the training data, and test images by name: uint8 (N, 28, 28, 1)."""
@@ -44,107 +116,128 @@ def read(data, corrupted):
     return arrays, changed
 
 
-def run(job, epochs, arguments) -> dict:
-    """Returns the results of a run, by the names of the columns."""
-    arrays, changed = read(arguments.data, arguments.corrupted)
+def train(job, arrays):
+    """Returns the trainer of the trained network, and top-1 on validation images."""
     x, y = arrays["x_train"], arrays["y_train"]
     is_aside = np.random.default_rng(job.seed).permutation(len(x)) % 10 == 9
-    batches = images.Batches(x[~is_aside], y[~is_aside], BATCH, job.seed)
+    used = np.flatnonzero(~is_aside)
+    steps, epochs = len(used) // BATCH, plan.EPOCHS[job.stage]
     keras.utils.set_random_seed(job.seed)
-    network = networks.build(job.network, job.variant, job.momentum)
-    model = keras.Sequential([*_preprocessing(x, network), network])
-    steps = len(batches)
-    rate = fit.schedule(job.rate, WARMUP_EPOCHS * steps, epochs * steps)
-    optimizer = SGD(rate, l2=DECAY)
-    if job.variant == "an_no_decay":
-        attentive = [
-            layer
-            for layer in network.layers
+    weights = networks.build(job.network, job.variant, job.momentum).get_weights()
+    trainer = _trainer(job.network, job.variant, job.momentum, x.mean(), x.std())
+    trainer.model.layers[-1].set_weights(weights)
+    trainer.restart()
+    schedule = fit.schedule(job.rate, WARMUP_EPOCHS * steps, epochs * steps)
+    rates = np.array([schedule(step) for step in range(epochs * steps)])
+    padded, labels = _on_device(arrays)
+    for epoch in range(epochs):
+        order, *augmentation = images.epoch(job.seed, epoch, len(used), BATCH)
+        of_epoch = rates[epoch * steps : (epoch + 1) * steps]
+        trainer.fit(padded, labels, of_epoch, used[order], *augmentation)
+    answers = trainer.predict(x[is_aside])
+    return trainer, _top1(answers, y[is_aside])
+
+
+_PADDED = {}
+
+
+def _on_device(arrays):
+    if not _PADDED:
+        margin = (images.PADDING, images.PADDING)
+        x = np.pad(arrays["x_train"], ((0, 0), margin, margin, (0, 0)))
+        _PADDED["x"], _PADDED["y"] = jnp.asarray(x), jnp.asarray(arrays["y_train"])
+    return _PADDED["x"], _PADDED["y"]
+
+
+@functools.cache
+def _trainer(network, variant, momentum, mean, std):
+    """The trainer of all runs of this network, which is compiled once."""
+    model = networks.build(network, variant, momentum)
+    not_decayed = ()
+    if variant == "an_no_decay":
+        not_decayed = [
+            variable
+            for layer in model.layers
             if isinstance(layer, AttentiveNormalization)
+            for variable in layer.trainable_variables
         ]
-        optimizer.exclude_from_weight_decay(
-            [variable for layer in attentive for variable in layer.trainable_variables]
-        )
-    _compile(model, optimizer)
-    model.fit(batches, epochs=epochs, verbose=0)
-    answers = model.predict(x[is_aside], 1000, verbose=0)
-    results = {
-        "parameters": network.count_params(),
-        "validation_top1": _top1(answers, y[is_aside]),
-    }
+    return Trainer(_with_preprocessing(model, mean, std), not_decayed)
+
+
+def run(job, arguments) -> dict:
+    """Returns the results of a run, by the names of the columns."""
+    arrays, changed = read(arguments.data, arguments.corrupted)
+    trainer, validation = train(job, arrays)
+    network = trainer.model.layers[-1]
+    results = {"parameters": network.count_params(), "validation_top1": validation}
     if job.stage == plan.TUNING:
         return results
     if arguments.weights:
         name = f"{job.network}.{job.variant}.{job.seed}.weights.h5"
         network.save_weights(arguments.weights / name)
     for name, test in changed.items():
-        logits = model.predict(test, 1000, verbose=0)
+        logits = trainer.predict(test)
         labels = arrays["y_test"][: len(test)]
         results[name] = _top1(logits, labels)
         if name == "top1":
             results |= _calibration(logits, labels)
     if job.stage == plan.RUN and (job.network, job.variant) in plan.FEW_LABELS:
-        results |= few_labels(job, x, network.get_weights())
+        x = arrays["x_train"]
+        results |= few_labels(job, network.get_weights(), x.mean(), x.std())
     return results
 
 
-def few_labels(job, x, weights) -> dict:
+@functools.cache
+def _few_labels_trainer(network, variant, momentum, trained, mean, std):
+    pretrained = networks.build(network, variant, momentum)
+    *_, features, _ = pretrained.layers
+    backbone = keras.Model(pretrained.inputs, features.output)
+    for layer in backbone.layers:
+        layer.trainable = trained == "all" or isinstance(layer, NORMS)
+    classified = layers.Dense(networks.CLASSES)(backbone.output)
+    model = keras.Model(backbone.input, classified)
+    return pretrained, Trainer(_with_preprocessing(model, mean, std))
+
+
+def few_labels(job, weights, mean, std) -> dict:
     """Returns top-1 on digits after training on a few of them."""
     digits, labels = images.digits()
+    on_device = jnp.asarray(digits), jnp.asarray(labels)
+    schedule = fit.schedule(FEW_RATE, 0, FEW_STEPS)
+    rates = np.array([schedule(step) for step in range(FEW_STEPS)])
     results = {}
-    for trained in ("all", "norms"):
-        network = networks.build(job.network, job.variant, job.momentum)
-        *_, features, _ = network.layers
-        backbone = keras.Model(network.inputs, features.output)
-        if trained == "norms":
-            for layer in backbone.layers:
-                layer.trainable = isinstance(layer, NORMS)
-        classifier = layers.Dense(networks.CLASSES)
-        classifier.build(features.output.shape)
-        model = keras.Sequential([*_preprocessing(x, network), backbone, classifier])
-        optimizer = SGD(fit.schedule(FEW_RATE, 0, FEW_STEPS), l2=DECAY)
-        _compile(model, optimizer)
-        for count, kind, draw in plan.FEW:
-            if kind != trained:
-                continue
-            random = np.random.default_rng((job.seed, draw))
-            order = random.permutation(len(digits))
-            rank = np.zeros(len(digits), int)  # of an image in its class
-            for label in range(networks.CLASSES):
-                of_class = order[labels[order] == label]
-                rank[of_class] = np.arange(len(of_class))
-            chosen = np.flatnonzero(rank < count)
-            test = np.flatnonzero(rank >= max(plan.FEW)[0])
-            needed = FEW_STEPS * FEW_BATCH
-            epochs = -(-needed // len(chosen))
-            index = np.concatenate([random.permutation(chosen) for _ in range(epochs)])
-            network.set_weights(weights)
-            for variable in optimizer.variables:
-                variable.assign(keras.ops.zeros(variable.shape, variable.dtype))
-            keras.utils.set_random_seed(1000 * job.seed + draw)
-            classifier.kernel.assign(
-                keras.initializers.GlorotUniform()(classifier.kernel.shape)
-            )
-            classifier.bias.assign(np.zeros(networks.CLASSES))
-            index = index[:needed]
-            model.fit(digits[index], labels[index], FEW_BATCH, shuffle=False, verbose=0)
-            answers = model.predict(digits[test], 1000, verbose=0)
-            name = f"digits_{count}_{trained}_{draw}"
-            results[name] = _top1(answers, labels[test])
+    for count, trained, draw in plan.FEW:
+        pretrained, trainer = _few_labels_trainer(
+            job.network, job.variant, job.momentum, trained, mean, std
+        )
+        random = np.random.default_rng((job.seed, draw))
+        rank = images.rank_in_class(labels, random)
+        chosen = np.flatnonzero(rank < count)
+        test = rank >= max(plan.FEW)[0]
+        needed = FEW_STEPS * FEW_BATCH
+        repeats = -(-needed // len(chosen))
+        order = np.concatenate([random.permutation(chosen) for _ in range(repeats)])
+        pretrained.set_weights(weights)
+        trainer.restart()
+        classifier = trainer.model.layers[-1].layers[-1]
+        features = classifier.kernel.shape[0]
+        bound = 1 / np.sqrt(features)
+        kernel = random.uniform(-bound, bound, (features, networks.CLASSES))
+        classifier.set_weights([kernel, np.zeros(networks.CLASSES)])
+        order = order[:needed].reshape(FEW_STEPS, FEW_BATCH)
+        trainer.fit(*on_device, rates, order)
+        answers = trainer.predict(digits[test])
+        results[f"digits_{count}_{trained}_{draw}"] = _top1(answers, labels[test])
     return results
 
 
-def _preprocessing(x, network):
-    mean, std = x.mean(), x.std()
-    yield layers.Rescaling(float(1 / std), float(-mean / std))
-    factor = network.input_shape[1] // x.shape[1]
+def _with_preprocessing(network, mean, std):
+    factor = network.input_shape[1] // 28
+    before = [layers.Rescaling(float(1 / std), float(-mean / std))]
     if factor > 1:
-        yield layers.UpSampling2D(factor, interpolation="bilinear")
-
-
-def _compile(model, optimizer):
-    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    model.compile(optimizer, loss)
+        before.append(layers.UpSampling2D(factor, interpolation="bilinear"))
+    model = keras.Sequential([keras.Input((28, 28, 1)), *before, network])
+    return model
 
 
 def _top1(logits, labels):
