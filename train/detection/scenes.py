@@ -36,7 +36,8 @@ SPLITS = {
     ),
     "val2017": ("test", ("flower.jpg", "coffee", "rocket", "hubble_deep_field")),
 }
-BRIGHTNESS = 0.6  # of the photographs
+LIGHT = (0.3, 0.9)  # factors of red, green and blue of the photographs
+LEAST_PART = 0.25  # of a photograph, relative to the scene; it is enlarged
 INK = 24  # pixels of an item are those above
 SIDES = (0.25, 0.5)  # of an item, relative to the scene
 DEGREES = 30  # of rotation, to both sides
@@ -132,8 +133,7 @@ def draw(random, items: Items, photographs, side: int):
         and its mask (side, side), 0 or 1.
     """
     photograph = photographs[random.integers(len(photographs))]
-    top, left = (random.integers(n - side + 1) for n in photograph.shape[:2])
-    scene = BRIGHTNESS * photograph[top : top + side, left : left + side]
+    scene = _cropped(random, photograph, side) * random.uniform(*LIGHT, size=3)
     owner = np.zeros((side, side), int)
     chosen = random.integers(len(items.images), size=random.integers(*ITEMS) + 1)
     for number, index in enumerate(chosen, start=1):
@@ -150,6 +150,16 @@ def draw(random, items: Items, photographs, side: int):
         if mask.mean() >= LEAST
     ]
     return scene.astype(np.uint8), seen
+
+
+def _cropped(random, photograph, side):
+    """A random square of the photograph, or its mirror, in `side` pixels."""
+    least, largest = LEAST_PART * side, min(photograph.shape[:2])
+    size = round(least * (largest / least) ** random.random())
+    top, left = (random.integers(n - size + 1) for n in photograph.shape[:2])
+    part = Image.fromarray(photograph[top : top + size, left : left + size])
+    image = np.array(part.resize((side, side), Image.Resampling.BILINEAR))
+    return image[:, :: random.choice((-1, 1))]
 
 
 def _transformed(random, item, side):
