@@ -10,6 +10,7 @@ from official.core import exp_factory, train_utils
 
 from train.cli import RunError, UsageError
 from train.detection import experiments  # noqa: F401  registers the experiments
+from train.detection.rows import SCENES
 from train.engine import run_directory
 
 # What may be null although it is not in the experiment.
@@ -63,6 +64,18 @@ def parse(
             f"--params_override, as YAML. Received: {reason}"
         ) from error
     return params
+
+
+def of_run(model_dir: pathlib.Path) -> cfg.ExperimentConfig:
+    """Returns the parameters of a run, from its params.yaml.
+
+    Raises:
+        RunError: If there is no such file, or it is damaged.
+    """
+    try:
+        return parse(SCENES, [str(model_dir / "params.yaml")], None)
+    except UsageError as error:
+        raise RunError(f"{model_dir}/params.yaml is damaged. {error}") from error
 
 
 def _require_kinds(expected, received, name=""):

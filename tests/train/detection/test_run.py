@@ -10,46 +10,13 @@ import sys
 
 import numpy as np
 import pytest
-import yaml
 
 from tests.conftest import ROOT
 from train.cli import FAILED, PREEMPTED, USAGE
 from train.detection import __main__ as command_module
-from train.detection import annotations, parameters
-from train.detection import records as writer
+from train.detection import parameters
 
 NAME = "--experiment=an_maskrcnn_scenes"
-
-
-@pytest.fixture(scope="module")
-def records(coco, tmp_path_factory):
-    """Records of the scenes of digits."""
-    out = tmp_path_factory.mktemp("records")
-    for split in ("train2017", "val2017"):
-        name = f"instances_{split}.json"
-        read = annotations.read(coco / "annotations" / name, coco / split)
-        writer.write(read, coco / split, out, split)
-        (out / name).write_text(json.dumps(read.as_coco()))
-    return out
-
-
-@pytest.fixture
-def config(records, tmp_path):
-    """A file of parameters for six steps on the scenes of digits."""
-    data = {"global_batch_size": 4, "shuffle_buffer_size": 4}
-    trainer = dict.fromkeys(("steps_per_loop", "summary_interval"), 2)
-    parameters = {
-        "task": {
-            "annotation_file": str(records / "instances_val2017.json"),
-            "model": {"num_classes": 4, "input_size": [64, 64, 3]},
-            "train_data": {"input_path": f"{records}/train2017-*", **data},
-            "validation_data": {"input_path": f"{records}/val2017-*", **data},
-        },
-        "trainer": {**trainer, "train_steps": 6, "validation_interval": 6},
-    }
-    path = tmp_path / "config.yaml"
-    path.write_text(yaml.safe_dump(parameters))
-    return path
 
 
 @pytest.fixture

@@ -1,0 +1,163 @@
+"""Exports of detectors: signatures, boxes, the check in another process, pictures."""
+
+import shutil
+
+import numpy as np
+import pytest
+import tensorflow as tf
+from official.core import train_utils
+from official.vision.serving import detection
+from PIL import Image
+
+import model_zoo
+from train.cli import FAILED, USAGE, RunError
+from train.detection import drawing, parameters, predict, serving, tasks
+from train.detection import export as export_command
+
+pytestmark = pytest.mark.slow
+
+
+@pytest.fixture(scope="module")
+def run(coco, records, tmp_path_factory):
+    """A run of which only the initial weights were saved, as step 7."""
+    path = tmp_path_factory.mktemp("run")
+    params = parameters.parse("an_maskrcnn_scenes", [], None)
+    params.override(
+        {
+            "task": {
+                "annotation_file": str(records / "instances_val2017.json"),
+                "model": {"num_classes": 4, "input_size": [64, 64, 3]},
+                "train_data": {"input_path": f"{records}/train2017-*"},
+                "validation_data": {"input_path": f"{records}/val2017-*"},
+            }
+        }
+    )
+    train_utils.serialize_config(params, str(path))
+    model = tasks.MaskRCNNTask(params.task).build_model()
+    tf.train.CheckpointManager(
+        tf.train.Checkpoint(model=model), str(path), None, checkpoint_name="ckpt"
+    ).save(7)
+    return path
+
+
+@pytest.fixture(scope="module")
+def exported(run, tmp_path_factory):
+    return serving.export(*serving.of_run(run), tmp_path_factory.mktemp("export"))
+
+
+def test_export_is_a_version_with_the_names_of_the_classes(exported):
+    assert exported.name == "7"
+    assert [path.name for path in exported.parent.iterdir()] == ["7"]
+    labels = (exported / "assets" / "labels.txt").read_text().splitlines()
+    assert labels == ["background", "0", "1", "2"]
+
+
+def test_boxes_are_in_pixels_of_the_image(run):
+    module, _ = serving.of_run(run)
+    random = np.random.default_rng(0)
+    images = tf.constant(random.integers(256, size=(2, 64, 128, 3), dtype=np.uint8))
+    received = module.serve(images)
+    expected = detection.DetectionModule.serve(module, images)
+    np.testing.assert_allclose(
+        received["detection_boxes"], expected["detection_boxes"] * 2, rtol=1e-5
+    )
+    assert received["num_detections"].numpy().min() > 0
+    assert 64 < received["detection_boxes"].numpy().max() <= 128
+
+
+def test_other_outputs_than_the_models_are_not_published(run, tmp_path):
+    module, _ = serving.of_run(run)
+    serving.write(module, tmp_path / "model")
+    serving.check(module, tmp_path)
+    for variable in module.model.detection_head[0].trainable_variables:
+        variable.assign(variable + 0.1)
+    with pytest.raises(RunError, match="The export differs from the model by"):
+        serving.check(module, tmp_path)
+    shutil.rmtree(tmp_path / "model" / "variables")
+    with pytest.raises(RunError, match="The export cannot be served"):
+        serving.check(module, tmp_path)
+
+
+def test_a_version_is_not_replaced(run, exported, call):
+    flags = f"--model_dir={run}", f"--out={exported.parent}"
+    errors = call(export_command, *flags, expected=FAILED).stderr
+    assert "already exists" in errors
+
+
+def test_backbone_returns_to_the_zoo(run, tmp_path, call):
+    file = tmp_path / "backbone.weights.h5"
+    call(export_command, f"--model_dir={run}", f"--backbone={file}")
+    network = model_zoo.create_model(
+        "resnet14_w16_an", weights=file, include_top=False, input_shape=(64, 64, 3)
+    )
+    module, _ = serving.of_run(run)
+    trained = module.model.backbone.zoo_network
+    for received, expected in zip(network.weights, trained.weights, strict=True):
+        np.testing.assert_array_equal(received, expected)
+    reader = tf.train.load_checkpoint(str(run))
+    stored = [reader.get_tensor(name) for name in reader.get_variable_to_shape_map()]
+    kernel = network.weights[0].numpy()
+    assert any(np.array_equal(kernel, each) for each in stored)
+    flags = f"--model_dir={run}", f"--backbone={tmp_path / 'other.h5'}"
+    errors = call(export_command, *flags, expected=USAGE).stderr
+    assert "to end with .weights.h5" in errors
+
+
+def test_runs_without_weights_are_refused(run, tmp_path, call):
+    errors = call(export_command, f"--model_dir={tmp_path}", expected=USAGE).stderr
+    assert "no params.yaml" in errors
+    shutil.copy(run / "params.yaml", tmp_path)
+    errors = call(export_command, f"--model_dir={tmp_path}", expected=FAILED).stderr
+    assert "no checkpoint" in errors
+    (tmp_path / "params.yaml").write_text("task: {model: {heads: 3}}")
+    errors = call(export_command, f"--model_dir={tmp_path}", expected=FAILED).stderr
+    assert "params.yaml is damaged" in errors
+
+
+def test_objects_are_listed_and_drawn(exported, coco, tmp_path, call):
+    image = coco / "val2017" / "000001.jpg"
+    flags = f"--out={tmp_path / 'out'}", "--least=0"
+    output = call(predict, str(exported), str(image), *flags).stdout
+    header, *lines = output.splitlines()
+    assert header.split() == [*predict.COLUMNS]
+    assert lines and all(line.split()[1] in "012" for line in lines)
+    scores = [float(line.split()[2]) for line in lines]
+    assert scores == sorted(scores, reverse=True)
+    with Image.open(tmp_path / "out" / "0001-000001.png") as picture:
+        assert picture.size == (512, 512)
+
+
+def test_pictures_show_masks_within_boxes():
+    image = np.zeros((64, 128, 3), np.uint8)
+    boxes = np.array([[16.0, 32.0, 48.0, 96.0]])
+    found = drawing.Objects(
+        image, boxes, np.array([1]), np.array([0.75]), np.ones((1, 28, 28)), ["", "cat"]
+    )
+    assert found.rows() == [("cat", "0.750", "32.0", "16.0", "64.0", "32.0")]
+    pixels = np.array(found.picture()).any(axis=-1)
+    assert pixels.shape == (256, 512)
+    assert pixels[70:186, 134:378].all()  # the mask
+    assert not pixels[200:].any() and not pixels[:, :120].any()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "code", "message"),
+    [
+        ((), USAGE, "Expected the directory of an export, and images"),
+        (("{empty}", "{image}"), USAGE, "Expected an export"),
+        (("{export}", "{empty}"), USAGE, "Expected images"),
+        (("{export}", "{image}", "--out={empty}"), USAGE, "--out to be new"),
+        (("{export}", "{labels}"), FAILED, "cannot be read as an image"),
+    ],
+)
+def test_wrong_arguments_are_named(
+    exported, coco, tmp_path, call, arguments, code, message
+):
+    places = {
+        "export": exported,
+        "empty": tmp_path,
+        "image": coco / "val2017" / "000001.jpg",
+        "labels": exported / "assets" / "labels.txt",
+    }
+    given = [argument.format(**places) for argument in arguments]
+    assert message in call(predict, *given, expected=code).stderr
