@@ -21,7 +21,7 @@ EXTRAS_test := train,export,test
 EXTRAS_backends := train,export,test,backends
 EXTRAS_docs := docs
 
-.PHONY: train test test-slow test-long test-backends test-keras test-pythons test-part test-kills conversion serving litert lint docs fashion sweep imagenet-smoke clean python venv
+.PHONY: train test test-slow test-long test-backends test-keras test-pythons test-part test-kills conversion serving litert lint docs fashion detection sweep imagenet-smoke clean python venv
 
 train: $(VENV)/train.stamp  ## Train on real scans of digits, evaluate, export and check the export.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -114,6 +114,23 @@ fashion: $(VENV)/train.stamp  ## Fashion-MNIST with AN and BN; takes ten minutes
 	    --data=idx:$(FASHION) --workdir=$(RUNS)/fashion_bn
 	$(VENV)/bin/python -m train.report $(RUNS)/fashion_an $(RUNS)/fashion_bn \
 	    --csv=$(RUNS)/fashion.csv
+
+SCENES := runs/detection
+ITEMS := $(if $(wildcard $(FASHION)),--recipe=fashion_mnist_resnet20_an --data=idx:$(FASHION) \
+    --classes='Trouser,Sandal,Sneaker,Bag,Ankle boot',--classes=0,1,2,3,4)
+
+detection: $(VENV)/train.stamp  ## Mask R-CNN on scenes: train, evaluate, export, draw; half an hour on two cores.
+	[ -f $(SCENES)/scenes/annotations/instances_val2017.json ] || { \
+	    rm -rf $(SCENES)/scenes; $(VENV)/bin/python -m train.detection.scenes $(ITEMS) \
+	    --train=24000 --val=200 --out=$(SCENES)/scenes; }
+	$(VENV)/bin/python -m train.detection.prepare --coco=$(SCENES)/scenes --out=$(SCENES)/records
+	$(VENV)/bin/python -m train.detection --experiment=an_maskrcnn_scenes \
+	    --model_dir=$(SCENES)/model
+	[ -d $(SCENES)/model/export/3000 ] || \
+	    $(VENV)/bin/python -m train.detection.export --model_dir=$(SCENES)/model
+	rm -rf $(SCENES)/pictures
+	$(VENV)/bin/python -m train.detection.predict $(SCENES)/model/export/3000 \
+	    $(SCENES)/scenes/val2017/00000?.jpg --out=$(SCENES)/pictures
 
 STAMPS := $(addprefix $(VENV)/,train.stamp test.stamp backends.stamp docs.stamp)
 REBUILD := $(if $(filter $(ACCEPTED),$(VENV_VERSION)),,venv)

@@ -87,6 +87,7 @@ def test_flags_exist():
     called = [arguments[2:] for arguments in commands("python -m train")]
     assert {name for name, *_ in called} >= {
         *("train", "train.benchmark", "train.checkpoint", "train.detection"),
+        *("train.detection.export", "train.detection.predict"),
         *("train.detection.prepare", "train.detection.scenes", "train.evaluate"),
         *("train.export", "train.predict", "train.prepare", "train.report"),
         "train.serve_check",
@@ -383,6 +384,21 @@ def test_comparison_of_aognet_and_resnet_matches_its_file():
             for network in ("aognet_12m", "resnet50")
         )
         assert f"{ours / other:.2f} times" in text
+
+
+def test_scenes_match_the_file():
+    found = {
+        (row["step"], row["metric"]): float(row["value"])
+        for row in rows("detection/scenes.csv")
+        if row["split"] == "validation"
+    }
+    kinds = ("AP", "AP50", "AP75")
+    steps = {step for step, _ in found}
+    assert len(steps) == 6
+    for step in steps:
+        values = (found[step, f"{of}{kind}"] for of in ("", "mask_") for kind in kinds)
+        cells = (f"{int(step):,}", *(f"{value:.3f}" for value in values))
+        assert f"| {' | '.join(cells)} |" in PAGES["docs/detection.md"]
 
 
 def test_epoch_of_fit_matches_the_files():

@@ -110,7 +110,10 @@ def create_experiment(row: Row) -> cfg.ExperimentConfig:
 
 
 def create_scenes() -> cfg.ExperimentConfig:
-    """Returns a small detector for scenes of 128 pixels, which trains from scratch."""
+    """Returns a small detector for scenes, which trains from scratch with AdamW.
+
+    Scenes of 128 pixels are enlarged, so that their items cover more of the maps.
+    """
     experiment = create_experiment(Row("resnet14_w16_an", "an_gn"))
     records = "runs/detection/records"
     filters = {"num_filters": 64}
@@ -121,7 +124,7 @@ def create_scenes() -> cfg.ExperimentConfig:
                 "annotation_file": f"{records}/instances_val2017.json",
                 "model": {
                     "num_classes": 6,
-                    "input_size": [128, 128, 3],
+                    "input_size": [192, 192, 3],
                     "backbone": {
                         "zoo": {"frozen_level": 0, "norms_in_inference": False}
                     },
@@ -141,7 +144,7 @@ def create_scenes() -> cfg.ExperimentConfig:
                 "train_data": {
                     "input_path": f"{records}/train2017-*",
                     "global_batch_size": 8,
-                    "shuffle_buffer_size": 1000,
+                    "shuffle_buffer_size": 2000,
                 },
                 "validation_data": {"input_path": f"{records}/val2017-*"},
             },
@@ -152,11 +155,17 @@ def create_scenes() -> cfg.ExperimentConfig:
                 "summary_interval": 100,
                 "checkpoint_interval": 100,
                 "optimizer_config": {
+                    "optimizer": {
+                        "type": "adamw_experimental",
+                        "adamw_experimental": {"weight_decay": 0.01},
+                    },
                     "learning_rate": {
                         "type": "cosine",
-                        "cosine": {"initial_learning_rate": RATE, "decay_steps": 3000},
+                        "cosine": {"initial_learning_rate": 0.002, "decay_steps": 3000},
                     },
-                    "warmup": {"linear": {"warmup_steps": 100}},
+                    "warmup": {
+                        "linear": {"warmup_steps": 200, "warmup_learning_rate": 1e-4}
+                    },
                 },
             },
         }
