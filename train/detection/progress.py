@@ -6,6 +6,8 @@ import math
 import sys
 import time
 
+import tensorflow as tf
+
 from train import files
 from train.cli import RunError
 from train.engine.progress import duration
@@ -64,7 +66,10 @@ class Progress:
         Raises:
             RunError: If the loss is not finite.
         """
-        values = {name: float(value) for name, value in output.items()}
+        # The learning rate of some optimizers is a variable, of each replica.
+        values = {
+            name: float(tf.convert_to_tensor(value)) for name, value in output.items()
+        }
         step, now = int(self._trainer.global_step.numpy()), time.perf_counter()
         if not all(map(math.isfinite, values.values())):
             raise RunError(
