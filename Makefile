@@ -116,8 +116,10 @@ fashion: $(VENV)/train.stamp  ## Fashion-MNIST with AN and BN; takes ten minutes
 	    --csv=$(RUNS)/fashion.csv
 
 SCENES := runs/detection
-ITEMS := $(if $(wildcard $(FASHION)),--recipe=fashion_mnist_resnet20_an --data=idx:$(FASHION) \
-    --classes='Trouser,Sandal,Sneaker,Bag,Ankle boot',--classes=0,1,2,3,4)
+CLOTHES := --recipe=fashion_mnist_resnet20_an --data=idx:$(FASHION) \
+    --classes='Trouser,Sandal,Sneaker,Bag,Ankle boot'
+DIGITS := --classes=0,1,2,3,4
+ITEMS := $(if $(wildcard $(FASHION)),$(CLOTHES),$(DIGITS))
 
 detection: $(VENV)/train.stamp  ## Mask R-CNN on scenes: train, evaluate, export, draw; half an hour on two cores.
 	[ -f $(SCENES)/scenes/annotations/instances_val2017.json ] || { \

@@ -103,8 +103,14 @@ class Trainer:
 
 @functools.cache
 def read(data, corrupted):
-    """Returns the training data, and test images by name: uint8 (N, 28, 28, 1)."""
+    """Returns the training data, and test images by name: uint8 (N, 28, 28, 1).
+
+    On the device are `padded` training images and their `labels`.
+    """
     arrays = fit.read(data)
+    margin = (images.PADDING, images.PADDING)
+    padded = np.pad(arrays["x_train"], ((0, 0), margin, margin, (0, 0)))
+    arrays |= {"padded": jnp.asarray(padded), "labels": jnp.asarray(arrays["y_train"])}
     test = arrays["x_test"]
     changed = {"top1": test}
     for name, change in {**images.FORMULAS, **images.OTHERS}.items():
@@ -129,24 +135,13 @@ def train(job, arrays):
     trainer.restart()
     schedule = fit.schedule(job.rate, WARMUP_EPOCHS * steps, epochs * steps)
     rates = np.array([schedule(step) for step in range(epochs * steps)])
-    padded, labels = _on_device(arrays)
     for epoch in range(epochs):
         order, *augmentation = images.epoch(job.seed, epoch, len(used), BATCH)
         of_epoch = rates[epoch * steps : (epoch + 1) * steps]
-        trainer.fit(padded, labels, of_epoch, used[order], *augmentation)
+        of_images = arrays["padded"], arrays["labels"]
+        trainer.fit(*of_images, of_epoch, used[order], *augmentation)
     answers = trainer.predict(x[is_aside])
     return trainer, _top1(answers, y[is_aside])
-
-
-_PADDED = {}
-
-
-def _on_device(arrays):
-    if not _PADDED:
-        margin = (images.PADDING, images.PADDING)
-        x = np.pad(arrays["x_train"], ((0, 0), margin, margin, (0, 0)))
-        _PADDED["x"], _PADDED["y"] = jnp.asarray(x), jnp.asarray(arrays["y_train"])
-    return _PADDED["x"], _PADDED["y"]
 
 
 @functools.cache
@@ -236,8 +231,7 @@ def _with_preprocessing(network, mean, std):
     before = [layers.Rescaling(float(1 / std), float(-mean / std))]
     if factor > 1:
         before.append(layers.UpSampling2D(factor, interpolation="bilinear"))
-    model = keras.Sequential([keras.Input((28, 28, 1)), *before, network])
-    return model
+    return keras.Sequential([keras.Input((28, 28, 1)), *before, network])
 
 
 def _top1(logits, labels):

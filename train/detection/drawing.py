@@ -5,7 +5,7 @@ import pathlib
 
 import numpy as np
 import tensorflow as tf
-from official.vision.ops import mask_ops
+from official.vision.ops import box_ops, mask_ops
 from official.vision.utils.object_detection import visualization_utils
 from PIL import Image
 
@@ -37,10 +37,9 @@ class Objects:
         """Returns class, score, x, y, width and height of each object."""
         rows = []
         for box, label, score in zip(
-            self.boxes, self.classes, self.scores, strict=True
+            box_ops.yxyx_to_xywh(self.boxes), self.classes, self.scores, strict=True
         ):
-            corner, size = box[1::-1], (box[2:] - box[:2])[::-1]
-            numbers = (f"{value:.1f}" for value in (*corner, *size))
+            numbers = (f"{value:.1f}" for value in box)
             rows.append((self.names[label], f"{score:.3f}", *numbers))
         return rows
 
@@ -51,9 +50,8 @@ class Objects:
         large = Image.fromarray(self.image).resize((width, height))
         boxes, masks = self.boxes * factor, None
         if self.masks is not None:
-            corners, sizes = boxes[:, 1::-1], (boxes[:, 2:] - boxes[:, :2])[:, ::-1]
             pasted = mask_ops.paste_instance_masks(
-                self.masks, np.concatenate([corners, sizes], axis=1), height, width
+                self.masks, box_ops.yxyx_to_xywh(boxes), height, width
             )
             masks = (np.array(pasted) > 0.5).astype(np.uint8)
         return Image.fromarray(

@@ -42,8 +42,8 @@ def records(coco, tmp_path_factory):
     return out
 
 
-@pytest.fixture
-def config(records, tmp_path):
+@pytest.fixture(scope="session")
+def config(records, tmp_path_factory):
     """A file of parameters for six steps on the scenes of digits."""
     data = {"global_batch_size": 4, "shuffle_buffer_size": 4}
     trainer = dict.fromkeys(("steps_per_loop", "summary_interval"), 2)
@@ -56,6 +56,6 @@ def config(records, tmp_path):
         },
         "trainer": {**trainer, "train_steps": 6, "validation_interval": 6},
     }
-    path = tmp_path / "config.yaml"
+    path = tmp_path_factory.mktemp("config") / "config.yaml"
     path.write_text(yaml.safe_dump(parameters))
     return path

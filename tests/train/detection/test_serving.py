@@ -18,20 +18,10 @@ pytestmark = pytest.mark.slow
 
 
 @pytest.fixture(scope="module")
-def run(coco, records, tmp_path_factory):
+def run(config, tmp_path_factory):
     """A run of which only the initial weights were saved, as step 7."""
     path = tmp_path_factory.mktemp("run")
-    params = parameters.parse("an_maskrcnn_scenes", [], None)
-    params.override(
-        {
-            "task": {
-                "annotation_file": str(records / "instances_val2017.json"),
-                "model": {"num_classes": 4, "input_size": [64, 64, 3]},
-                "train_data": {"input_path": f"{records}/train2017-*"},
-                "validation_data": {"input_path": f"{records}/val2017-*"},
-            }
-        }
-    )
+    params = parameters.parse("an_maskrcnn_scenes", [str(config)], None)
     train_utils.serialize_config(params, str(path))
     model = tasks.MaskRCNNTask(params.task).build_model()
     tf.train.CheckpointManager(
