@@ -1,10 +1,13 @@
-"""Files that are written completely or not at all."""
+"""Files and directories that are written completely or not at all."""
 
 import contextlib
 import os
 import pathlib
+import shutil
 from collections.abc import Iterator
 from typing import IO
+
+from train import cli
 
 WRITING = ".writing"  # suffix of a file that is not complete yet
 
@@ -30,3 +33,35 @@ def replaced(path: pathlib.Path, mode: str = "w", **options) -> Iterator[IO]:
         os.replace(aside, path)
     finally:
         aside.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def new_version(version: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Context of a directory that becomes `version` once it is complete.
+
+    The directory is yet to be created; its parent is there, and is removed with all
+    that is left in it.
+
+    Raises:
+        RunError: If the version exists, or another process writes one beside it.
+    """
+    out, parent = version.parent, version.with_name(f".writing-{version.name}")
+    _require_new(version)
+    out.mkdir(parents=True, exist_ok=True)
+    with cli.lock(out, "is exporting to"):
+        _require_new(version)
+        for left in out.glob(".writing-*"):  # by processes that were killed
+            shutil.rmtree(left, ignore_errors=True)
+        try:
+            parent.mkdir()
+            yield parent / version.name
+            os.rename(parent / version.name, version)
+        finally:
+            shutil.rmtree(parent, ignore_errors=True)
+
+
+def _require_new(version):
+    if version.exists():
+        raise cli.RunError(
+            f"{version} already exists. Expected a new version, or another --out."
+        )

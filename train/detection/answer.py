@@ -1,7 +1,7 @@
 """Answers of an exported detector, by a process that has only NumPy and TensorFlow.
 
-`train.detection.serving` runs this file, not the module: PARENT/model is loaded,
-answers to the images of PARENT/images.npz are written to PARENT/answers.npz.
+`train.detection.serving` runs this file, not the module: the export in PATH is loaded,
+its answers to the images of images.npz beside it are written to answers.npz there.
 """
 
 import os
@@ -20,10 +20,10 @@ import numpy as np
 import tensorflow as tf
 
 
-def main(parent):
-    signatures = tf.saved_model.load(str(parent / "model")).signatures
+def main(path):
+    signatures = tf.saved_model.load(str(path)).signatures
     answers = {}
-    with np.load(parent / "images.npz") as images:
+    with np.load(path.with_name("images.npz")) as images:
         for number, name in enumerate(images.files):
             image = images[name]
             encoded = tf.io.encode_png(image)  # unlike JPEG, without loss
@@ -33,7 +33,7 @@ def main(parent):
             ):
                 for output, value in signatures[signature](inputs).items():
                     answers[f"{signature}/{number}/{output}"] = value.numpy()
-    np.savez(parent / "answers.npz", **answers)
+    np.savez(path.with_name("answers.npz"), **answers)
 
 
 if __name__ == "__main__":

@@ -10,6 +10,7 @@ from official.vision.utils.object_detection import visualization_utils
 from PIL import Image
 
 from train.cli import RunError
+from train.export import inspection
 
 LEAST_SIDE = 512  # pixels of a picture; smaller images are enlarged
 
@@ -77,10 +78,11 @@ class Detector:
         least: Score from which objects are returned.
 
     Raises:
-        RunError: If it cannot be loaded.
+        RunError: If it holds anything but computations on tensors, or cannot be loaded.
     """
 
     def __init__(self, path: pathlib.Path, least: float):
+        inspection.require_plain(path)
         try:
             self._model = tf.saved_model.load(str(path))
             self._detect = self._model.signatures["serving_default"]

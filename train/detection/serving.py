@@ -3,7 +3,6 @@
 import json
 import os
 import pathlib
-import shutil
 import subprocess
 import sys
 
@@ -12,13 +11,15 @@ import tensorflow as tf
 import tf_keras
 from official.vision.serving import detection
 
-from train import cli, files
+from train import files
 from train.cli import RunError
 from train.detection import network, parameters, run
+from train.export import inspection
 
 SIGNATURES = {"image_tensor": "serving_default", "image_bytes": "image_bytes"}
 SIDES = ((1.0, 1.0), (0.75, 1.0), (1.0, 0.5))  # of the images compared, relative
 TOLERANCE = 1e-3  # pixels, and of scores and masks
+TIME_LIMIT = 600  # seconds for the answers
 ANSWER = pathlib.Path(__file__).with_name("answer.py")
 
 
@@ -64,12 +65,23 @@ def of_run(model_dir: pathlib.Path) -> tuple[Detector, int]:
 
 
 def class_names(params) -> list[str]:
-    """Returns the names of the classes by number; that of 0 is "background"."""
+    """Returns the names of the classes by number; that of 0 is "background".
+
+    Raises:
+        RunError: If the run was evaluated with annotations that cannot be read.
+    """
     names = ["background", *map(str, range(1, params.task.model.num_classes))]
-    if params.task.annotation_file:
-        coco = json.loads(pathlib.Path(params.task.annotation_file).read_bytes())
-        for category in coco["categories"]:
+    file = params.task.annotation_file
+    if not file:
+        return names
+    try:
+        for category in json.loads(pathlib.Path(file).read_bytes())["categories"]:
             names[category["id"]] = category["name"]
+    except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
+        raise RunError(
+            f"No names of classes in {file}. Expected the annotations with which the "
+            f"run was evaluated. Received: {error!r}."
+        ) from error
     return names
 
 
@@ -86,23 +98,14 @@ def export(module: Detector, step: int, out: pathlib.Path) -> pathlib.Path:
         RunError: If the version exists, or the export does not compute what the model
             computes.
     """
-    version, parent = out / str(step), out / f".writing-{step}"
-    out.mkdir(parents=True, exist_ok=True)
-    with cli.lock(out, "is exporting to"):
-        if version.exists():
-            raise RunError(f"{version} already exists. Expected a new version.")
-        for left in out.glob(".writing-*"):  # left by exports that were killed
-            shutil.rmtree(left, ignore_errors=True)
-        try:
-            write(module, parent / "model")
-            labels = "\n".join((*class_names(module.params), ""))
-            assets = parent / "model" / "assets"
-            assets.mkdir(exist_ok=True)
-            (assets / "labels.txt").write_text(labels, encoding="utf-8")
-            check(module, parent)
-            os.rename(parent / "model", version)
-        finally:
-            shutil.rmtree(parent, ignore_errors=True)
+    version = out / str(step)
+    with files.new_version(version) as aside:
+        labels = "\n".join((*class_names(module.params), ""))
+        write(module, aside)
+        assets = aside / "assets"
+        assets.mkdir(exist_ok=True)
+        (assets / "labels.txt").write_text(labels, encoding="utf-8")
+        check(module, aside)
     return version
 
 
@@ -133,20 +136,31 @@ def write(module: Detector, path: pathlib.Path) -> None:
     tf.saved_model.save(served, str(path), signatures=signatures)
 
 
-def check(module: Detector, parent: pathlib.Path) -> None:
-    """Compares `parent`/model, in a process of its own, with the module.
+def check(module: Detector, path: pathlib.Path, time_limit: int = TIME_LIMIT) -> None:
+    """Compares an export, in a process of its own, with the module.
+
+    The images and the answers are written beside the export.
 
     Raises:
-        RunError: If it cannot be loaded there, or its answers differ.
+        RunError: If it holds operations that are not allowed, cannot be loaded there in
+            time, or its answers differ.
     """
+    inspection.require_plain(path)
     images = probe_images(module.params)
-    with files.replaced(parent / "images.npz", "wb") as file:
-        np.savez(file, *images)
-    command = [sys.executable, "-I", str(ANSWER), str(parent)]
-    process = subprocess.run(command, capture_output=True, text=True)
+    np.savez(path.with_name("images.npz"), *images)
+    command = [sys.executable, "-I", str(ANSWER), str(path)]
+    try:
+        process = subprocess.run(
+            command, capture_output=True, text=True, timeout=time_limit
+        )
+    except subprocess.TimeoutExpired as error:
+        raise RunError(
+            f"The export did not answer. Expected answers to {len(images)} images "
+            f"within {time_limit} seconds."
+        ) from error
     if process.returncode:
         raise RunError(f"The export cannot be served. {process.stderr.strip()[-2000:]}")
-    with np.load(parent / "answers.npz") as answers:
+    with np.load(path.with_name("answers.npz")) as answers:
         for number, image in enumerate(images):
             expected = module.serve(tf.constant(image[np.newaxis]))
             for signature in SIGNATURES.values():

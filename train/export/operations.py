@@ -109,10 +109,12 @@ CALLS = frozenset(
 READS = frozenset(
     "ReadVariableOp ResourceGather ResourceGatherNd VariableShape".split()
 )
+# Fails, and shows the values that it was given.
+CHECKS = frozenset({"Assert"})
 
 IN_FUNCTIONS = frozenset().union(
     *(ARITHMETIC, REDUCTIONS, LINEAR_ALGEBRA, LAYERS, SHAPES, VALUES, IMAGES, STRINGS),
-    *(LISTS, CALLS, READS),
+    *(LISTS, CALLS, READS, CHECKS),
 )
 # Variables are created and assigned outside functions, which may only read them.
 IN_GRAPH = IN_FUNCTIONS | {"AssignVariableOp", "VarHandleOp", "VarIsInitializedOp"}

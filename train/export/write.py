@@ -1,13 +1,11 @@
 """Writes a version directory and compares it with the network before publishing."""
 
-import os
 import pathlib
-import shutil
 from collections.abc import Callable
 
 import tensorflow as tf
 
-from train import cli, paths
+from train import files, paths
 from train.cli import RunError
 from train.export import (
     answers,
@@ -59,14 +57,7 @@ def export(
     paths.require_literal(out, "out")
     runtimes.require_packages(others)
     version = out / str(classifier.version)
-    _require_new(version)
-    out.mkdir(parents=True, exist_ok=True)
-    parent = out / f".writing-{classifier.version}"
-    aside = parent / version.name
-    with cli.lock(out, "is exporting to"):
-        _require_new(version)
-        for left in out.glob(".writing-*"):  # left by exports that were killed
-            shutil.rmtree(left, ignore_errors=True)
+    with files.new_version(version) as aside:
         try:
             compared = {"saved_model": _write_saved_model(classifier, fold, aside)}
             if others:
@@ -81,11 +72,8 @@ def export(
             answers.read_card(aside)
             if check:
                 check(aside)
-            os.rename(aside, version)
         except tf.errors.OpError as error:
             raise RunError(f"Cannot export to {out}: {error.message}") from error
-        finally:
-            shutil.rmtree(parent, ignore_errors=True)
     return version
 
 
@@ -118,13 +106,6 @@ def _write_others(classifier, fold, path, names, quantization, data):
                 name, unfolded, images, predict(images), quantized or "float32"
             )
     return compared
-
-
-def _require_new(version):
-    if version.exists():
-        raise RunError(
-            f"{version} already exists. Expected a new version, or another --out."
-        )
 
 
 def _samples(data):

@@ -55,17 +55,18 @@ def test_boxes_are_in_pixels_of_the_image(run):
     assert 64 < received["detection_boxes"].numpy().max() <= 128
 
 
-def test_other_outputs_than_the_models_are_not_published(run, tmp_path):
+def test_other_outputs_than_the_models_are_found(run, exported, tmp_path):
     module, _ = serving.of_run(run)
-    serving.write(module, tmp_path / "model")
-    serving.check(module, tmp_path)
+    copy = shutil.copytree(exported, tmp_path / "7")
     for variable in module.model.detection_head[0].trainable_variables:
         variable.assign(variable + 0.1)
     with pytest.raises(RunError, match="The export differs from the model by"):
-        serving.check(module, tmp_path)
-    shutil.rmtree(tmp_path / "model" / "variables")
+        serving.check(module, copy)
+    with pytest.raises(RunError, match="answers to 6 images within 1 seconds"):
+        serving.check(module, copy, time_limit=1)
+    shutil.rmtree(copy / "variables")
     with pytest.raises(RunError, match="The export cannot be served"):
-        serving.check(module, tmp_path)
+        serving.check(module, copy)
 
 
 def test_a_version_is_not_replaced(run, exported, call):
@@ -93,6 +94,15 @@ def test_backbone_returns_to_the_zoo(run, tmp_path, call):
     assert "to end with .weights.h5" in errors
 
 
+def test_names_of_classes_need_the_annotations(run, tmp_path):
+    params = parameters.of_run(run)
+    params.task.annotation_file = str(tmp_path / "missing.json")
+    with pytest.raises(RunError, match=r"No names of classes in .*missing.json"):
+        serving.class_names(params)
+    params.task.annotation_file = ""
+    assert serving.class_names(params) == ["background", "1", "2", "3"]
+
+
 def test_runs_without_weights_are_refused(run, tmp_path, call):
     errors = call(export_command, f"--model_dir={tmp_path}", expected=USAGE).stderr
     assert "no params.yaml" in errors
@@ -115,6 +125,18 @@ def test_objects_are_listed_and_drawn(exported, coco, tmp_path, call):
     assert scores == sorted(scores, reverse=True)
     with Image.open(tmp_path / "out" / "0001-000001.png") as picture:
         assert picture.size == (512, 512)
+
+
+def test_exports_that_do_more_than_compute_are_not_loaded(tmp_path):
+    class Writer(tf.Module):
+        @tf.function(input_signature=[tf.TensorSpec((None,), tf.uint8)])
+        def __call__(self, images):
+            tf.io.write_file(str(tmp_path / "written"), "a")
+            return images
+
+    tf.saved_model.save(Writer(), str(tmp_path / "1"))
+    with pytest.raises(RunError, match="operations that are not allowed"):
+        drawing.Detector(tmp_path / "1", 0.5)
 
 
 def test_pictures_show_masks_within_boxes():
