@@ -129,7 +129,8 @@ def _load(path):
 def _is_name(value):
     if not isinstance(value, str) or not value.strip() or "\0" in value:
         return False
-    return value == value.encode(errors="replace").decode()
+    is_line = len(value.splitlines()) == 1  # one line of labels.txt
+    return is_line and value == value.encode(errors="replace").decode()
 
 
 def _is_integer(value):

@@ -175,6 +175,7 @@ def test_annotations_that_are_no_objects_are_refused(read):
         ({"file_name": "."}, "are missing"),
         ({"file_name": "a.png\0"}, "a valid `file_name`"),
         ({"file_name": "\ud800.png"}, "a valid `file_name`"),
+        ({"file_name": "a\n.png"}, "a valid `file_name`"),
         ({"width": 21}, "a.png is 20x10, not 21x10"),
         ({"width": 0}, "a valid `width`"),
         ({"height": "10"}, "a valid `height`"),
@@ -225,6 +226,12 @@ def test_single_lines_among_polygons_are_left_out_and_counted(read):
     found = read(annotation(segmentation=[*SQUARE, [1, 1, 2, 2]]))
     assert found.objects[0]["segmentation"] == SQUARE
     assert sum(found.changes.values()) == 1
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\nb", "a\u2028b", 3])
+def test_names_of_categories_are_lines_of_text(read, name):
+    with pytest.raises(RunError, match="a valid `name`"):
+        read(categories=[{"id": 4, "name": name}])
 
 
 def test_equal_ids_are_refused(read):
