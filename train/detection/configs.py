@@ -20,11 +20,15 @@ class Zoo(hyperparams.Config):
             with 2, the stem and the first stage. 0: all are trained.
         norms_in_inference: Whether all norms use their moving statistics in training,
             too. Scales, shifts, tables and gates are trained in both cases.
+        mean, std: Mean and standard deviation of pixels from 0 to 1 that the network
+            expects: three numbers, or one for all channels. Empty: those of the zoo.
     """
 
     name: str = "resnet50_an"
     frozen_level: int = 2
     norms_in_inference: bool = True
+    mean: list[float] = _default(list)
+    std: list[float] = _default(list)
 
 
 @dataclasses.dataclass

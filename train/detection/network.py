@@ -1,12 +1,14 @@
 """Mask R-CNN of Model Garden with networks of the zoo and the norms of the paper."""
 
+import dataclasses
+
 import tf_keras
 from official.vision.modeling import factory
 from official.vision.modeling.backbones import factory as backbone_factory
 from official.vision.ops import preprocess_ops
 
 import model_zoo
-from model_zoo.preprocessing import preprocess_input, preprocessing
+from model_zoo.preprocessing import Preprocessing, preprocessing, standardize
 from train.detection import configs, heads
 from train.detection.facade import Backbone, policy_of_tf_keras
 
@@ -18,14 +20,19 @@ PARSED = preprocess_ops.MEAN_NORM, preprocess_ops.STDDEV_NORM
 def build_backbone(
     input_specs, backbone_config, norm_activation_config=None, l2_regularizer=None
 ) -> Backbone:
-    """Returns a network of the zoo as a backbone, with the network as `zoo_network`.
+    """Returns a network of the zoo as a backbone.
 
     Epsilon and momentum are those of the zoo, not of `norm_activation_config`. Where
     the network expects other images than Model Garden's parser prepares, they are
-    converted first.
+    converted first. Has the network as `zoo_network` and what it expects as
+    `preprocessing`.
     """
     del norm_activation_config
     settings = backbone_config.get()
+    given = {name: tuple(getattr(settings, name)) for name in ("mean", "std")}
+    expected = dataclasses.replace(
+        preprocessing(settings.name), **{name: v for name, v in given.items() if v}
+    )
     with policy_of_tf_keras():
         network = model_zoo.create_model(
             settings.name, include_top=False, input_shape=tuple(input_specs.shape[1:])
@@ -34,19 +41,22 @@ def build_backbone(
     backbone = Backbone(
         maps,
         frozen_level=settings.frozen_level or None,
-        preprocess=_preprocess(settings.name),
+        preprocess=_preprocess(expected),
         regularizer=l2_regularizer,
         training=False if settings.norms_in_inference else None,
     )
+    backbone.preprocessing = expected
     object.__setattr__(backbone, "zoo_network", network)  # not tracked by tf_keras
     return backbone
 
 
-def _preprocess(name):
-    expected, (mean, std) = preprocessing(name), PARSED
-    if (expected.mean, expected.std) == PARSED and not expected.reverse_channels:
+def _preprocess(expected: Preprocessing):
+    (mean, std), wanted = PARSED, (expected.mean, expected.std)
+    if wanted == PARSED and not expected.reverse_channels:
         return None
-    return lambda images: preprocess_input((images * std + mean) * 255, name)
+    return lambda images: standardize(
+        (images * std + mean) * 255, *wanted, expected.reverse_channels
+    )
 
 
 def build_maskrcnn(

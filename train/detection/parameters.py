@@ -20,6 +20,7 @@ POSITIVE = (
     *("validation_interval", "global_batch_size", "num_classes"),
 )
 DTYPES = ("float32", "bfloat16", "float16")
+LEAST_STD = 1e-3  # Keras' networks that rescale images themselves have 1 / 255
 STRIDE = 32  # of the last map of the backbone
 LARGEST_SEED = 2**31 - 1
 # Raised by Model Garden where a parameter is wrong.
@@ -126,6 +127,14 @@ def _require_usable(params):
             f"task.model.input_size={size}",
             f"[height, width, 3] in multiples of {STRIDE}",
         ),
+        *(
+            (
+                len(values) in (0, 1, 3) and all(_is_number(v, least) for v in values),
+                f"task.model.backbone.zoo.{name}={[*values]}",
+                f"one or three numbers, {words}",
+            )
+            for name, values, least, words in _statistics(task.model.backbone)
+        ),
         (
             type(seed) is int and 0 <= seed <= LARGEST_SEED,
             f"task.train_data.seed={seed}",
@@ -143,6 +152,18 @@ def _require_usable(params):
     ):
         if not is_right:
             raise ValueError(f"{received}, expected {expected}")
+
+
+def _statistics(backbone):
+    """Name, values and lower bound of a backbone's statistics of pixels."""
+    if backbone.type == "zoo":
+        yield "mean", backbone.zoo.mean, 0, "from 0 to 1"
+        yield "std", backbone.zoo.std, LEAST_STD, f"from {LEAST_STD} to 1"
+
+
+def _is_number(value, least):
+    is_kind = isinstance(value, (int, float)) and not isinstance(value, bool)
+    return is_kind and least <= value <= 1
 
 
 def require_same(params: cfg.ExperimentConfig, model_dir: pathlib.Path) -> None:

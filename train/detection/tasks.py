@@ -3,6 +3,7 @@
 import os
 import pathlib
 
+import numpy as np
 import tf_keras
 from official.core import task_factory
 from official.vision.losses import maskrcnn_losses
@@ -11,7 +12,7 @@ from official.vision.tasks import maskrcnn
 import model_zoo
 from train.cli import UsageError
 from train.detection import configs, network
-from train.engine import models
+from train.engine import models, run_directory
 
 
 @task_factory.register_task_cls(configs.MaskRCNNTask)
@@ -92,7 +93,8 @@ def load_backbone(backbone, weights: str) -> int:
         weights: A tag, a file or a run, as in `configs.MaskRCNNTask`.
 
     Raises:
-        UsageError: If there are no such weights, or they are of another network.
+        UsageError: If there are no such weights, or they are of another network, or
+            the run showed its network images of another mean or standard deviation.
         RunError: If the run has no weights.
     """
     if not hasattr(backbone, "zoo_network"):
@@ -102,9 +104,31 @@ def load_backbone(backbone, weights: str) -> int:
         )
     target = backbone.zoo_network
     if os.path.isdir(weights):
+        _require_preprocessing(backbone.preprocessing, weights)
         with models.best_weights(pathlib.Path(weights)) as file:
             return _load(target, file, weights)
     return _load(target, weights, weights)
+
+
+def _require_preprocessing(expected, run):
+    data = run_directory.read_spec(pathlib.Path(run)).recipe.data
+    seen, shown = (
+        np.broadcast_arrays(each.mean, each.std, np.zeros(3))[:2]
+        for each in (data, expected)
+    )
+    if not np.allclose(seen, shown):
+        mean, std = (f"[{','.join(map(str, each))}]" for each in (data.mean, data.std))
+        raise UsageError(
+            f"Expected what {run} was trained with: "
+            f"task.model.backbone.zoo.mean={mean}, task.model.backbone.zoo.std={std}. "
+            f"Received: {expected.description()}."
+        )
+    if data.reverse_channels != expected.reverse_channels:
+        raise UsageError(
+            f"Expected the order of channels of {run}: "
+            f"data.reverse_channels={data.reverse_channels}. Received: a network of "
+            f"images that are {expected.description()}."
+        )
 
 
 def _load(target, weights, shown):

@@ -134,6 +134,10 @@ def test_experiment_and_directory_are_required(call, flags):
         *("{task: {model: {input_size: [100, 64, 3]}}}", "task.model.num_classes=-1"),
         *("{task: {model: {input_size: [64, 64, 1]}}}", "runtime.num_gpus=true"),
         *("runtime.mixed_precision_dtype=foo", "runtime.distribution_strategy=tpu"),
+        "task.model.backbone.zoo.mean=[0.5,0.5]",
+        "task.model.backbone.zoo.mean=[128]",
+        "task.model.backbone.zoo.std=[0]",
+        "task.model.backbone.zoo.std=[x]",
     ],
 )
 def test_wrong_parameters_are_usage_errors(call_run, override):

@@ -1,5 +1,7 @@
 """The task: weights of stages, and weights of the zoo in the backbone."""
 
+import dataclasses
+
 import numpy as np
 import pytest
 import tensorflow as tf
@@ -7,7 +9,8 @@ import tensorflow as tf
 import model_zoo
 from model_zoo.blocks import HEAD
 from train.cli import RunError, UsageError
-from train.detection import configs, experiments, rows, tasks
+from train.detection import experiments, rows, tasks
+from train.engine import models
 
 SIDE = 64
 
@@ -116,6 +119,40 @@ def test_weights_of_other_networks_are_refused(detector, tmp_path):
         tasks.load_backbone(detector.backbone, str(path))
 
 
+@pytest.fixture(scope="module")
+def classification_run(command, short_flags, tmp_path_factory):
+    """Directory of a run of one step on digits, whose images are gray."""
+    run = tmp_path_factory.mktemp("run")
+    flags = "--set=model.name=resnet14_w16_an", "--set=data.image_size=32", "--steps=1"
+    command("-m", "train", *short_flags, *flags, f"--workdir={run}")
+    return run
+
+
+@pytest.mark.slow
+def test_backbones_have_the_weights_of_a_run(detector, classification_run):
+    before = detector.backbone.preprocessing
+    classifier, spec, _ = models.load_best(classification_run)
+    data = spec.recipe.data
+    detector.backbone.preprocessing = dataclasses.replace(
+        before, mean=data.mean, std=data.std
+    )
+    tasks.load_backbone(detector.backbone, str(classification_run))
+    detector.backbone.preprocessing = before
+    loaded = detector.backbone.weights_by_path
+    stem, *others = [v for v in classifier.weights if not v.path.startswith(HEAD)]
+    np.testing.assert_allclose(
+        tf.reduce_sum(loaded[stem.path], axis=2), stem[..., 0, :], rtol=1e-5
+    )
+    for variable in others:
+        np.testing.assert_array_equal(loaded[variable.path], variable)
+
+
+@pytest.mark.slow
+def test_runs_on_images_of_another_mean_are_refused(detector, classification_run):
+    with pytest.raises(UsageError, match=r"task.model.backbone.zoo.mean=\[0\.\d+\]"):
+        tasks.load_backbone(detector.backbone, str(classification_run))
+
+
 @pytest.mark.parametrize("weights", ["imagenet", "none.weights.h5"])
 def test_unknown_weights_are_refused(detector, weights):
     with pytest.raises(UsageError, match=f"task.weights={weights}"):
@@ -135,7 +172,3 @@ def test_weights_need_a_backbone_of_the_zoo():
 def test_rows_name_networks_of_the_zoo():
     names = {row.network for row in rows.EXPERIMENTS.values()}
     assert names <= {*model_zoo.list_models()}
-
-
-def test_tasks_have_the_settings_of_this_package():
-    assert isinstance(settings(), configs.MaskRCNNTask)
