@@ -21,7 +21,7 @@ EXTRAS_test := train,export,test
 EXTRAS_backends := train,export,test,backends
 EXTRAS_docs := docs
 
-.PHONY: train test test-slow test-long test-backends test-keras test-pythons test-part test-kills conversion serving litert lint docs fashion detection sweep imagenet-smoke clean python venv
+.PHONY: train test test-slow test-long test-backends test-keras test-pythons test-part test-kills conversion serving litert lint docs fashion scenes detection detection-transfer sweep imagenet-smoke clean python venv
 
 train: $(VENV)/train.stamp  ## Train on real scans of digits, evaluate, export and check the export.
 	$(VENV)/bin/python -m train --recipe=digits --workdir=$(RUNS)/digits
@@ -121,11 +121,13 @@ CLOTHES := --recipe=fashion_mnist_resnet20_an --data=idx:$(FASHION) \
 DIGITS := --classes=0,1,2,3,4
 ITEMS := $(if $(wildcard $(FASHION)),$(CLOTHES),$(DIGITS))
 
-detection: $(VENV)/train.stamp  ## Mask R-CNN on scenes: train, evaluate, export, draw; half an hour on two cores.
+scenes: $(VENV)/train.stamp  ## Scenes with masks, and their records.
 	[ -f $(SCENES)/scenes/annotations/instances_val2017.json ] || { \
 	    rm -rf $(SCENES)/scenes; $(VENV)/bin/python -m train.detection.scenes $(ITEMS) \
 	    --train=24000 --val=200 --out=$(SCENES)/scenes; }
 	$(VENV)/bin/python -m train.detection.prepare --coco=$(SCENES)/scenes --out=$(SCENES)/records
+
+detection: scenes  ## Mask R-CNN on scenes: train, evaluate, export, draw; half an hour on two cores.
 	$(VENV)/bin/python -m train.detection --experiment=an_maskrcnn_scenes \
 	    --model_dir=$(SCENES)/model
 	[ -d $(SCENES)/model/export/3000 ] || \
@@ -133,6 +135,13 @@ detection: $(VENV)/train.stamp  ## Mask R-CNN on scenes: train, evaluate, export
 	rm -rf $(SCENES)/pictures
 	$(VENV)/bin/python -m train.detection.predict $(SCENES)/model/export/3000 \
 	    $(SCENES)/scenes/val2017/00000?.jpg --out=$(SCENES)/pictures
+
+detection-transfer:  ## Detectors from scratch and from classifiers of Fashion-MNIST; an hour and a half on two cores.
+	@[ -d $(FASHION) ] || { echo "error: Expected Fashion-MNIST in FASHION=DIR." \
+	    "Received: $(FASHION), which is no directory." >&2; exit 1; }
+	$(MAKE) scenes
+	$(VENV)/bin/python -m experiments.transfer --coco=$(SCENES)/records \
+	    --data=idx:$(FASHION) --out=$(RUNS)/transfer
 
 STAMPS := $(addprefix $(VENV)/,train.stamp test.stamp backends.stamp docs.stamp)
 REBUILD := $(if $(filter $(ACCEPTED),$(VENV_VERSION)),,venv)
