@@ -140,7 +140,7 @@ detection-transfer:  ## Detectors from scratch and from classifiers of Fashion-M
 	@[ -d $(FASHION) ] || { echo "error: Expected Fashion-MNIST in FASHION=DIR." \
 	    "Received: $(FASHION), which is no directory." >&2; exit 1; }
 	$(MAKE) scenes
-	$(VENV)/bin/python -m experiments.transfer --coco=$(SCENES)/records \
+	$(VENV)/bin/python -m experiments.transfer --records=$(SCENES)/records \
 	    --data=idx:$(FASHION) --out=$(RUNS)/transfer
 
 STAMPS := $(addprefix $(VENV)/,train.stamp test.stamp backends.stamp docs.stamp)

@@ -1,10 +1,10 @@
 """python -m experiments.transfer: does a classifier's backbone help a detector?
 
-    python -m experiments.transfer --coco=records --data=idx:DIR --out=runs/transfer
+    python -m experiments.transfer --records=DIR --data=idx:DIR --out=runs/transfer
 
 trains a classifier of single items for each network; then Mask R-CNN on the scenes in
-`--coco`, from the classifier's weights and from scratch, with each seed. Each detector
-has a row in `OUT/transfer.csv`. Started again, it goes on.
+`--records`, from the classifier's weights and from scratch, with each seed. Detectors
+have a row each in `OUT/transfer.csv`. Started again, it goes on.
 
 The detector is that of `an_maskrcnn_scenes`, with scenes at 128 pixels and fewer steps.
 All its weights are trained in both cases, and only the backbone's initial ones differ.
@@ -20,14 +20,13 @@ import sys
 
 from absl import flags
 
-from train import cli, files, paths, tables
+from train import cli, files, paths, recipes, tables
 from train.study import schedule
 
 NETWORKS = {"BN": "resnet14_w16_bn", "AN": "resnet14_w16_an"}
 STARTS = ("scratch", "classifier")
 # Items are shown larger than they are, as in the scenes, and in part.
 CLASSIFIER = {"data.image_size": 64, "data.min_crop_area": 0.5, "epochs": 6}
-PIXELS = {"mean": [0.286], "std": [0.353]}  # of the classifier's recipe
 OUTCOMES = ("AP", "AP50", "AP75", "mask_AP", "mask_AP50", "mask_AP75")
 
 
@@ -40,7 +39,7 @@ class Run:
 
 
 def define_flags():
-    paths.DEFINE_path("coco", "Records and annotations of scenes.", paths.literal)
+    paths.DEFINE_path("records", "What train.detection.prepare wrote.", paths.literal)
     flags.DEFINE_string("data", None, "Data set of the classifiers: the scenes' items.")
     paths.DEFINE_path("out", "Directory of the runs.", paths.literal)
     flags.DEFINE_integer("steps", 1000, "Training steps of a detector.", 100, 2**20)
@@ -50,7 +49,7 @@ def define_flags():
 
 def main(arguments):
     cli.no_arguments(arguments)
-    for name in ("coco", "data", "out"):
+    for name in ("records", "data", "out"):
         cli.require(name)
     values = flags.FLAGS
     out = pathlib.Path(values.out)
@@ -98,6 +97,11 @@ def execute(values, module, runs):
         print(f"done     {run.name}  {seconds:.0f} s", flush=True)
 
 
+def recipe(network: str) -> str:
+    """Returns the name of the classifier's recipe, whose network is replaced."""
+    return f"fashion_mnist_resnet20_{network.lower()}"
+
+
 def classifier(values, network: str) -> Run:
     """Returns the run of `python -m train` for a network, BN or AN."""
     name = f"classifier_{network}"
@@ -105,7 +109,7 @@ def classifier(values, network: str) -> Run:
     return Run(
         name,
         (
-            f"--recipe=fashion_mnist_resnet20_{network.lower()}",
+            f"--recipe={recipe(network)}",
             f"--data={values.data}",
             f"--workdir={values.out}/{name}",
             *(f"--set={field}={value}" for field, value in settings.items()),
@@ -116,16 +120,18 @@ def classifier(values, network: str) -> Run:
 def detector(values, seed: int, network: str, start: str) -> Run:
     """Returns a run of `python -m train.detection`, and writes its parameters."""
     is_transfer = start == "classifier"
+    data = recipes.create_recipe(recipe(network)).data
+    pixels = {"mean": data.mean, "std": data.std}  # with and without a classifier
     parameters = {
         "task": {
             "weights": f"{values.out}/classifier_{network}" if is_transfer else "",
-            "annotation_file": f"{values.coco}/instances_val2017.json",
+            "annotation_file": f"{values.records}/instances_val2017.json",
             "model": {
                 "input_size": [128, 128, 3],
-                "backbone": {"zoo": {"name": NETWORKS[network], **PIXELS}},
+                "backbone": {"zoo": {"name": NETWORKS[network], **pixels}},
             },
-            "train_data": {"input_path": f"{values.coco}/train2017-*"},
-            "validation_data": {"input_path": f"{values.coco}/val2017-*"},
+            "train_data": {"input_path": f"{values.records}/train2017-*"},
+            "validation_data": {"input_path": f"{values.records}/val2017-*"},
         },
         "trainer": {
             "train_steps": values.steps,

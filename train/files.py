@@ -39,17 +39,17 @@ def replaced(path: pathlib.Path, mode: str = "w", **options) -> Iterator[IO]:
 def new_version(version: pathlib.Path) -> Iterator[pathlib.Path]:
     """Context of a directory that becomes `version` once it is complete.
 
-    The directory is yet to be created; its parent is there, and is removed with all
-    that is left in it.
+    Yields:
+        The path at which to create the directory. What is written beside it is removed.
 
     Raises:
         RunError: If the version exists, or another process writes one beside it.
     """
     out, parent = version.parent, version.with_name(f".writing-{version.name}")
-    _require_new(version)
+    require_new(version)
     out.mkdir(parents=True, exist_ok=True)
     with cli.lock(out, "is exporting to"):
-        _require_new(version)
+        require_new(version)
         for left in out.glob(".writing-*"):  # by processes that were killed
             shutil.rmtree(left, ignore_errors=True)
         try:
@@ -60,7 +60,8 @@ def new_version(version: pathlib.Path) -> Iterator[pathlib.Path]:
             shutil.rmtree(parent, ignore_errors=True)
 
 
-def _require_new(version):
+def require_new(version: pathlib.Path) -> None:
+    """Checks that a version does not exist yet; raises `RunError`."""
     if version.exists():
         raise cli.RunError(
             f"{version} already exists. Expected a new version, or another --out."

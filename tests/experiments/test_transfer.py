@@ -13,7 +13,7 @@ from train.engine import run_directory
 @pytest.fixture
 def values(tmp_path):
     return types.SimpleNamespace(
-        out=tmp_path, coco="records", data="idx:clothes", steps=200
+        out=tmp_path, records="records", data="idx:clothes", steps=200
     )
 
 
@@ -40,15 +40,15 @@ def test_networks_differ_in_the_backbone_alone(values):
     assert found == {"task.model.backbone.zoo.name": names}
 
 
-def test_detectors_expect_the_pixels_of_the_classifiers(values):
+def test_classifiers_have_the_network_of_the_detectors(values):
     for network in transfer.NETWORKS:
-        flags = transfer.classifier(values, network).flags
-        (name,) = (f.split("=")[1] for f in flags if f.startswith("--recipe="))
-        sets = [flag[6:] for flag in flags if flag.startswith("--set=")]
-        data = config.override(recipes.create_recipe(name), sets).data
-        detector = parsed(transfer.detector(values, 0, network, "classifier"))
-        zoo = detector["task"]["model"]["backbone"]["zoo"]
-        assert (zoo["mean"], zoo["std"]) == ([*data.mean], [*data.std])
+        name, *others = transfer.classifier(values, network).flags
+        sets = [flag.removeprefix("--set=") for flag in others if "--set=" in flag]
+        recipe = config.override(recipes.create_recipe(name.split("=")[1]), sets)
+        zoo = parsed(transfer.detector(values, 0, network, "classifier"))
+        zoo = zoo["task"]["model"]["backbone"]["zoo"]
+        assert zoo["name"] == recipe.model.name
+        assert zoo["mean"] == [*recipe.data.mean] and zoo["std"] == [*recipe.data.std]
 
 
 def test_schedules_end_with_the_steps(values):

@@ -73,7 +73,7 @@ def read(path: pathlib.Path, directory: pathlib.Path) -> Annotations:
             categories, or images are missing or have other sizes.
     """
     coco = _load(path)
-    categories = _unique(coco["categories"], path, "categories", {"name": _is_name})
+    categories = _categories(coco, path)
     images = _unique(
         coco["images"],
         path,
@@ -102,6 +102,19 @@ def read(path: pathlib.Path, directory: pathlib.Path) -> Annotations:
         [{"id": new_ids[id_], "name": categories[id_]["name"]} for id_ in new_ids],
         changes,
     )
+
+
+def class_names(path: pathlib.Path) -> dict[int, str]:
+    """Returns the names of the categories in a file, by id.
+
+    Raises:
+        RunError: If the file is missing or not in COCO's format.
+    """
+    return {id_: each["name"] for id_, each in _categories(_load(path), path).items()}
+
+
+def _categories(coco, path):
+    return _unique(coco["categories"], path, "categories", {"name": _is_name})
 
 
 def _load(path):

@@ -1,7 +1,7 @@
 """Answers of an exported detector, by a process that has only NumPy and TensorFlow.
 
 `train.detection.serving` runs this file, not the module: the export in PATH is loaded,
-its answers to the images of images.npz beside it are written to answers.npz there.
+its answers to the batches of images.npz beside it are written to answers.npz there.
 """
 
 import os
@@ -25,11 +25,11 @@ def main(path):
     answers = {}
     with np.load(path.with_name("images.npz")) as images:
         for number, name in enumerate(images.files):
-            image = images[name]
-            encoded = tf.io.encode_png(image)  # unlike JPEG, without loss
+            batch = images[name]
+            encoded = [*map(tf.io.encode_png, batch)]  # unlike JPEG, without loss
             for signature, inputs in (
-                ("serving_default", tf.constant(image[np.newaxis])),
-                ("image_bytes", encoded[tf.newaxis]),
+                ("serving_default", tf.constant(batch)),
+                ("image_bytes", tf.stack(encoded)),
             ):
                 for output, value in signatures[signature](inputs).items():
                     answers[f"{signature}/{number}/{output}"] = value.numpy()

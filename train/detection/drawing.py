@@ -12,7 +12,11 @@ from PIL import Image
 from train.cli import RunError
 from train.export import inspection
 
-LEAST_SIDE = 512  # pixels of a picture; smaller images are enlarged
+SIDES = 512, 1600  # pixels of a picture's longer side; images are scaled to that
+OUTPUTS = (
+    *("detection_boxes", "detection_classes", "detection_scores"),
+    "num_detections",
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,9 +50,10 @@ class Objects:
 
     def picture(self) -> Image.Image:
         """Returns the image with boxes, masks, names and scores."""
-        factor = -(-LEAST_SIDE // max(self.image.shape[:2]))
-        height, width = (side * factor for side in self.image.shape[:2])
-        large = Image.fromarray(self.image).resize((width, height))
+        longest, (least, largest) = max(self.image.shape[:2]), SIDES
+        factor = min(max(1, -(-least // longest)), largest / longest)
+        height, width = (max(1, round(n * factor)) for n in self.image.shape[:2])
+        scaled = Image.fromarray(self.image).resize((width, height))
         boxes, masks = self.boxes * factor, None
         if self.masks is not None:
             pasted = mask_ops.paste_instance_masks(
@@ -57,7 +62,7 @@ class Objects:
             masks = (np.array(pasted) > 0.5).astype(np.uint8)
         return Image.fromarray(
             visualization_utils.visualize_boxes_and_labels_on_image_array(
-                np.array(large),
+                np.array(scaled),
                 boxes,
                 self.classes,
                 self.scores,
@@ -70,15 +75,16 @@ class Objects:
         )
 
 
-class Detector:
-    """An export of `train.detection.export`.
+class Export:
+    """A detector that `train.detection.export` has written.
 
     Args:
         path: Directory of the version.
         least: Score from which objects are returned.
 
     Raises:
-        RunError: If it holds anything but computations on tensors, or cannot be loaded.
+        RunError: If it holds anything but computations on tensors, is damaged, or is
+            not a detector.
     """
 
     def __init__(self, path: pathlib.Path, least: float):
@@ -87,28 +93,52 @@ class Detector:
             self._model = tf.saved_model.load(str(path))
             self._detect = self._model.signatures["serving_default"]
             labels = (path / "assets" / "labels.txt").read_text(encoding="utf-8")
-        except (OSError, KeyError, tf.errors.OpError) as error:
-            raise RunError(f"{path} is not an export of a detector: {error}") from error
+        except (OSError, LookupError, ValueError, tf.errors.OpError) as error:
+            raise RunError(f"{path} is damaged: {error}") from error
+        if not {*OUTPUTS} <= {*self._detect.structured_outputs}:
+            raise RunError(
+                f"{path} is not a detector. Expected outputs {', '.join(OUTPUTS)}. "
+                f"Received: {', '.join(self._detect.structured_outputs)}."
+            )
         self._names, self._least = labels.splitlines(), least
 
     def detect(self, path: pathlib.Path) -> Objects:
         """Returns the objects in the image of a file.
 
         Raises:
-            RunError: If the file is not an image.
+            RunError: If the file is not an image, or not one for the detector.
         """
         try:
-            image = tf.io.decode_image(path.read_bytes(), 3, expand_animations=False)
+            content = path.read_bytes()
+            image = tf.io.decode_image(content, 3, expand_animations=False)
         except (OSError, tf.errors.OpError) as error:
-            raise RunError(f"{path} cannot be read as an image: {error}") from error
-        answer = {k: v.numpy()[0] for k, v in self._detect(image[tf.newaxis]).items()}
-        chosen = answer["detection_scores"] >= self._least
-        masks = answer.get("detection_masks")
+            raise RunError(
+                f"{path} cannot be read as an image. Expected JPEG, PNG, GIF or BMP."
+            ) from error
+        try:
+            answers = self._detect(image[tf.newaxis])
+        except tf.errors.OpError as error:
+            height, width = image.shape[:2]
+            raise RunError(
+                f"{path} is not an image for this detector. Expected one that keeps a "
+                "pixel in each direction when its longer side is scaled. "
+                f"Received: height {height}, width {width}."
+            ) from error
+        answer = {name: value.numpy()[0] for name, value in answers.items()}
+        scores, masks = answer["detection_scores"], answer.get("detection_masks")
+        is_used = np.arange(len(scores)) < answer["num_detections"]
+        chosen = is_used & (scores >= self._least)
+        classes = answer["detection_classes"][chosen].astype(int)
+        if classes.max(initial=0) >= len(self._names):
+            raise RunError(
+                f"The export's labels.txt is damaged. Expected {classes.max() + 1} "
+                f"lines or more. Received: {len(self._names)}."
+            )
         return Objects(
             image.numpy(),
             answer["detection_boxes"][chosen],
-            answer["detection_classes"][chosen].astype(int),
-            answer["detection_scores"][chosen],
+            classes,
+            scores[chosen],
             None if masks is None else masks[chosen],
             self._names,
         )

@@ -13,7 +13,7 @@ import pathlib
 
 from absl import flags
 
-from train import cli, paths
+from train import cli, files, paths
 
 
 def define_flags():
@@ -41,15 +41,23 @@ def main(arguments):
         raise cli.UsageError(
             f"Expected --backbone to end with .weights.h5. Received: {backbone}."
         )
+    if backbone and flags.FLAGS.out:
+        raise cli.UsageError(
+            "Expected --backbone, which names a file, or --out. Received: both."
+        )
     with cli.imports():
-        from train.detection import serving
+        from train.detection import run, serving
 
+    if not backbone:
+        files.require_new(out / str(run.last_checkpoint(model_dir)[1]))
     module, step = serving.of_run(model_dir)
     if backbone:
         serving.save_backbone(module, backbone)
         print(f"backbone {backbone}")
     else:
-        print(f"export   SavedModel in {serving.export(module, step, out)}")
+        version, compared = serving.export(module, step, out)
+        print(f"checked  {compared}")
+        print(f"export   SavedModel in {version}")
 
 
 if __name__ == "__main__":

@@ -24,7 +24,7 @@ LEAST_STD = 1e-3  # Keras' networks that rescale images themselves have 1 / 255
 STRIDE = 32  # of the last map of the backbone
 LARGEST_SEED = 2**31 - 1
 # Raised by Model Garden where a parameter is wrong.
-WRONG = (AttributeError, KeyError, TypeError, ValueError, yaml.YAMLError)
+WRONG = (AttributeError, KeyError, RecursionError, TypeError, ValueError)
 
 
 def parse(
@@ -57,7 +57,7 @@ def parse(
             params.task.train_data.seed = seed
         _require_usable(params)
         params.validate()
-    except (*WRONG, tf.errors.OpError) as error:
+    except (*WRONG, yaml.YAMLError, tf.errors.OpError) as error:
         reason = getattr(error, "message", " ".join(map(str, error.args)))
         reason = reason.partition(" To extend the existing keys")[0]  # for programmers
         raise UsageError(
@@ -76,7 +76,11 @@ def of_run(model_dir: pathlib.Path) -> cfg.ExperimentConfig:
     try:
         return parse(SCENES, [str(model_dir / "params.yaml")], None)
     except UsageError as error:
-        raise RunError(f"{model_dir}/params.yaml is damaged. {error}") from error
+        reason = str(error).partition("Received: ")[2]
+        raise RunError(
+            f"{model_dir}/params.yaml is damaged. Expected the parameters of a run. "
+            f"Received: {reason}"
+        ) from error
 
 
 def _require_kinds(expected, received, name=""):
@@ -173,14 +177,11 @@ def require_same(params: cfg.ExperimentConfig, model_dir: pathlib.Path) -> None:
         UsageError: If others differ.
         RunError: If there is no such file, or it is damaged.
     """
-    path = model_dir / "params.yaml"
-    try:
-        stored = dict(yaml.safe_load(path.read_text()))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError, TypeError) as error:
-        raise RunError(
-            f"{model_dir} has checkpoints, but no readable params.yaml: {error}."
-        ) from error
-    given = yaml.safe_load(yaml.safe_dump(params.as_dict()))
+    # Fields that the run's version did not have get their defaults.
+    stored, given = (
+        yaml.safe_load(yaml.safe_dump(each.as_dict()))
+        for each in (of_run(model_dir), params)
+    )
     differences = [
         f"{name} {old} -> {new}"
         for name, old, new in run_directory.differences(stored, given)

@@ -8,6 +8,7 @@ MODEL_DIR/train, validation    the same for TensorBoard
 """
 
 import copy
+import itertools
 import json
 import pathlib
 
@@ -36,11 +37,9 @@ def check_data(task, mode: str) -> None:
     """
     records = {}
     for name, data in (("train", task.train_data), ("eval", task.validation_data)):
-        patterns = data.input_path
-        patterns = patterns.split(",") if isinstance(patterns, str) else patterns
-        records[name] = [*map(tf.io.gfile.glob, patterns)]
-        if name in mode and not all(records[name]):
-            raise RunError(f"No records at {', '.join(patterns)}. {EXPECTED}")
+        records[name] = files_of(data)
+        if name in mode and not all(records[name].values()):
+            raise RunError(f"No records at {', '.join(records[name])}. {EXPECTED}")
     if "eval" not in mode or not task.annotation_file:
         return
     file, classes = pathlib.Path(task.annotation_file), task.model.num_classes
@@ -58,7 +57,8 @@ def check_data(task, mode: str) -> None:
             f"{file} does not fit task.model.num_classes={classes}. Expected "
             f"{classes - 1} categories, numbered from 1. Received: {len(categories)}."
         )
-    first = {first_image(path) for paths in records["eval"] for path in paths}
+    paths = itertools.chain(*records["eval"].values())
+    first = {first_images(path, 1)[0][0] for path in paths}
     if not first | images_of_objects <= images:
         raise RunError(
             f"{file} does not fit the records for the evaluation. Expected all images "
@@ -66,14 +66,33 @@ def check_data(task, mode: str) -> None:
         )
 
 
-def first_image(path: str) -> str:
-    """Returns the id of the first image in a file of records."""
+def files_of(data) -> dict[str, list[str]]:
+    """Returns the files of records for each pattern in a configuration of data."""
+    patterns = data.input_path
+    patterns = patterns.split(",") if isinstance(patterns, str) else patterns
+    return {pattern: tf.io.gfile.glob(pattern) for pattern in patterns}
+
+
+def first_images(path: str, count: int) -> list[tuple[str, bytes]]:
+    """Returns id and encoded image of the first examples in a file of records.
+
+    Raises:
+        RunError: If it is damaged, or has no images.
+    """
+    found = []
     try:
-        (record,) = tf.data.TFRecordDataset(path).take(1).as_numpy_iterator()
-        features = tf.train.Example.FromString(record).features.feature
-        return features["image/source_id"].bytes_list.value[0].decode()
+        for record in tf.data.TFRecordDataset(path).take(count).as_numpy_iterator():
+            features = tf.train.Example.FromString(record).features.feature
+            id_, encoded = (
+                features[f"image/{name}"].bytes_list.value[0]
+                for name in ("source_id", "encoded")
+            )
+            found.append((id_.decode(), encoded))
     except (tf.errors.OpError, DecodeError, IndexError, ValueError) as error:
-        raise RunError(f"{path} is damaged, or has no images. {EXPECTED}") from error
+        raise RunError(f"{path} is damaged. {EXPECTED}") from error
+    if not found:
+        raise RunError(f"{path} has no images. {EXPECTED}")
+    return found
 
 
 def last_checkpoint(model_dir: pathlib.Path) -> tuple[str | None, int]:
@@ -86,8 +105,9 @@ def last_checkpoint(model_dir: pathlib.Path) -> tuple[str | None, int]:
         path = tf.train.latest_checkpoint(model_dir)
     except (tf.errors.OpError, UnicodeDecodeError):
         path = None
-    if path:
-        return path, int(path.rpartition("-")[2])
+    step = (path or "").rpartition("-")[2]
+    if step.isdecimal():
+        return path, int(step)
     if [*model_dir.glob("ckpt-*")] or (model_dir / "checkpoint").exists():
         raise RunError(
             f"The checkpoints in {model_dir} are damaged. Expected a file `checkpoint` "

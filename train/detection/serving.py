@@ -1,6 +1,6 @@
 """A detector as a SavedModel: Model Garden's signatures, with boxes in given pixels."""
 
-import json
+import itertools
 import os
 import pathlib
 import subprocess
@@ -13,11 +13,12 @@ from official.vision.serving import detection
 
 from train import files
 from train.cli import RunError
-from train.detection import network, parameters, run
+from train.detection import annotations, network, parameters, run
 from train.export import inspection
 
 SIGNATURES = {"image_tensor": "serving_default", "image_bytes": "image_bytes"}
-SIDES = ((1.0, 1.0), (0.75, 1.0), (1.0, 0.5))  # of the images compared, relative
+SIDES = ((1.0, 1.0), (0.75, 1.0), (1.0, 0.5))  # of the noise compared, relative
+SCENES = 3  # validation images compared
 TOLERANCE = 1e-3  # pixels, and of scores and masks
 TIME_LIMIT = 600  # seconds for the answers
 ANSWER = pathlib.Path(__file__).with_name("answer.py")
@@ -36,6 +37,12 @@ class Detector(detection.DetectionModule):
         )
         return network.build_maskrcnn(images, self.params.task.model)
 
+    def _decode_image(self, encoded_image_bytes):
+        # Unlike Model Garden's: the first image of an animation, in all formats.
+        image = tf.io.decode_image(encoded_image_bytes, 3, expand_animations=False)
+        image.set_shape((None, None, 3))
+        return image
+
     def serve(self, images):
         outputs = dict(super().serve(images))
         scale = tf.tile(outputs.pop("image_info")[:, 2:3, :], [1, 1, 2])
@@ -47,19 +54,24 @@ def of_run(model_dir: pathlib.Path) -> tuple[Detector, int]:
     """Returns the detector of a run's last checkpoint, and its step.
 
     Raises:
-        RunError: If there is none, or it is damaged.
+        RunError: If there is none, it is damaged, or the run keeps averages.
     """
     params = parameters.of_run(model_dir)
     path, step = run.last_checkpoint(model_dir)
     if path is None:
         raise RunError(f"{model_dir} has no checkpoint. Expected one to export.")
-    module = Detector(
-        params, batch_size=None, input_image_size=params.task.model.input_size[:2]
-    )
+    if params.trainer.optimizer_config.ema:
+        raise RunError(
+            f"{model_dir} was evaluated with averages of its weights, which cannot be "
+            "exported. Expected a run without trainer.optimizer_config.ema."
+        )
     try:
+        module = Detector(
+            params, batch_size=None, input_image_size=params.task.model.input_size[:2]
+        )
         checkpoint = tf.train.Checkpoint(model=module.model)
         checkpoint.read(path).assert_existing_objects_matched().expect_partial()
-    except (AssertionError, IndexError, tf.errors.OpError) as error:
+    except (*parameters.WRONG, AssertionError, IndexError, tf.errors.OpError) as error:
         raise RunError(f"{path} is damaged, or of another network: {error}") from error
     return module, step
 
@@ -68,31 +80,30 @@ def class_names(params) -> list[str]:
     """Returns the names of the classes by number; that of 0 is "background".
 
     Raises:
-        RunError: If the run was evaluated with annotations that cannot be read.
+        RunError: If the run was evaluated with annotations that cannot be read, or have
+            other classes.
     """
-    names = ["background", *map(str, range(1, params.task.model.num_classes))]
+    numbers = range(1, params.task.model.num_classes)
     file = params.task.annotation_file
     if not file:
-        return names
-    try:
-        for category in json.loads(pathlib.Path(file).read_bytes())["categories"]:
-            names[category["id"]] = category["name"]
-    except (OSError, KeyError, IndexError, TypeError, ValueError) as error:
+        return ["background", *map(str, numbers)]
+    names = annotations.class_names(pathlib.Path(file))
+    if {*names} != {*numbers}:
         raise RunError(
-            f"No names of classes in {file}. Expected the annotations with which the "
-            f"run was evaluated. Received: {error!r}."
-        ) from error
-    return names
+            f"{file} has other classes. Expected {len(numbers)} categories, numbered "
+            f"from 1. Received: {len(names)}."
+        )
+    return ["background", *(names[number] for number in numbers)]
 
 
-def export(module: Detector, step: int, out: pathlib.Path) -> pathlib.Path:
+def export(module: Detector, step: int, out: pathlib.Path) -> tuple[pathlib.Path, str]:
     """Exports the detector of a run to `out`/STEP, and checks the export.
 
     It is written to a temporary directory, loaded in a process without Keras and
     without this package, and compared there with the model; then it is moved.
 
     Returns:
-        The directory of the version.
+        The directory of the version, and what was compared, in words.
 
     Raises:
         RunError: If the version exists, or the export does not compute what the model
@@ -105,8 +116,8 @@ def export(module: Detector, step: int, out: pathlib.Path) -> pathlib.Path:
         assets = aside / "assets"
         assets.mkdir(exist_ok=True)
         (assets / "labels.txt").write_text(labels, encoding="utf-8")
-        check(module, aside)
-    return version
+        compared = check(module, aside)
+    return version, compared
 
 
 def save_backbone(module: Detector, file: pathlib.Path) -> None:
@@ -136,18 +147,22 @@ def write(module: Detector, path: pathlib.Path) -> None:
     tf.saved_model.save(served, str(path), signatures=signatures)
 
 
-def check(module: Detector, path: pathlib.Path, time_limit: int = TIME_LIMIT) -> None:
+def check(module: Detector, path: pathlib.Path, time_limit: int = TIME_LIMIT) -> str:
     """Compares an export, in a process of its own, with the module.
 
     The images and the answers are written beside the export.
+
+    Returns:
+        What was compared, in words.
 
     Raises:
         RunError: If it holds operations that are not allowed, cannot be loaded there in
             time, or its answers differ.
     """
     inspection.require_plain(path)
-    images = probe_images(module.params)
-    np.savez(path.with_name("images.npz"), *images)
+    noise, scenes = probe_noise(module.params), probe_scenes(module.params)
+    batches = [*noise, *scenes]
+    np.savez(path.with_name("images.npz"), *batches)
     command = [sys.executable, "-I", str(ANSWER), str(path)]
     try:
         process = subprocess.run(
@@ -155,38 +170,48 @@ def check(module: Detector, path: pathlib.Path, time_limit: int = TIME_LIMIT) ->
         )
     except subprocess.TimeoutExpired as error:
         raise RunError(
-            f"The export did not answer. Expected answers to {len(images)} images "
+            f"The export did not answer. Expected answers to {len(batches)} requests "
             f"within {time_limit} seconds."
         ) from error
     if process.returncode:
         raise RunError(f"The export cannot be served. {process.stderr.strip()[-2000:]}")
     with np.load(path.with_name("answers.npz")) as answers:
-        for number, image in enumerate(images):
-            expected = module.serve(tf.constant(image[np.newaxis]))
+        for number, batch in enumerate(batches):
+            expected = module.serve(tf.constant(batch))
             for signature in SIGNATURES.values():
-                for name, value in expected.items():
-                    received = answers[f"{signature}/{number}/{name}"]
-                    difference = np.abs(received - value.numpy()).max(initial=0)
-                    if not difference <= TOLERANCE:
-                        raise RunError(
-                            f"The export differs from the model by {difference:.2g} in "
-                            f"{name} of {signature}. Expected up to {TOLERANCE}."
-                        )
+                _compare(answers, f"{signature}/{number}", expected)
+    return f"equal to the model on {len(noise)} shapes of noise, {len(scenes)} images"
 
 
-def probe_images(params) -> list[np.ndarray]:
-    """Returns images of other sizes than the network's, with scenes where there are."""
-    height, width = params.task.model.input_size[:2]
-    random = np.random.default_rng(0)
-    images = []
-    for rows, columns in SIDES:
-        shape = round(height * rows), round(width * columns), 3
-        images.append(random.integers(256, size=shape, dtype=np.uint8))
-    paths = tf.io.gfile.glob(params.task.validation_data.input_path)
-    for record in (
-        tf.data.TFRecordDataset(paths[:1]).take(len(SIDES)).as_numpy_iterator()
-    ):
-        features = tf.train.Example.FromString(record).features.feature
-        encoded = features["image/encoded"].bytes_list.value[0]
-        images.append(tf.io.decode_image(encoded, channels=3).numpy())
-    return images
+def _compare(answers, request, expected):
+    for name, value in expected.items():
+        received, key = np.array(np.nan), f"{request}/{name}"
+        if key in answers and answers[key].shape == value.shape:
+            received = answers[key]
+        difference = np.abs(received - value.numpy()).max(initial=0)
+        if not difference <= TOLERANCE:
+            raise RunError(
+                f"The export differs from the model by {difference:.2g} in {key}. "
+                f"Expected up to {TOLERANCE}."
+            )
+
+
+def probe_noise(params) -> list[np.ndarray]:
+    """Returns pairs of images of noise, also of other shapes than the network's."""
+    sides, random = params.task.model.input_size[:2], np.random.default_rng(0)
+    shapes = (np.multiply(sides, each).astype(int) for each in SIDES)
+    return [random.integers(256, size=(2, *hw, 3), dtype=np.uint8) for hw in shapes]
+
+
+def probe_scenes(params) -> list[np.ndarray]:
+    """Returns the first validation images, each as a batch; empty without records.
+
+    Raises:
+        RunError: If the records are damaged.
+    """
+    files = itertools.chain(*run.files_of(params.task.validation_data).values())
+    images = run.first_images(path, SCENES) if (path := next(files, None)) else []
+    return [
+        tf.io.decode_image(encoded, channels=3).numpy()[np.newaxis]
+        for _, encoded in images
+    ]

@@ -20,9 +20,10 @@ def load(export: pathlib.Path):
     """
     inspection.require_plain(export)
     model = runtimes.load("saved_model", export).model
-    if "image_bytes" not in model.signatures:
+    signature = model.signatures.get("image_bytes")
+    if not signature or "classes" not in signature.structured_outputs:
         raise RunError(
-            f"{export} does not accept image files. Expected an export of a network "
+            f"{export} does not classify image files. Expected an export of a network "
             "for images with 1 or 3 channels. Received: signatures "
             f"{', '.join(sorted(model.signatures))}."
         )

@@ -10,9 +10,10 @@ import sys
 
 import numpy as np
 import pytest
+import yaml
 
 from tests.conftest import ROOT
-from train.cli import FAILED, PREEMPTED, USAGE
+from train.cli import FAILED, PREEMPTED, USAGE, UsageError
 from train.detection import __main__ as command_module
 from train.detection import parameters
 
@@ -151,6 +152,17 @@ def test_other_optimizers_can_be_chosen(config):
     override = f"trainer: {{optimizer_config: {optimizer}}}"
     chosen = parameters.parse("an_maskrcnn_scenes", [str(config)], override)
     assert chosen.trainer.optimizer_config.optimizer.type == "adamw"
+
+
+def test_runs_of_versions_with_fewer_parameters_are_resumed(config, tmp_path):
+    given = parameters.parse("an_maskrcnn_scenes", [str(config)], None)
+    stored = yaml.safe_load(yaml.safe_dump(given.as_dict()))
+    del stored["task"]["model"]["backbone"]["zoo"]["mean"]
+    (tmp_path / "params.yaml").write_text(yaml.safe_dump(stored))
+    parameters.require_same(given, tmp_path)
+    given.task.model.backbone.zoo.mean = [0.5]
+    with pytest.raises(UsageError, match=r"zoo.mean \[\] -> \[0.5\]"):
+        parameters.require_same(given, tmp_path)
 
 
 def test_missing_files_of_parameters_are_usage_errors(call_run):
