@@ -74,7 +74,7 @@ def main(arguments):
             for case, run in zip(cases, detectors, strict=True)
         ]
         tables.write_csv(out / "transfer.csv", rows)
-    tables.show(("network", "start", *OUTCOMES), [*summary(rows)])
+    print(*tables.aligned([("network", "start", *OUTCOMES), *summary(rows)]), sep="\n")
 
 
 def results(values, run: Run) -> dict | None:

@@ -1,6 +1,7 @@
 """The programs, commands, numbers and links in the README and in docs/ are correct."""
 
 import ast
+import collections
 import csv
 import dataclasses
 import importlib
@@ -399,6 +400,23 @@ def test_scenes_match_the_file():
         values = (found[step, f"{of}{kind}"] for of in ("", "mask_") for kind in kinds)
         cells = (f"{int(step):,}", *(f"{value:.3f}" for value in values))
         assert f"| {' | '.join(cells)} |" in PAGES["docs/detection.md"]
+
+
+def test_transfer_matches_the_file():
+    kinds = [f"{of}{kind}" for of in ("", "mask_") for kind in ("AP", "AP50", "AP75")]
+    found = collections.defaultdict(list)
+    for row in rows("detection/transfer.csv"):
+        for kind in kinds:
+            found[row["network"], row["start"], kind].append(float(row[kind]))
+    assert len(found) == 4 * len(kinds) and {*map(len, found.values())} == {3}
+    for network in ("BN", "AN"):
+        for start in ("scratch", "classifier"):
+            cells = (
+                f"{statistics.mean(values):.3f} ({min(values):.3f}-{max(values):.3f})"
+                for values in (found[network, start, kind] for kind in kinds)
+            )
+            line = f"| {network} | {start} | {' | '.join(cells)} |"
+            assert line in PAGES["docs/detection.md"]
 
 
 def test_epoch_of_fit_matches_the_files():
