@@ -209,8 +209,8 @@ def probe_scenes(params) -> list[np.ndarray]:
     Raises:
         RunError: If the records are damaged.
     """
-    files = itertools.chain(*run.files_of(params.task.validation_data).values())
-    images = run.first_images(path, SCENES) if (path := next(files, None)) else []
+    paths = [*itertools.chain(*run.files_of(params.task.validation_data).values())]
+    images = run.first_images(paths[0], SCENES) if paths else []
     return [
         tf.io.decode_image(encoded, channels=3).numpy()[np.newaxis]
         for _, encoded in images
